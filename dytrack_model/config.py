@@ -1,0 +1,209 @@
+"""What a tracker is made of: the model's configuration and its named variants.
+
+Every value is checked here, so that a wrong one is refused before any tensor is made. Messages
+start with the field's name; the platform puts the dotted path in front of it.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dytrack_model.errors import ConfigurationError
+
+Recycling = Literal["none", "add", "concat", "cascade"]
+Attention = Literal["joint", "template-cached"]
+MaskShape = Literal["box", "gaussian"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`ConfigurationError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The network: a one-stream vision transformer with exits.
+
+    Sizes are pixels of the crops; depths count transformer blocks from 1.
+    """
+
+    variant: str = "tiny"
+    """Name of the preset this configuration started from: test, tiny, small or base."""
+    backbone: str = "vit_tiny_patch16_224"
+    """Any timm vision transformer by name; width, depth, heads and patch must be its own."""
+    width: int = 192
+    """Channels of a token."""
+    depth: int = 12
+    """Number of transformer blocks; fewer than the named backbone has cuts it off there."""
+    heads: int = 3
+    """Attention heads."""
+    patch: int = 16
+    """Side of a square patch in pixels."""
+    template_size: int = 128
+    """Side of the template crop in pixels."""
+    search_size: int = 256
+    """Side of the search crop in pixels."""
+    template_factor: float = 2.0
+    """Side of the template crop over the square root of the target's area."""
+    search_factor: float = 4.0
+    """Side of the search crop over the square root of the target's area."""
+    exits: tuple[int, ...] = (2, 6, 12)
+    """After which blocks the tracker may stop; the last one must be the depth."""
+    recycling: Recycling = "cascade"
+    """How an exit reuses what the exit before it computed."""
+    attention: Attention = "joint"
+    """joint: all tokens see each other. template-cached: the template sees only itself."""
+    head_width: int = 64
+    """Channels of the first convolution of each box head; halved by each of the next three."""
+    decisioner_width: int = 192
+    """Hidden channels of the three-layer perceptron that predicts an exit's IoU."""
+
+    def __post_init__(self) -> None:
+        exits = self.exits
+        rising = all(a < b for a, b in zip(exits, exits[1:], strict=False))
+        require(len(exits) > 0, "exits: must name at least one block, got ()")
+        require(rising, f"exits: must rise strictly, got {exits}")
+        require(exits[0] >= 1, f"exits: must start at block 1 or later, got {exits}")
+        require(
+            exits[-1] == self.depth,
+            f"exits: the last one must be the last block ({self.depth}), got {exits}",
+        )
+        for name in ("width", "heads", "patch", "depth", "decisioner_width"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        require(
+            self.width % self.heads == 0,
+            f"heads: must divide width {self.width}, got {self.heads}",
+        )
+        require(
+            self.head_width >= 8 and self.head_width % 8 == 0,
+            f"head_width: must be a positive multiple of 8, got {self.head_width}",
+        )
+        for name in ("template_size", "search_size"):
+            value = getattr(self, name)
+            require(
+                value > 0 and value % self.patch == 0,
+                f"{name}: must be a positive multiple of patch {self.patch}, got {value}",
+            )
+        for name in ("template_factor", "search_factor"):
+            value = getattr(self, name)
+            require(value >= 1.0, f"{name}: must be at least 1, got {value}")
+
+    @property
+    def map_size(self) -> int:
+        """Side of the search region's token grid."""
+        return self.search_size // self.patch
+
+    @property
+    def template_map_size(self) -> int:
+        """Side of the template's token grid."""
+        return self.template_size // self.patch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON types; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """Build from what :meth:`to_dict` gave.
+
+        Raises:
+            ConfigurationError: A key is unknown, or a value is wrong.
+        """
+        known = set(cls.__dataclass_fields__)
+        unknown = sorted(set(values) - known)
+        require(not unknown, f"{unknown[0] if unknown else ''}: not a key of the model")
+        values = {**values, "exits": tuple(values.get("exits", cls().exits))}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Weights of the box losses (OSTrack's recipe) and of the decisioner's loss (our choice)."""
+
+    giou: float = 2.0
+    """Weight of 1 - GIoU."""
+    l1: float = 5.0
+    """Weight of the L1 distance of corners, in [0, 1] of the search crop."""
+    focal: float = 1.0
+    """Weight of the focal loss on the centre map."""
+    iou: float = 1.0
+    """Weight of the squared error of the predicted IoU."""
+
+    def __post_init__(self) -> None:
+        for name in ("giou", "l1", "focal", "iou"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationConfig:
+    """Target-aware self-distillation: shallow exits learn from the deepest one while training.
+
+    The paper gives no weights; the defaults are our choice, near CompressTracker's.
+    """
+
+    feature: float = 0.2
+    """Weight of the masked feature distance to the deepest exit; 0 switches it off."""
+    prediction: float = 0.5
+    """Weight of the box distance (2 GIoU + 5 L1) to the deepest exit's box; 0 switches it off."""
+    mask: MaskShape = "gaussian"
+    """Shape of the target mask over the search tokens."""
+    outside: float = 0.1
+    """Weight of tokens outside the target; above 0, so that the background is learnt too."""
+    start: float = 0.1
+    """Fraction of training before which distillation is off."""
+    ramp: float = 0.1
+    """Fraction of training over which its weight rises from 0 to 1 after ``start``."""
+
+    def __post_init__(self) -> None:
+        for name in ("feature", "prediction"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+        require(0 < self.outside <= 1, f"outside: must lie in (0, 1], got {self.outside}")
+        for name in ("start", "ramp"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+
+
+VARIANTS: dict[str, ModelConfig] = {
+    "test": ModelConfig(
+        variant="test",
+        width=96,
+        depth=4,
+        heads=3,
+        template_size=64,
+        search_size=128,
+        exits=(1, 2, 4),
+        head_width=32,
+        decisioner_width=96,
+    ),
+    "tiny": ModelConfig(),
+    "small": ModelConfig(
+        variant="small",
+        backbone="vit_small_patch16_224",
+        width=384,
+        heads=6,
+        head_width=128,
+        decisioner_width=384,
+    ),
+    "base": ModelConfig(
+        variant="base",
+        backbone="vit_base_patch16_224",
+        width=768,
+        heads=12,
+        head_width=256,
+        decisioner_width=768,
+    ),
+}
+"""Presets: ``test`` has a few hundred thousand parameters, ``base`` is the paper's size."""
+
+
+def variant(name: str, **changes: Any) -> ModelConfig:
+    """Give the named preset with some fields changed.
+
+    Raises:
+        ConfigurationError: There is no such preset, or a changed value is wrong.
+    """
+    require(name in VARIANTS, f"variant: must be one of {', '.join(VARIANTS)}, got {name!r}")
+    return replace(VARIANTS[name], **changes)

@@ -1,0 +1,1 @@
+"""The experiment platform: data, training, evaluation, and their Ray and MLflow side."""

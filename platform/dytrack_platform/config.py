@@ -1,0 +1,362 @@
+"""The one schema of an experiment: load a recipe, override by dotted key, validate, dump.
+
+A recipe is YAML with the fields of :class:`ExperimentConfig`. ``--set train.epochs=3`` and a
+search space ``{"train.epochs": ...}`` use the same dotted keys, and both pass through
+:func:`resolve`, so nothing unchecked reaches a worker.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from dytrack_model.config import (
+    VARIANTS,
+    DistillationConfig,
+    LossConfig,
+    ModelConfig,
+    require,
+)
+from dytrack_platform.errors import ConfigurationError
+
+Precision = Literal["fp32", "bf16"]
+Schedule = Literal["step", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """One prepared folder of clips and its share of the pairs."""
+
+    path: str
+    """Folder or URL that ``dytrack prepare`` wrote."""
+    weight: float = 1.0
+    """Share of the pairs drawn from it, relative to the other sources."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.path), "path: must name a prepared folder, got an empty string")
+        require(self.weight > 0, f"weight: must be positive, got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which clips, and how a pair is drawn and augmented (the field's standard recipe)."""
+
+    train: tuple[SourceConfig, ...] = ()
+    """Prepared folders to draw training pairs from."""
+    validation: tuple[SourceConfig, ...] = ()
+    """Prepared folders for validation pairs; empty: a part of the training sequences."""
+    validation_share: float = 0.1
+    """Share of the training *sequences* kept for validation where ``validation`` is empty."""
+    pairs_per_epoch: int = 60_000
+    """Training pairs in an epoch."""
+    validation_pairs: int = 512
+    """Validation pairs, the same ones every time."""
+    max_gap: int = 200
+    """Largest distance in frames between template and search frame."""
+    centre_jitter: float = 3.0
+    """Search centre moves by up to half of this times sqrt(w*h)."""
+    scale_jitter: float = 0.25
+    """Search side is multiplied by exp of a normal number times this."""
+    grey: float = 0.05
+    """Probability that both crops become grey."""
+    flip: float = 0.5
+    """Probability that both crops are mirrored."""
+    brightness: float = 0.2
+    """Each crop's brightness is multiplied by 1 plus or minus up to this."""
+    draws_per_row: int = 8
+    """Pairs drawn from a clip each time it is read."""
+    loader_workers: int = 0
+    """Loader processes for each training worker; 0 decodes in a thread of the worker."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.validation_share < 1,
+            f"validation_share: must lie in (0, 1), got {self.validation_share}",
+        )
+        for name in ("pairs_per_epoch", "validation_pairs", "max_gap", "draws_per_row"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        for name in ("centre_jitter", "scale_jitter", "brightness", "loader_workers"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+        for name in ("grey", "flip"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Optimiser, schedule, precision, workers and checkpoints."""
+
+    epochs: int = 300
+    """Passes of ``data.pairs_per_epoch`` pairs."""
+    batch_size: int = 128
+    """Pairs in a step over all workers together."""
+    workers: int = 1
+    """Training processes; each takes an equal part of every batch."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for each worker."""
+    gpu: bool = False
+    """Give each worker a GPU (NCCL instead of gloo)."""
+    head_lr: float = 4e-4
+    """Learning rate of heads, decisioners and recycling."""
+    backbone_lr: float = 4e-5
+    """Learning rate of the transformer."""
+    weight_decay: float = 1e-4
+    """AdamW weight decay; norms, biases and embeddings are spared."""
+    clip_norm: float = 0.1
+    """Largest norm of the gradient; 0 leaves it alone."""
+    schedule: Schedule = "step"
+    """step: times 0.1 at ``drop_at``. cosine: down to zero."""
+    drop_at: float = 0.8
+    """Fraction of training at which the step schedule drops."""
+    warmup: float = 0.0
+    """Fraction of training over which the learning rate rises linearly."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward pass (bf16: autocast)."""
+    checkpoint_steps: int = 200
+    """Optimiser steps between checkpoints; what a crash can cost at most."""
+    keep: int = 2
+    """Checkpoints kept; at least two, so that a damaged one has a predecessor."""
+    max_failures: int = 3
+    """How often a lost worker is replaced before the run fails."""
+    start_timeout_s: float = 60.0
+    """Seconds to wait for the workers before saying that the cluster is too small."""
+    initial: str | None = None
+    """Backbone weights to start from (safetensors, or .pth read without unpickling)."""
+    storage: str = "runs"
+    """Folder or URL for checkpoints; shared by all nodes of a cluster."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "workers", "checkpoint_steps"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        require(
+            self.batch_size % self.workers == 0,
+            f"batch_size: must be a multiple of workers {self.workers}, got {self.batch_size}",
+        )
+        require(self.keep >= 2, f"keep: must be at least 2, got {self.keep}")
+        for name in ("head_lr", "backbone_lr", "cpus_per_worker", "start_timeout_s"):
+            value = getattr(self, name)
+            require(value > 0, f"{name}: must be positive, got {value}")
+        for name in ("weight_decay", "clip_norm", "max_failures"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+        for name in ("drop_at", "warmup"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """What ``dytrack search`` may change, and how long it looks."""
+
+    trials: int = 8
+    """Trials in all."""
+    concurrent: int = 2
+    """Trials at the same time."""
+    epochs: int = 1
+    """Epochs of a trial."""
+    exits: tuple[tuple[int, ...], ...] = ()
+    """Exit placements to choose from; empty: those of the recipe only."""
+    recycling: tuple[str, ...] = ("none", "cascade")
+    """Reuse schemas to choose from."""
+    distillation: tuple[float, float] = (0.01, 1.0)
+    """Range of ``distillation.feature``, searched on a logarithmic scale."""
+    seed: int = 0
+    """Seed of the sampler."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "concurrent", "epochs"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        low, high = self.distillation
+        require(
+            0 < low < high,
+            f"distillation: must be a rising range of positive numbers, got {self.distillation}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentConfig:
+    """A whole experiment: one recipe file."""
+
+    name: str
+    """Name of the run: the folder under ``train.storage`` and the run in MLflow."""
+    seed: int = 0
+    """Seed of weights, pairs and augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the losses."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """Self-distillation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Clips, pairs and augmentation."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Training."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Search."""
+
+    def __post_init__(self) -> None:
+        plain = bool(self.name) and all(c.isalnum() or c in "-_." for c in self.name)
+        require(
+            plain and not self.name.startswith("."),
+            f"name: must be letters, digits, '-', '_' or '.', got {self.name!r}",
+        )
+        require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
+
+
+_ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
+
+
+def dotted(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Give a copy of nested ``values`` with the dotted ``key`` set.
+
+    Raises:
+        ConfigurationError: A part of the path is not a mapping.
+    """
+    head, _, rest = key.partition(".")
+    result = dict(values)
+    if not rest:
+        result[head] = value
+        return result
+    inner = result.get(head, {})
+    require(isinstance(inner, Mapping), f"{key}: {head!r} has no keys below it")
+    result[head] = dotted(inner, rest, value)
+    return result
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as YAML, so lists and numbers work.
+
+    Raises:
+        ConfigurationError: There is no ``=`` or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    require(bool(equals and key), f"--set {text}: expected KEY=VALUE, as in train.epochs=3")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{key}: {value!r} is not a YAML value") from error
+    return key.strip(), _number(parsed)
+
+
+def resolve(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Validate a nested mapping, after setting dotted keys.
+
+    ``model.variant`` brings that preset's values; the other keys of ``model`` change them.
+
+    Raises:
+        ConfigurationError: The first mistake, as ``dotted.key: what was expected, got what``.
+    """
+    merged: dict[str, Any] = dict(values)
+    for key, value in (overrides or {}).items():
+        merged = dotted(merged, key, value)
+    model = merged.get("model", {})
+    require(isinstance(model, Mapping), f"model: must be a mapping, got {model!r}")
+    preset = model.get("variant", "tiny")
+    require(
+        preset in VARIANTS, f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}"
+    )
+    merged["model"] = {**VARIANTS[preset].to_dict(), **model}
+    _refuse_unknown(ExperimentConfig, merged, "")
+    try:
+        return _ADAPTER.validate_python(_freeze(merged))
+    except ValidationError as error:
+        raise ConfigurationError(_first_mistake(error)) from None
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+    """Read a recipe.
+
+    Raises:
+        ConfigurationError: The file is missing, is not YAML, or holds a mistake.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such recipe; give a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"{path}: not valid YAML: {str(error).splitlines()[0]}"
+        ) from error
+    require(isinstance(values, Mapping), f"{path}: must hold keys and values, got {values!r:.60}")
+    return resolve(values, overrides)
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """Give the configuration as plain JSON types."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def dump(config: ExperimentConfig) -> str:
+    """Give the configuration as YAML that :func:`load` reads back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested mappings as dotted keys (for MLflow parameters)."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _number(value: Any) -> Any:
+    """Read ``1e-4`` as a number: YAML 1.1 takes it for a string without its point."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _freeze(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(inner) for inner in value)
+    return _number(value)
+
+
+def _refuse_unknown(owner: type, values: Any, prefix: str) -> None:
+    """Refuse a key that no field has, and name the field that was probably meant."""
+    items = values if isinstance(values, list | tuple) else (values,)
+    known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}
+    for item in items:
+        if not isinstance(item, Mapping):
+            continue
+        for key, inner in item.items():
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+            require(key in known, f"{prefix}{key}: no such key; {hint}")
+            for part in (known[key], *get_args(known[key])):
+                if isinstance(part, type) and is_dataclass(part):
+                    _refuse_unknown(part, inner, f"{prefix}{key}.")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Turn pydantic's first mistake into ``dotted.key: what was expected, got what``."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigurationError):
+        return f"{path}.{cause}" if path else str(cause)
+    if first["type"] == "missing":
+        return f"{path}: is required"
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{path}: {message}, got {first['input']!r:.80}"

@@ -1,0 +1,66 @@
+"""The vocabulary of datasets: frames, sequences, and what was found wrong with them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Boxes = NDArray[np.float64]
+
+
+class Frames(Protocol):
+    """The pictures of one sequence, by position from 0, always RGB."""
+
+    def __len__(self) -> int:
+        """Give the number of frames."""
+        ...
+
+    def read(self, index: int) -> Pixels:
+        """Decode one frame to (H, W, 3) uint8, red first.
+
+        Raises:
+            DataError: The frame is missing or does not decode; the message names the file.
+        """
+        ...
+
+    def iterate(self) -> Iterator[Pixels | None]:
+        """Decode every frame in order; ``None`` stands for one that does not decode."""
+        ...
+
+    def path(self, index: int) -> str:
+        """Name the file of a frame (for messages and links)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """One thing found wrong with a source, in the form of a row of the rejects table."""
+
+    dataset: str
+    sequence: str
+    frame: int | None
+    """Position from 0, or None where the whole sequence is meant."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sequence:
+    """One target followed through frames, as a dataset's owner annotated it."""
+
+    dataset: str
+    name: str
+    frames: Frames
+    boxes_xywh: Boxes
+    """(N, 4) pixels, 0-based x and y of the corner, exactly as annotated (NaN stays NaN)."""
+    visible: NDArray[np.bool_]
+    """(N,) false where the target is absent or its box cannot be used."""
+    attributes: tuple[str, ...] = ()
+    object_class: str | None = None
+    faults: tuple[Fault, ...] = field(default=())
+    """What the reader had to pass over."""
+
+    def __len__(self) -> int:
+        return len(self.boxes_xywh)
