@@ -1,0 +1,74 @@
+"""Reach a Ray cluster, or start one on this machine for as long as a command needs it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Settings that Ray reads when it is imported or when its processes start.
+# The health check interval paces Train's controller: at its default of 2 s every report waits.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  (the settings above must come first)
+
+from dytrack_platform.errors import ClusterError  # noqa: E402
+
+
+def packages() -> list[str]:
+    """Name the three package folders, for ``py_modules`` on workers that lack the install."""
+    import dytrack_model
+    import dytrack_platform
+
+    folders = [Path(p.__file__ or "").parent for p in (dytrack_model, dytrack_platform)]
+    pipelines = folders[1].parent.parent / "pipelines" / "dytrack_pipelines"
+    if not pipelines.is_dir():  # installed as a wheel: the three lie side by side
+        pipelines = folders[1].parent / "dytrack_pipelines"
+    return [str(folder) for folder in (*folders, pipelines)]
+
+
+@contextmanager
+def session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
+    """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.
+
+    Only a Ray that this call started is stopped at the end.
+
+    Args:
+        cpus: Logical CPUs of a Ray that is started here; all of the machine's by default.
+        dashboard: Start the dashboard too; nested Tune trials leak their CPU without it.
+
+    Raises:
+        ClusterError: The cluster does not answer, or Ray does not start.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, logging_level="warning", log_to_driver=False)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=dashboard,
+                logging_level="warning",
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+            )
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = f"the cluster at RAY_ADDRESS={address}" if address else "a Ray on this machine"
+        raise ClusterError(f"{where} does not start or answer: {str(error)[:300]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
