@@ -1,0 +1,152 @@
+"""The transformer: timm blocks over [IoU token | template | search] tokens.
+
+Two kinds of attention:
+
+``joint``
+    Every token sees every token (one-stream, OSTrack).
+``template-cached``
+    Template tokens see themselves only, so their keys and values do not depend on the frame and
+    are computed once per target; the IoU token and the search tokens see everything.
+
+Dimensions: B batch, Z template tokens, X search tokens, D width, L blocks, A heads, C = D / A.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dytrack_model import torchvision_fix
+from dytrack_model.config import ModelConfig
+from dytrack_model.errors import ConfigurationError
+
+torchvision_fix.apply()
+
+import timm  # noqa: E402  (torchvision must be importable first)
+
+
+class Backbone(nn.Module):
+    """Patch embedding, positions, the learned IoU token and the blocks.
+
+    A *template state* is what the tracker keeps of a target between frames: (B, Z, D) embedded
+    tokens with joint attention, (L, 2, B, A, Z, C) keys and values with cached attention.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        vit = _timm_model(config)
+        self.patch_embed: nn.Conv2d = vit.patch_embed.proj
+        self.blocks: nn.ModuleList = vit.blocks
+        self.iou_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.template_position = nn.Parameter(_sincos(config.template_map_size, config.width))
+        self.search_position = nn.Parameter(_sincos(config.map_size, config.width))
+        # Distinguishes template from search tokens, which otherwise share pixels and positions.
+        self.template_type = nn.Parameter(torch.zeros(1, 1, config.width))
+        nn.init.trunc_normal_(self.iou_token, std=0.02)
+        nn.init.trunc_normal_(self.template_type, std=0.02)
+
+    @property
+    def cached(self) -> bool:
+        """Whether template tokens see only themselves."""
+        return self.config.attention == "template-cached"
+
+    def embed_template(self, template: Tensor) -> Tensor:
+        """Turn a normalised template (B, 3, T, T) into the template state."""
+        tokens = self._patches(template) + self.template_position + self.template_type
+        if not self.cached:
+            return tokens
+        kept = []
+        for block in self.blocks:
+            queries, keys, values = _project(block, tokens)
+            kept.append(torch.stack([keys, values]))
+            tokens = _attend(block, tokens, queries, keys, values)
+        return torch.stack(kept)
+
+    def embed_search(self, search: Tensor, template_state: Tensor) -> Tensor:
+        """Turn a normalised search region (B, 3, S, S) into the tokens of the first block.
+
+        Returns:
+            (B, 1 + Z + X, D) with joint attention, (B, 1 + X, D) with cached attention.
+        """
+        tokens = self._patches(search) + self.search_position
+        iou_token = self.iou_token.expand(tokens.shape[0], -1, -1)
+        if self.cached:
+            return torch.cat([iou_token, tokens], dim=1)
+        return torch.cat([iou_token, template_state, tokens], dim=1)
+
+    def run_blocks(self, tokens: Tensor, template_state: Tensor, first: int, last: int) -> Tensor:
+        """Run blocks ``first`` (counted from 0) up to but without ``last`` on (B, N, D) tokens."""
+        for index in range(first, last):
+            block = self.blocks[index]
+            if self.cached:
+                keys_values = template_state[index]
+                queries, keys, values = _project(block, tokens)
+                keys = torch.cat([keys_values[0], keys], dim=2)
+                values = torch.cat([keys_values[1], values], dim=2)
+                tokens = _attend(block, tokens, queries, keys, values)
+            else:
+                tokens = block(tokens)
+        return tokens
+
+    def _patches(self, images: Tensor) -> Tensor:
+        return self.patch_embed(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def _timm_model(config: ModelConfig) -> Any:
+    """Build the named timm transformer, cut to the configured depth."""
+    try:
+        vit = timm.create_model(
+            config.backbone,
+            pretrained=False,
+            num_classes=0,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            patch_size=config.patch,
+            img_size=config.search_size,
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"backbone: timm cannot build {config.backbone!r} as a vision transformer: {error}"
+        ) from error
+    if not hasattr(vit, "blocks") or not hasattr(getattr(vit, "patch_embed", None), "proj"):
+        raise ConfigurationError(
+            f"backbone: {config.backbone!r} is not a plain vision transformer (ViT, DeiT, DINOv2)"
+        )
+    return vit
+
+
+def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give queries, keys and values (B, A, N, C) of a timm block for (B, N, D) tokens."""
+    attention = block.attn
+    batch, count, width = tokens.shape
+    heads = attention.num_heads
+    mixed = attention.qkv(block.norm1(tokens)).reshape(batch, count, 3, heads, width // heads)
+    queries, keys, values = mixed.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(queries), attention.k_norm(keys), values
+
+
+def _attend(block: Any, tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Finish a timm block on (B, N, D) tokens with given queries, keys and values."""
+    mixed = F.scaled_dot_product_attention(queries, keys, values)
+    mixed = mixed.transpose(1, 2).reshape(tokens.shape)
+    tokens = tokens + block.ls1(block.attn.proj(block.attn.norm(mixed)))
+    return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
+
+
+def _sincos(side: int, width: int) -> Tensor:
+    """Give (1, side * side, width) sine and cosine positions (the start of MAE and ViT-S+).
+
+    Positions count from the middle of the grid in patches, so that template and search, which
+    are both centred on the target, agree on where the middle is.
+    """
+    quarter = (width + 3) // 4
+    frequency = 1.0 / (10_000 ** (torch.arange(quarter) / quarter))
+    axis = torch.arange(side) - (side - 1) / 2
+    angle = axis[:, None] * frequency[None]
+    waves = torch.cat([angle.sin(), angle.cos()], dim=1)
+    rows = waves[:, None].expand(side, side, -1)
+    columns = waves[None].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=-1).reshape(1, side * side, -1)[..., :width] * 0.5

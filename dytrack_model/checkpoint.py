@@ -1,0 +1,180 @@
+"""A saved tracker: a folder with ``model.safetensors`` and ``tracker.json``. Never a pickle.
+
+``tracker.json`` holds the configuration, the operating points and what made them; the weights
+lie beside it. A folder is written under another name first and then renamed, so that a half
+written one is never taken for a tracker.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dytrack_model.config import ModelConfig
+from dytrack_model.errors import CheckpointError, ConfigurationError
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import OperatingPoint
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "tracker.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedTracker:
+    """A tracker as it lies on disk."""
+
+    network: DyTrackNetwork
+    points: tuple[OperatingPoint, ...] = ()
+    """Named thresholds, fast to accurate."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Where it came from: recipe, step, metrics. Plain JSON types."""
+
+    def point(self, name: str) -> OperatingPoint:
+        """Give a named operating point.
+
+        Raises:
+            ConfigurationError: There is none of that name.
+        """
+        for point in self.points:
+            if point.name == name:
+                return point
+        known = ", ".join(point.name for point in self.points) or "none"
+        raise ConfigurationError(f"operating point {name!r}: this tracker has {known}")
+
+
+def save(
+    folder: str | Path,
+    network: DyTrackNetwork,
+    points: Sequence[OperatingPoint] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a tracker; an existing one at the same place is replaced as a whole."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(folder.name + ".part")
+    if beside.exists():
+        shutil.rmtree(beside)
+    beside.mkdir()
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, beside / WEIGHTS)
+    description = {
+        "format": FORMAT,
+        "model": network.config.to_dict(),
+        "points": [{"name": p.name, "thresholds": _json_floats(p.thresholds)} for p in points],
+        "notes": dict(notes or {}),
+    }
+    (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    return beside.rename(folder)
+
+
+def load(folder: str | Path) -> SavedTracker:
+    """Read a tracker.
+
+    Raises:
+        CheckpointError: The folder is missing, damaged, or holds another model.
+    """
+    folder = Path(folder)
+    description = _read_description(folder)
+    try:
+        config = ModelConfig.from_dict(description["model"])
+        points = tuple(
+            OperatingPoint(name=p["name"], thresholds=tuple(float(t) for t in p["thresholds"]))
+            for p in description["points"]
+        )
+        notes = dict(description["notes"])
+    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
+    network = DyTrackNetwork(config)
+    load_weights(network, folder / WEIGHTS)
+    return SavedTracker(network=network.eval(), points=points, notes=notes)
+
+
+def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
+    """Read weights into a network of the same configuration.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or a tensor is missing, extra, or of
+            another shape.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    expected = network.state_dict()
+    missing = sorted(set(expected) - set(tensors))
+    extra = sorted(set(tensors) - set(expected))
+    wrong = sorted(
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in set(expected) & set(tensors)
+        if tensors[name].shape != expected[name].shape
+    )
+    faults = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("extra", extra), ("of another shape", wrong))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
+        )
+    network.load_state_dict(tensors)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read named tensors from safetensors, or from ``.pth`` / ``.pt`` without unpickling code.
+
+    A ``.pth`` file may hold the tensors at its top or under ``net``, ``model`` or
+    ``state_dict``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: damaged safetensors file: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint: {error}") from error
+    # Unpickling errors have no public base class but Exception in the standard library's pickle;
+    # torch raises its own UnpicklingError, a subclass of it.
+    for key in ("net", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: holds no plain dictionary of tensors")
+    return content
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a tracker: it has no {DESCRIPTION}")
+    try:
+        description = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}; it is damaged") from error
+    if not isinstance(description, dict) or "format" not in description:
+        raise CheckpointError(f"{path}: not the description of a tracker")
+    if description["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {description['format']}, this version reads {FORMAT}; update dytrack"
+        )
+    return description
+
+
+def _json_floats(values: Sequence[float]) -> list[float | str]:
+    """JSON has no infinity: write it as the text that float() reads."""
+    return [value if value < float("inf") else "inf" for value in values]

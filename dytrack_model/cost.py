@@ -1,0 +1,135 @@
+"""What each exit costs: parameters, multiply-accumulates and measured milliseconds.
+
+Convention: one GMAC is 1e9 multiply-accumulates of linear layers, convolutions *and* both
+attention products; norms, activations and additions are not counted (below 1 % for a ViT).
+A FLOP count is twice that. Counters in the style of thop leave the attention products out.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.online import Tracker
+from dytrack_model.policy import FixedExit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExitCost:
+    """Cost of the route that stops at one exit, for one frame."""
+
+    depth: int
+    """Blocks run."""
+    parameters: int
+    """Weights that this route reads."""
+    gmacs: float
+    """Billions of multiply-accumulates, decisioners of refused exits included."""
+    milliseconds: float | None
+    """Median time of the network, where it was measured."""
+
+
+def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
+    """Give the GMACs of one frame for a stop at each exit.
+
+    With cached attention the template's own cost is left out: it is paid once per target.
+    """
+    config = network.config
+    width, map_size = config.width, config.map_size
+    template, search = config.template_map_size**2, map_size**2
+    patches = search * width * 3 * config.patch**2
+    queries = 1 + search + (0 if network.backbone.cached else template)
+    keys = 1 + search + template
+    blocks = [_block_macs(block, width, queries, keys) for block in network.backbone.blocks]
+    costs = []
+    passed = 0
+    for index, depth in enumerate(config.exits):
+        reuse = network.reuse[index - 1].macs(search) if index else 0  # type: ignore[operator]
+        decide = network.decisioners[index].macs()  # type: ignore[operator]
+        passed += reuse + decide
+        head = network.heads[index].macs()  # type: ignore[operator]
+        costs.append((patches + sum(blocks[:depth]) + passed + head) / 1e9)
+    return tuple(costs)
+
+
+def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
+    """Give the number of weights that a stop at each exit reads."""
+    total = _count(network.backbone) - _count(network.backbone.blocks)
+    counts = []
+    first = 0
+    for index, depth in enumerate(network.config.exits):
+        total += sum(_count(block) for block in network.backbone.blocks[first:depth])
+        total += _count(network.norms[index]) + _count(network.decisioners[index])
+        total += _count(network.reuse[index - 1]) if index else 0
+        counts.append(total + _count(network.heads[index]))
+        first = depth
+    return tuple(counts)
+
+
+def exit_costs(network: DyTrackNetwork, *, frames: int = 0) -> tuple[ExitCost, ...]:
+    """Give the cost of each exit.
+
+    Args:
+        network: The network.
+        frames: Frames to time at each exit, routes interleaved; 0 measures nothing.
+    """
+    measured = _milliseconds(network, frames) if frames else (None,) * network.exit_count
+    return tuple(
+        ExitCost(depth=depth, parameters=parameters, gmacs=gmacs, milliseconds=time_ms)
+        for depth, parameters, gmacs, time_ms in zip(
+            network.config.exits,
+            exit_parameters(network),
+            exit_gmacs(network),
+            measured,
+            strict=True,
+        )
+    )
+
+
+def _block_macs(block: nn.Module, width: int, queries: int, keys: int) -> int:
+    linear = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
+    return queries * linear + 2 * queries * keys * width
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _milliseconds(network: DyTrackNetwork, frames: int) -> tuple[float, ...]:
+    """Time every route in turn, so that a drift of the machine's speed meets all alike.
+
+    The depth is forced, so the random picture does not decide which route is timed.
+    """
+    config = network.config
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    search = torch.randint(
+        0, 256, (1, 3, config.search_size, config.search_size), generator=generator
+    ).to(device, torch.uint8)
+    template = search[..., : config.template_size, : config.template_size]
+    runs = [_route(network, index, template, search) for index in range(network.exit_count)]
+    times: list[list[float]] = [[] for _ in runs]
+    for frame in range(frames + 3):
+        for kept, run in zip(times, runs, strict=True):
+            began = time.perf_counter()
+            run()
+            if frame >= 3:  # the first ones warm up
+                kept.append((time.perf_counter() - began) * 1e3)
+    return tuple(sorted(kept)[len(kept) // 2] for kept in times)
+
+
+def _route(
+    network: DyTrackNetwork, exit_index: int, template: torch.Tensor, search: torch.Tensor
+) -> Callable[[], None]:
+    """Give a call that runs the tracker's own path to one exit."""
+    tracker = Tracker(network, FixedExit(exit_index), device=search.device)
+    with torch.inference_mode():
+        state = network.embed_template(template)
+
+    @torch.inference_mode()
+    def run() -> None:
+        tracker.infer(search, state)  # reads the box on the host: the device has finished
+
+    return run

@@ -1,0 +1,135 @@
+"""The dynamic tracker's network: one transformer, an exit after each configured block.
+
+Notable here:
+
+- [IoU token | template | search] tokens through timm blocks (:mod:`backbone`);
+- at each exit a norm, feature recycling from the exit before (:mod:`recycling`), a decisioner
+  that predicts the exit's IoU from the token alone (:mod:`exits`) and a centre head
+  (:mod:`heads`), which runs only where the tracker stops;
+- every step is a method, so that training (all exits at once), tracking (exit by exit) and
+  export (one graph for each stage) run the same code.
+
+Dimensions: B batch, Z template tokens, X search tokens, D width, H W map, E exits.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dytrack_model.backbone import Backbone
+from dytrack_model.config import ModelConfig
+from dytrack_model.exits import Decisioner
+from dytrack_model.heads import CentreHead, HeadMaps, read_boxes
+from dytrack_model.recycling import Carry, build
+
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+"""ImageNet's mean and deviation of red, green and blue in [0, 1]."""
+
+
+class ExitOutput(NamedTuple):
+    """What one exit says of a batch of search regions."""
+
+    maps: HeadMaps
+    """Dense maps of the box head."""
+    boxes_cxcywh: Tensor
+    """(B, 4) box at the peak, in [0, 1] of the search crop."""
+    predicted_iou: Tensor
+    """(B,) the decisioner's estimate of that box's IoU, in [0, 1]."""
+    features: Tensor
+    """(B, X, D) search features after the exit's norm, before recycling (for distillation)."""
+
+
+class DyTrackNetwork(nn.Module):
+    """Backbone, and per exit: norm, recycling, decisioner, head. It keeps no state of a target."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        width, exits = config.width, range(len(config.exits))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in exits)
+        self.reuse = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
+        self.decisioners = nn.ModuleList(
+            Decisioner(width, config.decisioner_width) for _ in exits
+        )
+        self.heads = nn.ModuleList(
+            CentreHead(width, config.head_width, config.map_size) for _ in exits
+        )
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False
+        )
+
+    @property
+    def exit_count(self) -> int:
+        """Number of exits, E."""
+        return len(self.config.exits)
+
+    def embed_template(self, template: Tensor) -> Tensor:
+        """Turn a template crop (B, 3, T, T), uint8 RGB, into the state kept for the target."""
+        return self.backbone.embed_template(self._normalise(template))
+
+    def embed_search(self, search: Tensor, template_state: Tensor) -> Tensor:
+        """Turn a search crop (B, 3, S, S), uint8 RGB, into the tokens of the first block."""
+        return self.backbone.embed_search(self._normalise(search), template_state)
+
+    def advance(self, exit_index: int, tokens: Tensor, template_state: Tensor) -> Tensor:
+        """Run the blocks between the previous exit and this one on (B, N, D) tokens."""
+        first = self.config.exits[exit_index - 1] if exit_index else 0
+        last = self.config.exits[exit_index]
+        return self.backbone.run_blocks(tokens, template_state, first, last)
+
+    def read(self, exit_index: int, tokens: Tensor) -> Carry:
+        """Give an exit's own view of (B, N, D) tokens: search features and IoU token."""
+        search_tokens = self.config.map_size**2
+        normed = self.norms[exit_index](torch.cat([tokens[:, :1], tokens[:, -search_tokens:]], 1))
+        return Carry(normed[:, 1:], normed[:, 0])
+
+    def recycle(self, exit_index: int, own: Carry, previous: Carry | None) -> Carry:
+        """Combine an exit's own carry, (B, X, D) and (B, D), with the previous exit's."""
+        if previous is None:
+            return own
+        return self.reuse[exit_index - 1](own, previous)  # type: ignore[no-any-return]
+
+    def decide(self, exit_index: int, carry: Carry) -> Tensor:
+        """Predict the IoU of the box that this exit would give: (B,) in [0, 1]."""
+        return self.decisioners[exit_index](carry.iou_token)  # type: ignore[no-any-return]
+
+    def locate(self, exit_index: int, carry: Carry) -> HeadMaps:
+        """Run the box head of this exit on its (B, X, D) features."""
+        return self.heads[exit_index](carry.features)  # type: ignore[no-any-return]
+
+    def forward(self, template: Tensor, search: Tensor) -> list[ExitOutput]:
+        """Run every exit, for training and measuring.
+
+        Args:
+            template: (B, 3, T, T) uint8 RGB.
+            search: (B, 3, S, S) uint8 RGB.
+
+        Returns:
+            One output for each exit, shallow to deep.
+        """
+        # Embed both crops; the template's part does not depend on the frame.
+        template_state = self.embed_template(template)
+        tokens = self.embed_search(search, template_state)
+        outputs: list[ExitOutput] = []
+        carry: Carry | None = None
+        for exit_index in range(self.exit_count):
+            # Go as deep as this exit.
+            tokens = self.advance(exit_index, tokens, template_state)
+            # Look at the tokens, with what the previous exit passed on.
+            own = self.read(exit_index, tokens)
+            carry = self.recycle(exit_index, own, carry)
+            # Predict the box, and how good it is.
+            maps = self.locate(exit_index, carry)
+            predicted_iou = self.decide(exit_index, carry)
+            outputs.append(ExitOutput(maps, read_boxes(maps), predicted_iou, own.features))
+        return outputs
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.deviation

@@ -1,0 +1,138 @@
+"""When to stop: thresholds on the predicted IoU, named operating points, and baselines.
+
+A policy is asked at every exit but the last one, shallow to deep, and answers whether to leave.
+``reads_score`` tells the tracker whether the decisioner has to run at all.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dytrack_model.config import require
+
+
+class Policy(Protocol):
+    """Decides at which exit a frame leaves."""
+
+    @property
+    def reads_score(self) -> bool:
+        """Whether :meth:`leave` looks at the predicted IoU."""
+        ...
+
+    def begin_frame(self) -> None:
+        """A new frame starts."""
+        ...
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Say whether to stop at this exit (counted from 0; never asked at the last one)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingPoint:
+    """A named compromise between accuracy and cost, stored in the checkpoint."""
+
+    name: str
+    """Such as fast, balanced or accurate."""
+    thresholds: tuple[float, ...]
+    """One for each exit but the last: leave where the predicted IoU reaches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Leave at the first exit whose predicted IoU reaches its threshold (the paper's rule).
+
+    0 always leaves at the first exit; infinity always goes to the last one.
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            require(value >= 0, f"thresholds: must not be negative or NaN, got {self.values}")
+
+    @property
+    def reads_score(self) -> bool:
+        """The decisioner is needed unless every answer is known beforehand."""
+        return any(0 < value <= 1 for value in self.values)
+
+    def begin_frame(self) -> None:
+        """Nothing is kept between frames."""
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Compare with this exit's threshold."""
+        threshold = self.values[exit_index]
+        return threshold == 0 or predicted_iou >= threshold
+
+
+@dataclass(frozen=True, slots=True)
+class FixedExit:
+    """Baseline: always the same exit, the model of fixed depth that shares these weights."""
+
+    exit_index: int
+    reads_score = False
+
+    def begin_frame(self) -> None:
+        """Nothing is kept between frames."""
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Leave at the chosen exit, whatever the score."""
+        return exit_index >= self.exit_index
+
+
+class RandomExit:
+    """Baseline: exits drawn at random with given shares, so that the mean cost can be matched."""
+
+    reads_score = False
+
+    def __init__(self, shares: Sequence[float], seed: int = 0) -> None:
+        total = sum(shares)
+        require(total > 0, f"shares: must sum to more than 0, got {tuple(shares)}")
+        require(min(shares) >= 0, f"shares: must not be negative, got {tuple(shares)}")
+        self._shares = [share / total for share in shares]
+        self._random = random.Random(seed)
+        self._chosen = 0
+
+    def begin_frame(self) -> None:
+        """Draw this frame's exit."""
+        self._chosen = self._random.choices(range(len(self._shares)), self._shares)[0]
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Leave at the exit that was drawn."""
+        return exit_index >= self._chosen
+
+
+class CycleExit:
+    """Baseline: the same cycle of exits over and over (ARTrack-AC's fixed cycle)."""
+
+    reads_score = False
+
+    def __init__(self, cycle: Sequence[int]) -> None:
+        require(len(cycle) > 0, "cycle: must name at least one exit, got ()")
+        self._cycle = tuple(cycle)
+        self._frame = -1
+
+    def begin_frame(self) -> None:
+        """Move on in the cycle."""
+        self._frame += 1
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Leave at the cycle's exit for this frame."""
+        return exit_index >= self._cycle[self._frame % len(self._cycle)]
+
+
+def shares_to_cycle(shares: Sequence[float], length: int = 20) -> tuple[int, ...]:
+    """Spread exits over a cycle so that each has about its share of the frames.
+
+    Source: our choice; an error-feedback (Bresenham) walk keeps equal exits apart.
+    """
+    total = sum(shares)
+    owed = [0.0] * len(shares)
+    cycle = []
+    for _ in range(length):
+        owed = [o + share / total for o, share in zip(owed, shares, strict=True)]
+        chosen = max(range(len(owed)), key=owed.__getitem__)
+        owed[chosen] -= 1.0
+        cycle.append(chosen)
+    return tuple(cycle)
