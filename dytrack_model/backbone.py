@@ -11,7 +11,7 @@ Two kinds of attention:
 Dimensions: B batch, Z template tokens, X search tokens, D width, L blocks, A heads, C = D / A.
 """
 
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from dytrack_model.errors import ConfigurationError
 torchvision_fix.apply()
 
 import timm  # noqa: E402  (torchvision must be importable first)
+from timm.layers import Attention  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 
 class Backbone(nn.Module):
@@ -94,7 +96,7 @@ class Backbone(nn.Module):
         return self.patch_embed(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def _timm_model(config: ModelConfig) -> Any:
+def _timm_model(config: ModelConfig) -> VisionTransformer:
     """Build the named timm transformer, cut to the configured depth."""
     try:
         vit = timm.create_model(
@@ -115,12 +117,13 @@ def _timm_model(config: ModelConfig) -> Any:
         raise ConfigurationError(
             f"backbone: {config.backbone!r} is not a plain vision transformer (ViT, DeiT, DINOv2)"
         )
-    return vit
+    return cast(VisionTransformer, vit)
 
 
-def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give queries, keys and values (B, A, N, C) of a timm block for (B, N, D) tokens."""
-    attention = block.attn
+    block = cast(Block, block)
+    attention = cast(Attention, block.attn)
     batch, count, width = tokens.shape
     heads = attention.num_heads
     mixed = attention.qkv(block.norm1(tokens)).reshape(batch, count, 3, heads, width // heads)
@@ -128,11 +131,15 @@ def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return attention.q_norm(queries), attention.k_norm(keys), values
 
 
-def _attend(block: Any, tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend(
+    block: nn.Module, tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
     """Finish a timm block on (B, N, D) tokens with given queries, keys and values."""
+    block = cast(Block, block)
+    attention = cast(Attention, block.attn)
     mixed = F.scaled_dot_product_attention(queries, keys, values)
     mixed = mixed.transpose(1, 2).reshape(tokens.shape)
-    tokens = tokens + block.ls1(block.attn.proj(block.attn.norm(mixed)))
+    tokens = tokens + block.ls1(attention.proj(attention.norm(mixed)))
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
 
 

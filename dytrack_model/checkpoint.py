@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251  (only the name of torch's error)
 from typing import Any
 
 import torch
@@ -146,10 +147,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: damaged safetensors file: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint: {error}") from error
-    # Unpickling errors have no public base class but Exception in the standard library's pickle;
-    # torch raises its own UnpicklingError, a subclass of it.
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged, or holds more than tensors: {reason}") from error
     for key in ("net", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

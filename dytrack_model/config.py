@@ -4,6 +4,7 @@ Every value is checked here, so that a wrong one is refused before any tensor is
 start with the field's name; the platform puts the dotted path in front of it.
 """
 
+import itertools
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         exits = self.exits
-        rising = all(a < b for a, b in zip(exits, exits[1:], strict=False))
+        rising = all(a < b for a, b in itertools.pairwise(exits))
         require(len(exits) > 0, "exits: must name at least one block, got ()")
         require(rising, f"exits: must rise strictly, got {exits}")
         require(exits[0] >= 1, f"exits: must start at block 1 or later, got {exits}")
@@ -199,11 +200,11 @@ VARIANTS: dict[str, ModelConfig] = {
 """Presets: ``test`` has a few hundred thousand parameters, ``base`` is the paper's size."""
 
 
-def variant(name: str, **changes: Any) -> ModelConfig:
+def variant(name: str, **changes: object) -> ModelConfig:
     """Give the named preset with some fields changed.
 
     Raises:
         ConfigurationError: There is no such preset, or a changed value is wrong.
     """
     require(name in VARIANTS, f"variant: must be one of {', '.join(VARIANTS)}, got {name!r}")
-    return replace(VARIANTS[name], **changes)
+    return replace(VARIANTS[name], **changes)  # type: ignore[arg-type]

@@ -17,9 +17,7 @@ from dytrack_model.boxes import cxcywh_to_xyxy, iou_and_giou
 from dytrack_model.config import DistillationConfig, MaskShape
 
 
-def target_mask(
-    boxes_cxcywh: Tensor, map_size: int, shape: MaskShape, outside: float
-) -> Tensor:
+def target_mask(boxes_cxcywh: Tensor, map_size: int, shape: MaskShape, outside: float) -> Tensor:
     """Weigh search tokens by how much of the target they show.
 
     Args:

@@ -77,7 +77,7 @@ def read_boxes(maps: HeadMaps, window: Tensor | None = None) -> Tensor:
     Returns:
         (B, 4) ``cx, cy, w, h`` in [0, 1] of the search crop.
     """
-    batch, height, width = maps.score.shape
+    height, width = maps.score.shape[1:]
     scores = maps.score if window is None else maps.score * window
     peak = scores.flatten(1).argmax(dim=1)
     at_peak = peak[:, None, None].expand(-1, 2, 1)

@@ -42,7 +42,7 @@ class RGB:
     def from_bgr(cls, pixels: NDArray[np.uint8]) -> "RGB":
         """Take a frame as OpenCV gives it: (H, W, 3) uint8, blue first."""
         checked = cls(pixels)
-        return cls(cv2.cvtColor(checked.pixels, cv2.COLOR_BGR2RGB))
+        return cls(np.asarray(cv2.cvtColor(checked.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
 
     @classmethod
     def open(cls, path: str | Path) -> "RGB":
@@ -58,7 +58,7 @@ class RGB:
         pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if pixels is None:
             raise ImageError(f"{path}: does not decode as an image")
-        return cls.from_bgr(pixels)
+        return cls.from_bgr(np.asarray(pixels, dtype=np.uint8))
 
     @property
     def size(self) -> tuple[int, int]:

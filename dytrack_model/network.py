@@ -54,9 +54,7 @@ class DyTrackNetwork(nn.Module):
         width, exits = config.width, range(len(config.exits))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in exits)
         self.reuse = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
-        self.decisioners = nn.ModuleList(
-            Decisioner(width, config.decisioner_width) for _ in exits
-        )
+        self.decisioners = nn.ModuleList(Decisioner(width, config.decisioner_width) for _ in exits)
         self.heads = nn.ModuleList(
             CentreHead(width, config.head_width, config.map_size) for _ in exits
         )

@@ -5,14 +5,14 @@ formulas are our choice. Each takes the exit's own features and those that the p
 passed on, and gives the features that this exit's decisioner and head read, which are also
 what it passes on.
 
-=========  ==================================================================  ===============
-schema     search features                                                     IoU token
-=========  ==================================================================  ===============
-none       own                                                                 own
-add        own + sigmoid(gate) * previous                                      own
-concat     linear([own, previous])                                             own
-cascade    own + linear(previous)                                              own + linear(previous)
-=========  ==================================================================  ===============
+=======  ==============================  ======================
+schema   search features                 IoU token
+=======  ==============================  ======================
+none     own                             own
+add      own + sigmoid(gate) * previous  own
+concat   linear([own, previous])         own
+cascade  own + linear(previous)          own + linear(previous)
+=======  ==============================  ======================
 """
 
 from typing import NamedTuple

@@ -29,9 +29,9 @@ def define_missing(names: tuple[str, ...]) -> None:
     if not names:
         return
     if _library is None:
-        _library = torch.library.Library("torchvision", "FRAGMENT")
+        _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in names:
-        _library.define(name + _SCHEMA)
+        _library.define(name + _SCHEMA)  # type: ignore[no-untyped-call]
 
 
 def apply() -> None:

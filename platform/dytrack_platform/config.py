@@ -215,7 +215,7 @@ class ExperimentConfig:
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 
 
-def dotted(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
     """Give a copy of nested ``values`` with the dotted ``key`` set.
 
     Raises:
@@ -286,9 +286,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ConfigurationError(
-            f"{path}: not valid YAML: {str(error).splitlines()[0]}"
-        ) from error
+        raise ConfigurationError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
     require(isinstance(values, Mapping), f"{path}: must hold keys and values, got {values!r:.60}")
     return resolve(values, overrides)
 
@@ -315,7 +313,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """Read ``1e-4`` as a number: YAML 1.1 takes it for a string without its point."""
     if isinstance(value, str):
         try:
@@ -325,7 +323,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _freeze(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -333,7 +331,7 @@ def _freeze(value: Any) -> Any:
     return _number(value)
 
 
-def _refuse_unknown(owner: type, values: Any, prefix: str) -> None:
+def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
     """Refuse a key that no field has, and name the field that was probably meant."""
     items = values if isinstance(values, list | tuple) else (values,)
     known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}

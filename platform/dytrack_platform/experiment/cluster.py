@@ -1,5 +1,6 @@
 """Reach a Ray cluster, or start one on this machine for as long as a command needs it."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,13 +56,13 @@ def session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[Non
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, logging_level="warning", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         else:
             ray.init(
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=dashboard,
-                logging_level="warning",
+                logging_level=logging.WARNING,
                 log_to_driver=False,
                 _node_ip_address="127.0.0.1",
             )

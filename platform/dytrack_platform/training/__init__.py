@@ -1,0 +1,1 @@
+"""Training in plain torch, without Ray or MLflow: objective, optimiser, state and loop."""

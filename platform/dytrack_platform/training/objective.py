@@ -1,0 +1,91 @@
+"""What is minimised: the losses of every exit, and what the exits learn from the deepest one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dytrack_model.config import DistillationConfig, LossConfig, ModelConfig
+from dytrack_model.distillation import Distiller
+from dytrack_model.losses import box_losses, centre_targets, decisioner_loss, focal_loss
+from dytrack_model.network import DyTrackNetwork, ExitOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The objective of one batch and its parts."""
+
+    total: Tensor
+    """() scalar to minimise."""
+    parts: dict[str, Tensor]
+    """Detached scalars: ``exit2/loss``, ``exit2/iou``, ``exit2/iou_error``, ``distillation``."""
+    true_iou: Tensor
+    """(E, B) IoU of every exit's box."""
+    predicted_iou: Tensor
+    """(E, B) the decisioners' estimates."""
+
+
+class Trainable(nn.Module):
+    """Network, distiller and losses as one module, so that a parallel wrapper sees one forward."""
+
+    def __init__(
+        self, model: ModelConfig, loss: LossConfig, distillation: DistillationConfig
+    ) -> None:
+        super().__init__()
+        self.network = DyTrackNetwork(model)
+        self.distiller = Distiller(distillation, model.width, len(model.exits))
+        self._loss = loss
+
+    def forward(
+        self, template: Tensor, search: Tensor, boxes_cxcywh: Tensor, progress: float
+    ) -> Losses:
+        """Give the objective of a batch.
+
+        Args:
+            template: (B, 3, T, T) uint8 RGB.
+            search: (B, 3, S, S) uint8 RGB.
+            boxes_cxcywh: (B, 4) true boxes in [0, 1] of the search crop.
+            progress: Share of training that is done, for schedules.
+        """
+        outputs = self.network(template, search)
+        target = centre_targets(boxes_cxcywh, self.network.config.map_size)
+        total = boxes_cxcywh.new_zeros(())
+        parts: dict[str, Tensor] = {}
+        true_ious = []
+        for depth, output in zip(self.network.config.exits, outputs, strict=True):
+            exit_loss, true_iou = self._exit_loss(output, boxes_cxcywh, target)
+            total = total + exit_loss
+            true_ious.append(true_iou)
+            parts[f"exit{depth}/loss"] = exit_loss.detach()
+            parts[f"exit{depth}/iou"] = true_iou.mean()
+            error = (output.predicted_iou.detach() - true_iou).abs().mean()
+            parts[f"exit{depth}/iou_error"] = error
+        pulled = self._distillation(outputs, boxes_cxcywh, progress)
+        parts["distillation"] = pulled.detach()
+        predicted = torch.stack([output.predicted_iou.detach() for output in outputs])
+        return Losses(total + pulled, parts, torch.stack(true_ious), predicted)
+
+    def _exit_loss(
+        self, output: ExitOutput, boxes_cxcywh: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        weights = self._loss
+        giou, l1, true_iou = box_losses(output.boxes_cxcywh, boxes_cxcywh)
+        loss = weights.giou * giou + weights.l1 * l1
+        loss = loss + weights.focal * focal_loss(output.maps.score, target)
+        return loss + weights.iou * decisioner_loss(output.predicted_iou, true_iou), true_iou
+
+    def _distillation(
+        self, outputs: Sequence[ExitOutput], boxes_cxcywh: Tensor, progress: float
+    ) -> Tensor:
+        config = self.distiller.config
+        loss = boxes_cxcywh.new_zeros(())
+        # A strength of 0 multiplies instead of skipping: every parameter takes part in every
+        # step, which a parallel wrapper with a static graph needs.
+        if config.feature > 0:
+            features = [output.features for output in outputs]
+            loss = loss + config.feature * self.distiller.feature_loss(features, boxes_cxcywh)
+        if config.prediction > 0:
+            boxes = [output.boxes_cxcywh for output in outputs]
+            loss = loss + config.prediction * self.distiller.prediction_loss(boxes)
+        return self.distiller.strength(progress) * loss

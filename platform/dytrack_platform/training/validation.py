@@ -1,0 +1,82 @@
+"""Validation on pairs, and the operating points that follow from it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dytrack_model.policy import OperatingPoint
+from dytrack_platform.training.loop import Batch
+from dytrack_platform.training.objective import Trainable
+
+Scores = tuple[Tensor, Tensor]
+"""(E, N) predicted and (E, N) true IoU of every exit on N pairs."""
+
+
+@torch.inference_mode()
+def score(module: Trainable, batches: Iterable[Batch], device: torch.device) -> Scores:
+    """Run every exit on validation pairs: (E, N) predicted and true IoU."""
+    was_training = module.training
+    module.eval()
+    predicted, true = [], []
+    for batch in batches:
+        tensors = (batch.template, batch.search, batch.boxes_cxcywh)
+        losses = module(*(t.to(device) for t in tensors), 1.0)
+        predicted.append(losses.predicted_iou.cpu())
+        true.append(losses.true_iou.cpu())
+    module.train(was_training)
+    return torch.cat(predicted, dim=1), torch.cat(true, dim=1)
+
+
+def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
+    """Give mean IoU and the decisioner's mean error at each exit, from (E, N) scores."""
+    predicted, true = scores
+    summary: dict[str, float] = {}
+    for index, depth in enumerate(exits):
+        summary[f"exit{depth}/iou"] = float(true[index].mean())
+        summary[f"exit{depth}/iou_error"] = float((predicted[index] - true[index]).abs().mean())
+    return summary
+
+
+def quantile_thresholds(predicted: Tensor, shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Choose thresholds so that each exit takes its share of the frames.
+
+    Args:
+        predicted: (E, N) predicted IoU of every exit.
+        shares: Wanted share of the frames at each exit.
+
+    Returns:
+        E - 1 thresholds: at each exit the quantile of the scores of the frames that have not
+        left yet. Source: budgeted batch classification of MSDNet (ICLR 2018).
+    """
+    staying = torch.ones(predicted.shape[1], dtype=torch.bool)
+    left = 1.0
+    thresholds = []
+    for index in range(predicted.shape[0] - 1):
+        scores = predicted[index][staying]
+        leaving = min(1.0, shares[index] / left) if left > 0 else 1.0
+        threshold = float(scores.quantile(1 - leaving)) if len(scores) else 0.0
+        thresholds.append(threshold)
+        staying &= predicted[index] < threshold
+        left -= shares[index]
+    return tuple(thresholds)
+
+
+def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
+    """Give the standard points from (E, N) validation scores.
+
+    ``fast`` always takes the first exit, ``accurate`` always the last; ``balanced`` spreads the
+    frames evenly over the exits, and ``quick`` and ``careful`` lie between.
+    """
+    exits = predicted.shape[0]
+    if exits == 1:
+        return (OperatingPoint(name="accurate", thresholds=()),)
+    slopes = {"quick": 0.5, "balanced": 1.0, "careful": 2.0}
+    points = [OperatingPoint(name="fast", thresholds=(0.0,) * (exits - 1))]
+    for name, ratio in slopes.items():
+        weights = [ratio**index for index in range(exits)]
+        shares = tuple(weight / sum(weights) for weight in weights)
+        thresholds = quantile_thresholds(predicted, shares)
+        points.append(OperatingPoint(name=name, thresholds=thresholds))
+    points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))
+    return tuple(points)
