@@ -24,7 +24,7 @@ from dytrack_model.errors import ConfigurationError
 torchvision_fix.apply()
 
 import timm  # noqa: E402  (torchvision must be importable first)
-from timm.layers import Attention  # noqa: E402
+from timm.layers.attention import Attention  # noqa: E402
 from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         self.config = config
         vit = _timm_model(config)
         self.patch_embed: nn.Conv2d = vit.patch_embed.proj
-        self.blocks: nn.ModuleList = vit.blocks
+        self.blocks = nn.ModuleList(vit.blocks)
         self.iou_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.template_position = nn.Parameter(_sincos(config.template_map_size, config.width))
         self.search_position = nn.Parameter(_sincos(config.map_size, config.width))
