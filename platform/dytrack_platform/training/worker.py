@@ -6,7 +6,7 @@ progress and checkpoints go, and that is the :class:`Outlet` they pass in.
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Place:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def new_state(config: ExperimentConfig, device: torch.device) -> TrainingState:
@@ -61,7 +61,7 @@ def new_state(config: ExperimentConfig, device: torch.device) -> TrainingState:
 def train(
     config: ExperimentConfig,
     outlet: Outlet,
-    place: Place = Place(),  # noqa: B008  (frozen)
+    place: Place = Place(),
     candidates: Iterable[Path] = (),
 ) -> TrainingState:
     """Train to the end, or on from the newest checkpoint that is whole.

@@ -1,0 +1,55 @@
+"""The published tracker as MLflow loads it: this file is stored as code, the weights beside it.
+
+``predict`` takes frames (N, H, W, 3) uint8 RGB and one box ``x, y, w, h`` in the first of them,
+and follows it at the operating point named by the parameter-free default, ``balanced``.
+"""
+
+from typing import TypedDict
+
+import mlflow
+import numpy as np
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from dytrack_model import checkpoint
+from dytrack_model.images import RGB
+from dytrack_model.online import Tracker
+from dytrack_model.policy import Thresholds
+
+
+class Predictions(TypedDict):
+    """One entry for each frame; the first repeats what was given."""
+
+    boxes: NDArray[np.float64]
+    exits: NDArray[np.int64]
+    predicted_ious: NDArray[np.float64]
+
+
+class PublishedTracker(PythonModel):  # type: ignore[misc]
+    """Follows a target through a stack of frames."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the tracker that was logged as the artefact ``tracker``."""
+        self._saved = checkpoint.load(context.artifacts["tracker"])
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: dict[str, NDArray[np.generic]],
+        params: dict[str, object] | None = None,
+    ) -> Predictions:
+        """Follow the box of the first frame through the others."""
+        frames, box = model_input["frames"], np.asarray(model_input["box"]).reshape(-1)[:4]
+        names = [point.name for point in self._saved.points]
+        name = "balanced" if "balanced" in names else names[-1]
+        tracker = Tracker(self._saved.network, Thresholds(self._saved.point(name).thresholds))
+        tracker.start(RGB(np.asarray(frames[0], dtype=np.uint8)), box.tolist())
+        tracks = [tracker.step(RGB(np.asarray(frame, dtype=np.uint8))) for frame in frames[1:]]
+        return {
+            "boxes": np.array([box, *(track.box_xywh for track in tracks)], dtype=np.float64),
+            "exits": np.array([-1, *(track.exit for track in tracks)], dtype=np.int64),
+            "predicted_ious": np.array([1.0, *(track.predicted_iou for track in tracks)]),
+        }
+
+
+mlflow.models.set_model(PublishedTracker())

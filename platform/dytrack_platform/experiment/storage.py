@@ -1,0 +1,95 @@
+"""Small JSON files and folders on any storage: a local path, NFS, or an object store's URL."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from dytrack_platform.errors import StorageError
+
+
+def absolute(location: str) -> str:
+    """Give a local path as an absolute one; a URL stays as it is."""
+    return location if "://" in location else str(Path(location).expanduser().absolute())
+
+
+def read_json(location: str) -> dict[str, Any] | None:
+    """Read a JSON file; ``None`` where there is none.
+
+    Raises:
+        StorageError: The file is there but cannot be read, or is not JSON.
+    """
+    try:
+        with fsspec.open(location, "r") as file:
+            content: dict[str, Any] = json.load(file)
+            return content
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{location}: cannot be read: {error}") from error
+
+
+def write_json(location: str, content: dict[str, Any]) -> None:
+    """Write a JSON file; a reader sees the old one or the new one, never a part.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    filesystem, path = url_to_fs(location)
+    parent, beside = path.rpartition("/")[0], path + ".part"
+    try:
+        filesystem.makedirs(parent, exist_ok=True)
+        with filesystem.open(beside, "w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+        filesystem.mv(beside, path)
+    except OSError as error:
+        raise StorageError(f"{location}: cannot be written: {error}") from error
+
+
+def folders(location: str, prefix: str) -> list[str]:
+    """List the folders below ``location`` whose names start with ``prefix``, last name first."""
+    filesystem, path = url_to_fs(location)
+    if not filesystem.isdir(path):
+        return []
+    names = sorted(
+        entry["name"].rstrip("/").rpartition("/")[2]
+        for entry in filesystem.ls(path, detail=True)
+        if entry["type"] == "directory"
+    )
+    return [f"{location}/{name}" for name in reversed(names) if name.startswith(prefix)]
+
+
+def copy_folder(source: str, target: str) -> str:
+    """Copy a folder beside its target and rename it there; gives ``target``.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    filesystem, path = url_to_fs(target)
+    _, origin = url_to_fs(source)
+    beside = path + ".part"
+    try:
+        for stale in (beside, path):
+            if filesystem.exists(stale):
+                filesystem.rm(stale, recursive=True)
+        filesystem.copy(origin + "/", beside + "/", recursive=True)
+        filesystem.mv(beside, path, recursive=True)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error}") from error
+    return target
+
+
+def local_copies(locations: list[str]) -> Iterator[Path]:
+    """Give each folder as a local one, downloading it only when it is asked for."""
+    for location in locations:
+        if "://" not in location:
+            yield Path(location)
+            continue
+        filesystem, path = url_to_fs(location)
+        with TemporaryDirectory(prefix="dytrack-") as name:
+            filesystem.get(path + "/", name + "/", recursive=True)
+            yield Path(name)
