@@ -1,0 +1,1 @@
+"""Datasets: readers, frames, clips on disk, and the pairs that training sees."""

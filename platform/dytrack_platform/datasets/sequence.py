@@ -54,7 +54,8 @@ class Sequence:
     name: str
     frames: Frames
     boxes_xywh: Boxes
-    """(N, 4) pixels, 0-based x and y of the corner, exactly as annotated (NaN stays NaN)."""
+    """(N, 4) pixels, corner and size, exactly as annotated: NaN stays NaN, and an owner who counts
+    pixels from 1 is left to it, as the field's toolkits do."""
     visible: NDArray[np.bool_]
     """(N,) false where the target is absent or its box cannot be used."""
     attributes: tuple[str, ...] = ()

@@ -1,0 +1,59 @@
+"""Datasets as their owners publish them: one module for each layout, one call for all.
+
+A reader gives sequences in the owner's order and passes over what cannot be used; what it passed
+over it reports.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from dytrack_platform.datasets.readers import got10k, lasot, video
+from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.errors import DataError
+
+
+class Reader(Protocol):
+    """Reads one dataset's layout."""
+
+    def __call__(
+        self, root: str, split: str | None = None, faults: list[Fault] | None = None
+    ) -> Iterator[Sequence]:
+        """Give the split's sequences; see :func:`read`."""
+        ...
+
+
+READERS: dict[str, Reader] = {
+    "got10k": got10k.read,
+    "lasot": lasot.read,
+    "video": video.read,
+}
+"""Every known layout by the name that ``--dataset`` takes."""
+
+
+def read(
+    dataset: str, root: str, split: str | None = None, faults: list[Fault] | None = None
+) -> Iterator[Sequence]:
+    """Read a dataset.
+
+    Args:
+        dataset: A key of :data:`READERS`.
+        root: Local folder or URL that the owner published.
+        split: The dataset's own name of a split; None for its default.
+        faults: Filled, while reading, with what had to be passed over: whole sequences, and
+            single frames. Without it, faults are logged.
+
+    Raises:
+        DataError: The dataset is unknown, the root or the split is missing, or not one sequence
+            can be used.
+    """
+    if dataset not in READERS:
+        known = ", ".join(sorted(READERS))
+        raise DataError(f"dataset {dataset!r} is not known; choose one of {known}")
+    found: list[Fault] = [] if faults is None else faults
+    sequences = READERS[dataset](root, split, faults)
+    first = next(sequences, None)
+    if first is None:
+        reason = f"; the first fault: {found[0].reason}" if found else ""
+        raise DataError(f"{root}: not one sequence of split {split!r} can be used{reason}")
+    yield first
+    yield from sequences

@@ -1,0 +1,198 @@
+"""Where frames come from: image files, or a video file. Always RGB.
+
+A frame that is cut short is refused, though a JPEG decoder would fill the missing part with grey:
+a tracker must not learn from grey.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dytrack_platform.datasets.sequence import Pixels
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm")
+
+
+def decode(data: bytes, name: str) -> Pixels:
+    """Decode an encoded image.
+
+    Args:
+        data: The file's content.
+        name: Its path, for the message.
+
+    Returns:
+        (H, W, 3) uint8, red first; a grey image has three equal channels.
+
+    Raises:
+        DataError: The data is empty, cut short, or not an image.
+    """
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    if _is_cut_short(data):
+        raise DataError(f"{name}: the image is cut short")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise DataError(f"{name}: does not decode as an image ({error.err})") from error
+    if pixels is None:
+        raise DataError(f"{name}: does not decode as an image")
+    return pixels  # type: ignore[return-value]
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Look for the end marker, which must follow the last start of compressed data."""
+    if data[:2] == b"\xff\xd8":
+        return data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2)
+    return data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFrames:
+    """Frames that are image files of one folder."""
+
+    tree: Tree
+    names: tuple[str, ...]
+    """File names inside the tree, in the order of the frames."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Name the file of a frame."""
+        return self.tree.path(self.names[index])
+
+    def read(self, index: int) -> Pixels:
+        """Decode one frame to (H, W, 3) uint8, red first.
+
+        Raises:
+            DataError: The file is missing, cut short or not an image.
+        """
+        name = self.names[index]
+        return decode(self.tree.read_bytes(name), self.tree.path(name))
+
+    def iterate(self) -> Iterator[Pixels | None]:
+        """Decode every frame in order; ``None`` stands for one that does not decode."""
+        for index in range(len(self)):
+            try:
+                pixels = self.read(index)
+            except DataError:
+                yield None
+            else:
+                yield pixels
+
+
+class VideoFrames:
+    """Frames of a video file.
+
+    Frames are counted by decoding from the start: seeking lands on the wrong frame in many
+    encodings. Reading in rising order costs one pass; going back starts a new pass.
+    """
+
+    def __init__(self, tree: Tree, name: str, count: int) -> None:
+        self._tree = tree
+        self._name = name
+        self._count = count
+        self._capture: cv2.VideoCapture | None = None
+        self._next = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VideoFrames, (self._tree, self._name, self._count)  # the open capture stays here
+
+    @classmethod
+    def open(cls, tree: Tree, name: str, expected: int | None = None) -> "VideoFrames":
+        """Open a video and count its frames.
+
+        The file's header is believed where it says ``expected``; MPEG streams only estimate
+        their length, so otherwise the frames are counted by going through them.
+
+        Raises:
+            DataError: The file is missing, is not a video, or has no frames.
+        """
+        capture = _capture(tree, name)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if count != expected:
+            count = 0
+            while capture.grab():
+                count += 1
+        capture.release()
+        if count < 1:
+            raise DataError(f"{tree.path(name)}: the video has no frames")
+        return cls(tree, name, count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def path(self, index: int) -> str:
+        """Name the video and the frame."""
+        return f"{self._tree.path(self._name)}#{index}"
+
+    def read(self, index: int) -> Pixels:
+        """Decode one frame to (H, W, 3) uint8, red first.
+
+        Raises:
+            DataError: The video ends before the frame, or the frame does not decode.
+        """
+        if not 0 <= index < self._count:
+            raise DataError(f"{self.path(index)}: the video has {self._count} frames")
+        if self._capture is None or index < self._next:
+            self._capture = _capture(self._tree, self._name)
+            self._next = 0
+        while self._next < index and self._capture.grab():
+            self._next += 1
+        good, pixels = self._capture.read() if self._next == index else (False, None)
+        if not good or pixels is None:
+            self._capture = None
+            raise DataError(f"{self.path(index)}: the frame does not decode")
+        self._next = index + 1
+        return _rgb(pixels)
+
+    def iterate(self) -> Iterator[Pixels | None]:
+        """Decode every frame in order; after the video's end come ``None``."""
+        capture = _capture(self._tree, self._name)
+        for _ in range(self._count):
+            good, pixels = capture.read()
+            yield _rgb(pixels) if good else None
+        capture.release()
+
+
+def _rgb(pixels: cv2.typing.MatLike) -> Pixels:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _capture(tree: Tree, name: str) -> cv2.VideoCapture:
+    path = tree.path(name)
+    if tree.local is None:
+        raise DataError(f"{path}: a video must lie on this machine; copy it to a local folder")
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such video")
+    capture = cv2.VideoCapture(path)
+    if not capture.isOpened():
+        raise DataError(f"{path}: does not open as a video")
+    return capture
+
+
+def image_frames(tree: Tree, folder: str, *, numeric: bool = False) -> ImageFrames:
+    """List the images of a folder.
+
+    Args:
+        tree: The folder that holds ``folder``.
+        folder: Name of the folder of images; empty for the tree itself.
+        numeric: Sort by the number in the name (``2.jpg`` before ``10.jpg``).
+
+    Raises:
+        DataError: The folder is missing or holds no image.
+    """
+    inside = tree / folder if folder else tree
+    names = [name for name in inside.names() if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not names:
+        raise DataError(f"{inside.root}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    if numeric:
+        names.sort(key=lambda name: int(Path(name).stem) if Path(name).stem.isdigit() else -1)
+    return ImageFrames(inside, tuple(names))

@@ -1,0 +1,121 @@
+"""What every reader does alike: open the root, skip and report what cannot be used."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.datasets.annotations import box_faults, lines, parse_rows, usable_boxes
+from dytrack_platform.datasets.frames import ImageFrames, VideoFrames
+from dytrack_platform.datasets.sequence import Boxes, Fault, Sequence
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_root(root: str) -> Tree:
+    """Open the folder that the user named.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    tree = Tree(root)
+    if not tree.is_folder():
+        raise DataError(f"{root}: no such folder; name the folder that the owner published")
+    return tree
+
+
+def listed(tree: Tree, inside: str) -> list[str]:
+    """Read a list file: one name a line.
+
+    Raises:
+        DataError: The file is missing or empty.
+    """
+    if not tree.is_file(inside):
+        raise DataError(f"{tree.path(inside)}: no such list of sequences")
+    names = lines(tree.read_text(inside))
+    if not names:
+        raise DataError(f"{tree.path(inside)}: the list of sequences is empty")
+    return names
+
+
+def each(
+    dataset: str,
+    names: Iterable[str],
+    open_one: Callable[[str], Sequence],
+    faults: list[Fault] | None,
+) -> Iterator[Sequence]:
+    """Open sequences one by one; report those that cannot be used and go on.
+
+    Without a list to report to, faults go to the log.
+    """
+    for name in names:
+        try:
+            sequence = open_one(name)
+        except DataError as error:
+            report(faults, Fault(dataset=dataset, sequence=name, frame=None, reason=str(error)))
+            continue
+        for fault in sequence.faults:
+            report(faults, fault)
+        yield sequence
+
+
+def report(faults: list[Fault] | None, fault: Fault) -> None:
+    """Add a fault to the list, or to the log where there is no list."""
+    if faults is not None:
+        faults.append(fault)
+    else:
+        where = fault.sequence if fault.frame is None else f"{fault.sequence} frame {fault.frame}"
+        _LOG.warning("%s %s: %s", fault.dataset, where, fault.reason)
+
+
+def read_boxes(tree: Tree, inside: str) -> tuple[Boxes, list[int]]:
+    """Read ``x,y,w,h`` rows and name the rows that are not four numbers.
+
+    Raises:
+        DataError: The file is missing or holds no row.
+    """
+    boxes, bad = parse_rows(tree.read_text(inside))
+    if len(boxes) == 0:
+        raise DataError(f"{tree.path(inside)}: holds no box")
+    return boxes, bad
+
+
+def assemble(
+    *,
+    dataset: str,
+    name: str,
+    frames: ImageFrames | VideoFrames,
+    boxes_xywh: Boxes,
+    absent: NDArray[np.bool_],
+    unreadable: list[int],
+    attributes: tuple[str, ...] = (),
+    object_class: str | None = None,
+) -> Sequence:
+    """Bring frames and boxes to one length, and find the frames that can be used.
+
+    Boxes without frames and frames without boxes are left out and reported; they are the last
+    ones, since both are counted from the start.
+    """
+    faults = []
+    count = min(len(frames), len(boxes_xywh))
+    if len(frames) != len(boxes_xywh):
+        reason = (
+            f"{len(boxes_xywh)} boxes for {len(frames)} frames; only the first {count} are used"
+        )
+        faults.append(Fault(dataset=dataset, sequence=name, frame=None, reason=reason))
+    boxes_xywh, absent = boxes_xywh[:count], absent[:count]
+    unreadable = [index for index in unreadable if index < count]
+    faults += box_faults(dataset, name, boxes_xywh, ~absent, unreadable)
+    return Sequence(
+        dataset=dataset,
+        name=name,
+        frames=frames,
+        boxes_xywh=boxes_xywh,
+        visible=~absent & usable_boxes(boxes_xywh),
+        attributes=attributes,
+        object_class=object_class,
+        faults=tuple(faults),
+    )

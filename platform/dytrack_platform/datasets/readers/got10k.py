@@ -1,0 +1,122 @@
+"""GOT-10k, as published, and every folder in its layout (what the synthetic maker writes).
+
+::
+
+    ROOT/{train,val,test}/list.txt
+    ROOT/val/GOT-10k_Val_000001/{00000001.jpg ..., groundtruth.txt, absence.label,
+                                 cover.label, cut_by_image.label, meta_info.ini}
+
+The published test split has one box a sequence, of the first frame; the other boxes are NaN here.
+The splits ``vottrain`` and ``votval`` are parts of train, given by ``ROOT/<split>.txt`` with
+0-based indices into ``train/list.txt``.
+"""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from dytrack_platform.datasets.annotations import fit_labels, parse_labels
+from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.readers._reading import (
+    assemble,
+    each,
+    listed,
+    open_root,
+    read_boxes,
+)
+from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+DATASET = "got10k"
+
+
+def read(
+    root: str, split: str | None = "train", faults: list[Fault] | None = None
+) -> Iterator[Sequence]:
+    """Read a split of a folder in GOT-10k's layout.
+
+    A frame counts as visible when its box has an area, ``absence.label`` is 0 and
+    ``cover.label`` is above 0.
+
+    Args:
+        root: Folder or URL that holds the split folders.
+        split: A split folder (train, val, test, ...), or an index list beside them.
+        faults: Filled with what had to be passed over; without it, faults are logged.
+
+    Raises:
+        DataError: The root, the split or its list is missing or empty.
+    """
+    tree = open_root(root)
+    split = split or "train"
+    if tree.is_file(f"{split}.txt") and not tree.is_folder(split):
+        folder, names = tree / "train", _indexed(tree, f"{split}.txt")
+    elif tree.is_folder(split):
+        folder = tree / split
+        names = listed(folder, "list.txt")
+    else:
+        raise DataError(f"{root}: has neither a folder {split} nor an index list {split}.txt")
+    return each(DATASET, names, lambda name: _sequence(folder, name), faults)
+
+
+def _indexed(tree: Tree, inside: str) -> list[str]:
+    names = listed(tree / "train", "list.txt")
+    indices = parse_labels(tree.read_text(inside))
+    if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(names):
+        raise DataError(
+            f"{tree.path(inside)}: must hold indices from 0 to {len(names) - 1} into "
+            "train/list.txt, one a line"
+        )
+    return [names[index] for index in indices]
+
+
+def _sequence(folder: Tree, name: str) -> Sequence:
+    inside = folder / name
+    frames = image_frames(inside, "")
+    boxes, bad = read_boxes(inside, "groundtruth.txt")
+    if len(boxes) == 1 and len(frames) > 1:
+        boxes = np.vstack([boxes, np.full((len(frames) - 1, 4), np.nan)])
+        absent = np.arange(len(frames)) > 0
+    else:
+        absent = _labels(inside, "absence.label", len(boxes), 0) > 0
+        absent |= _labels(inside, "cover.label", len(boxes), 8) == 0
+    return assemble(
+        dataset=DATASET,
+        name=name,
+        frames=frames,
+        boxes_xywh=boxes,
+        absent=absent,
+        unreadable=bad,
+        attributes=_attributes(inside),
+        object_class=_object_class(inside),
+    )
+
+
+def _labels(inside: Tree, name: str, length: int, fill: int) -> np.ndarray:
+    if not inside.is_file(name):
+        return np.full(length, fill)
+    return fit_labels(parse_labels(inside.read_text(name)), length, fill)
+
+
+def _attributes(inside: Tree) -> tuple[str, ...]:
+    """Read the names of a sequence's challenges, which the synthetic maker writes beside it."""
+    if not inside.is_file("attributes.json"):
+        return ()
+    try:
+        names = json.loads(inside.read_text("attributes.json"))["attributes"]
+        return tuple(str(name) for name in names)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{inside.path('attributes.json')}: must hold a list 'attributes' ({error!r})"
+        ) from error
+
+
+def _object_class(inside: Tree) -> str | None:
+    if not inside.is_file("meta_info.ini"):
+        return None
+    for line in inside.read_text("meta_info.ini").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "object_class":
+            return value.strip() or None
+    return None

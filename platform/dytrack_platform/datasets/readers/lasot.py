@@ -1,0 +1,92 @@
+"""LaSOT, and LaSOText in the same tree.
+
+::
+
+    ROOT/airplane/airplane-1/{groundtruth.txt, full_occlusion.txt, out_of_view.txt, nlp.txt,
+                              img/00000001.jpg ...}
+    ROOT/training_set.txt, testing_set.txt
+
+Boxes are whole numbers counted from 1 and stay so. A frame is absent where the target is fully
+occluded or out of view. Folders that were unpacked without their class (``ROOT/airplane-1``)
+are read too.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.datasets.annotations import fit_labels, parse_labels
+from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.readers._reading import (
+    assemble,
+    each,
+    listed,
+    open_root,
+    read_boxes,
+)
+from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+DATASET = "lasot"
+_LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
+
+
+def read(
+    root: str, split: str | None = None, faults: list[Fault] | None = None
+) -> Iterator[Sequence]:
+    """Read a split of LaSOT.
+
+    Args:
+        root: Folder or URL that holds the class folders.
+        split: train, test, the stem of another list file in the root, or None for every
+            sequence that is there.
+        faults: Filled with what had to be passed over; without it, faults are logged.
+
+    Raises:
+        DataError: The root is missing, or the split's list is missing or empty (downloads by
+            category come without lists).
+    """
+    tree = open_root(root)
+    names = listed(tree, _LISTS.get(split, f"{split}.txt")) if split else _found(tree)
+    return each(DATASET, names, lambda name: _sequence(tree, name), faults)
+
+
+def _found(tree: Tree) -> list[str]:
+    names = []
+    for category in tree.names():
+        if not tree.is_folder(category):
+            continue
+        if tree.is_folder(f"{category}/img"):
+            names.append(category)
+            continue
+        inside = [n for n in tree.names(category) if tree.is_folder(f"{category}/{n}")]
+        names += sorted(inside, key=lambda name: (len(name), name))
+    if not names:
+        raise DataError(f"{tree.root}: holds no sequence folder CLASS/CLASS-1/img")
+    return names
+
+
+def _sequence(tree: Tree, name: str) -> Sequence:
+    category = name.rsplit("-", 1)[0]
+    nested = f"{category}/{name}"
+    inside = tree / (nested if tree.is_folder(nested) else name)
+    boxes, bad = read_boxes(inside, "groundtruth.txt")
+    absent = _flags(inside, "full_occlusion.txt", len(boxes))
+    absent |= _flags(inside, "out_of_view.txt", len(boxes))
+    return assemble(
+        dataset=DATASET,
+        name=name,
+        frames=image_frames(inside, "img"),
+        boxes_xywh=boxes,
+        absent=absent,
+        unreadable=bad,
+        object_class=category,
+    )
+
+
+def _flags(inside: Tree, name: str, length: int) -> NDArray[np.bool_]:
+    if not inside.is_file(name):
+        return np.zeros(length, bool)
+    return fit_labels(parse_labels(inside.read_text(name)), length) > 0

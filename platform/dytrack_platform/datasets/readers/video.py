@@ -1,0 +1,107 @@
+"""A folder of one's own videos, or of image folders.
+
+::
+
+    ROOT/NAME/{video.mp4 (or .mpg, .avi, ...), groundtruth.txt, absent.txt}
+    ROOT/NAME/{img/0001.jpg ... (or the images themselves), groundtruth.txt, absent.txt}
+    ROOT/train.txt, test.txt, ...
+
+``groundtruth.txt`` holds ``x,y,w,h`` a frame in pixels; ``absent.txt`` (optional) 1 where the
+target is not visible. Further targets of the same video are ``groundtruth.2.txt`` and so on; they
+become the sequences ``NAME.2`` and so on. A split is a list file in the root.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dytrack_platform.datasets.annotations import fit_labels, parse_labels
+from dytrack_platform.datasets.frames import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ImageFrames,
+    VideoFrames,
+    image_frames,
+)
+from dytrack_platform.datasets.readers._reading import (
+    assemble,
+    each,
+    listed,
+    open_root,
+    read_boxes,
+)
+from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+DATASET = "video"
+
+
+def read(
+    root: str, split: str | None = None, faults: list[Fault] | None = None
+) -> Iterator[Sequence]:
+    """Read a folder of videos.
+
+    Args:
+        root: Folder that holds a folder for each video.
+        split: Stem of a list file in the root, or None for every folder that is there.
+        faults: Filled with what had to be passed over; without it, faults are logged.
+
+    Raises:
+        DataError: The root or the split's list is missing or empty.
+    """
+    tree = open_root(root)
+    if split:
+        names = listed(tree, f"{split}.txt")
+    else:
+        names = [name for name in tree.names() if tree.is_folder(name)]
+        if not names:
+            raise DataError(f"{root}: holds no folder NAME/ with a video and groundtruth.txt")
+    targets = [target for name in names for target in _targets(tree, name)]
+    keys = [key for key, _, _ in targets]
+    files = {key: (name, file) for key, name, file in targets}
+    return each(DATASET, keys, lambda key: _sequence(tree, key, *files[key]), faults)
+
+
+def _targets(tree: Tree, name: str) -> list[tuple[str, str, str]]:
+    """Name a folder's targets: key of the sequence, folder, file of boxes."""
+    targets = [(name, name, "groundtruth.txt")]
+    if tree.is_folder(name):
+        for file in tree.names(name):
+            stem, _, number = file.removesuffix(".txt").partition(".")
+            if stem == "groundtruth" and number.isdigit():
+                targets.append((f"{name}.{number}", name, file))
+    return targets
+
+
+def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
+    inside = tree / folder
+    if not inside.is_folder():
+        raise DataError(f"{inside.root}: no such folder, though the split's list names it")
+    boxes, bad = read_boxes(inside, file)
+    frames = _frames(inside, len(boxes))
+    flags = file.replace("groundtruth", "absent")
+    absent = np.zeros(len(boxes), bool)
+    if inside.is_file(flags):
+        absent = fit_labels(parse_labels(inside.read_text(flags)), len(boxes)) > 0
+    return assemble(
+        dataset=DATASET,
+        name=key,
+        frames=frames,
+        boxes_xywh=boxes,
+        absent=absent,
+        unreadable=bad,
+    )
+
+
+def _frames(inside: Tree, expected: int) -> ImageFrames | VideoFrames:
+    names = inside.names()
+    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+    if videos:
+        return VideoFrames.open(inside, videos[0], expected)
+    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        return image_frames(inside, "")
+    folders = [name for name in names if inside.is_folder(name)]
+    if len(folders) == 1:
+        return image_frames(inside, folders[0])
+    raise DataError(f"{inside.root}: holds neither a video, nor images, nor one folder of images")

@@ -1,0 +1,203 @@
+"""A folder of a dataset: a local path, or any URL that pyarrow or fsspec opens.
+
+Everything that reads a source or a prepared folder goes through :class:`Tree`, so that
+``s3://bucket/LaSOT`` works wherever ``/data/LaSOT`` does. Paths inside it use ``/`` and never
+leave it.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
+
+from dytrack_platform.errors import DataError, StorageError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs")
+_LEFTOVER_AGE_S = 600.0
+_LEFTOVER_SUFFIX = ".unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A folder by local path or URL. Cheap to copy to another process."""
+
+    root: str
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine, or None where the root is remote."""
+        scheme, separator, rest = self.root.partition("://")
+        if not separator:
+            return Path(self.root)
+        return Path(rest) if scheme == "file" else None
+
+    def __truediv__(self, name: str) -> "Tree":
+        return Tree(self.path(name))
+
+    def path(self, inside: str = "") -> str:
+        """Give the path or URL of something inside, for messages and for opening.
+
+        Raises:
+            DataError: ``inside`` points out of the folder.
+        """
+        parts = PurePosixPath(inside).parts
+        if ".." in parts or PurePosixPath(inside).is_absolute():
+            raise DataError(f"{self.root}: {inside!r} points outside of the folder")
+        local = self.local
+        base = self.root.rstrip("/") if local is None else str(local)
+        return f"{base}/{inside}" if inside else base
+
+    def names(self, folder: str = "") -> list[str]:
+        """List a folder's entries by name, sorted; hidden ones are left out.
+
+        Raises:
+            DataError: There is no such folder.
+        """
+        path = self.path(folder)
+        try:
+            if self.local is not None:
+                found = os.listdir(path)  # noqa: PTH208  (a million names: no Path for each)
+            else:
+                system, inside = _remote(path)
+                found = [str(p).rstrip("/").rsplit("/", 1)[-1] for p in system.ls(inside, False)]
+        except OSError as error:
+            raise DataError(f"{path}: no such folder ({error.strerror or error})") from error
+        return sorted(name for name in found if not name.startswith("."))
+
+    def is_file(self, inside: str) -> bool:
+        """Tell whether a file of this name is there."""
+        path = self.path(inside)
+        if self.local is not None:
+            return Path(path).is_file()
+        system, remote = _remote(path)
+        return bool(system.isfile(remote))
+
+    def is_folder(self, inside: str = "") -> bool:
+        """Tell whether a folder of this name is there."""
+        path = self.path(inside)
+        if self.local is not None:
+            return Path(path).is_dir()
+        system, remote = _remote(path)
+        return bool(system.isdir(remote))
+
+    def open(self, inside: str) -> BinaryIO:
+        """Open a file for reading, with seeking.
+
+        Raises:
+            DataError: The file is missing or cannot be read.
+        """
+        path = self.path(inside)
+        try:
+            if self.local is not None:
+                return Path(path).open("rb")
+            system, remote = _remote(path)
+            opened: BinaryIO = system.open(remote, "rb")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return opened
+
+    def read_bytes(self, inside: str) -> bytes:
+        """Read a whole file.
+
+        Raises:
+            DataError: The file is missing or cannot be read.
+        """
+        with self.open(inside) as file:
+            try:
+                return file.read()
+            except OSError as error:
+                raise DataError(f"{self.path(inside)}: cannot be read ({error})") from error
+
+    def read_text(self, inside: str) -> str:
+        """Read a text file; a byte order mark is dropped, stray bytes become U+FFFD.
+
+        Raises:
+            DataError: The file is missing or cannot be read.
+        """
+        return self.read_bytes(inside).decode("utf-8-sig", errors="replace")
+
+    def write_bytes(self, inside: str, content: bytes) -> None:
+        """Write a whole file: it is there complete or not at all.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written.
+        """
+        path = self.path(inside)
+        try:
+            if self.local is not None:
+                _write_and_rename(Path(path), content)
+            else:
+                system, remote = _remote(path)
+                system.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
+                system.pipe_file(remote, content)  # one upload: object stores show it at its end
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(
+                f"{path}: cannot be written ({reason}); free some space or name another folder"
+            ) from error
+
+    def remove(self, inside: str) -> None:
+        """Remove a file; one that is already gone is no fault."""
+        path = self.path(inside)
+        if self.local is not None:
+            Path(path).unlink(missing_ok=True)
+        elif self.is_file(inside):
+            system, remote = _remote(path)
+            system.rm_file(remote)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed writer left unfinished; a running writer's file is younger."""
+        if self.local is None:
+            return
+        for path in self.local.glob(f".*{_LEFTOVER_SUFFIX}"):
+            try:
+                if time.time() - path.stat().st_mtime > _LEFTOVER_AGE_S:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its writer has just finished
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=_LEFTOVER_SUFFIX
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+@lru_cache(maxsize=8)
+def _system(scheme: str, address: str) -> "AbstractFileSystem":
+    if scheme in _ARROW_SCHEMES:  # these need no package beyond pyarrow
+        import pyarrow.fs
+        from fsspec.implementations.arrow import ArrowFSWrapper
+
+        return ArrowFSWrapper(pyarrow.fs.FileSystem.from_uri(f"{scheme}://{address}")[0])
+    import fsspec
+
+    return fsspec.filesystem(scheme)
+
+
+def _remote(url: str) -> tuple["AbstractFileSystem", str]:
+    """Give the file system of a URL and the path in it."""
+    scheme, _, rest = url.partition("://")
+    address = rest.split("/", 1)[0]
+    try:
+        system = _system(scheme, address)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{url}: {scheme}:// cannot be opened here ({error})") from error
+    if scheme in _ARROW_SCHEMES:
+        return system, rest
+    return system, str(system._strip_protocol(url))
