@@ -54,9 +54,16 @@ def session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[Non
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    # A job's driver inherits the packages that were shipped with the job.
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     try:
         if address:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            ray.init(
+                address=address,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                runtime_env=None if in_job else {"py_modules": packages()},
+            )
         else:
             ray.init(
                 address="local",

@@ -1,14 +1,14 @@
 """The published tracker as MLflow loads it: this file is stored as code, the weights beside it.
 
 ``predict`` takes frames (N, H, W, 3) uint8 RGB and one box ``x, y, w, h`` in the first of them,
-and follows it at the operating point named by the parameter-free default, ``balanced``.
+and follows it at the operating point ``balanced`` (the deepest, where there is none).
 """
 
 from typing import TypedDict
 
 import mlflow
 import numpy as np
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from dytrack_model import checkpoint
@@ -25,7 +25,7 @@ class Predictions(TypedDict):
     predicted_ious: NDArray[np.float64]
 
 
-class PublishedTracker(PythonModel):  # type: ignore[misc]
+class PublishedTracker(PythonModel):
     """Follows a target through a stack of frames."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -140,3 +140,16 @@ def _artifact_folder() -> str | None:
         return None
     beside = Path(store.removeprefix("sqlite:///")).absolute().parent / "mlartifacts"
     return beside.as_uri()
+
+
+def has_child(parent: str, name: str) -> bool:
+    """Say whether a run has a finished child of this name."""
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=(
+            f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`mlflow.runName` = '{name}' "
+            "AND attributes.status = 'FINISHED'"
+        ),
+        output_format="list",
+    )
+    return len(found) > 0

@@ -62,6 +62,13 @@ def quantile_thresholds(predicted: Tensor, shares: tuple[float, ...]) -> tuple[f
     return tuple(thresholds)
 
 
+def exits_taken(predicted: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+    """Give the (N,) exit that each pair leaves at, from (E, N) predicted IoU."""
+    limits = predicted.new_tensor([*thresholds, 0.0])[:, None]
+    # The first exit whose score reaches its threshold; the last one always does.
+    return (predicted >= limits).int().argmax(dim=0)
+
+
 def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     """Give the standard points from (E, N) validation scores.
 

@@ -102,12 +102,20 @@ def validate(
     Returns:
         ``val/exit2/iou`` and the like, and the operating points that the scores suggest.
     """
-    place = Place(device=device)
-    batches = _first(_stream(config, place, "validation"), config.data.validation_pairs)
-    scores = validation.score(state.module, batches, device)
+    scores = validation_scores(config, state, device)
     summary = validation.summarise(config.model.exits, scores)
     metrics = {f"val/{name}": value for name, value in summary.items()}
     return metrics, validation.operating_points(scores[0])
+
+
+def validation_scores(
+    config: ExperimentConfig, state: TrainingState, device: torch.device
+) -> validation.Scores:
+    """Give (E, N) predicted and (E, N) true IoU on the validation pairs."""
+    batches = _first(
+        _stream(config, Place(device=device), "validation"), config.data.validation_pairs
+    )
+    return validation.score(state.module, batches, device)
 
 
 @dataclass(frozen=True, slots=True)
