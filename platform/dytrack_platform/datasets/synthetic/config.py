@@ -1,0 +1,97 @@
+"""How difficult made sequences are: one knob for each challenge."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dytrack_platform.errors import ConfigurationError
+
+CHALLENGES = {
+    "occlusion": "POC",
+    "distractors": "BC",
+    "fast_motion": "FM",
+    "motion_blur": "MB",
+    "scale": "SV",
+    "deformation": "DEF",
+    "rotation": "ROT",
+    "aspect": "ARC",
+    "illumination": "IV",
+    "leaving_view": "OV",
+    "camera": "CM",
+}
+"""Knob of :class:`SynthConfig` to the code that LaSOT gives the challenge."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SynthConfig:
+    """What made sequences look like.
+
+    Each challenge's knob is the share of sequences, in [0, 1], that have it; ``strength`` scales
+    how bad the challenges are.
+    """
+
+    width: int = 320
+    """Width of a frame in pixels."""
+    height: int = 240
+    """Height of a frame in pixels."""
+    frames: tuple[int, int] = (60, 80)
+    """Shortest and longest sequence."""
+    target_side: tuple[float, float] = (30.0, 90.0)
+    """Smallest and largest longer side of a target in pixels, in its first frame."""
+    occlusion: float = 0.35
+    """Something passes in front of the target."""
+    distractors: float = 0.4
+    """Objects of the target's colours and size move about."""
+    fast_motion: float = 0.25
+    """Steps up to about 0.6 of the target's size instead of 0.25."""
+    motion_blur: float = 0.25
+    """The target is smeared along its motion."""
+    scale: float = 0.4
+    """The target grows and shrinks by up to about a factor of two."""
+    deformation: float = 0.5
+    """The target's outline and texture wave."""
+    rotation: float = 0.3
+    """The target turns in the image."""
+    aspect: float = 0.3
+    """The target gets wider and narrower, as when seen from another side."""
+    illumination: float = 0.3
+    """The light changes."""
+    leaving_view: float = 0.15
+    """The target leaves the image for some frames and comes back."""
+    camera: float = 0.4
+    """The camera moves and shakes."""
+    strength: float = 1.0
+    """Factor on how bad each challenge is."""
+    grain: float = 3.0
+    """Standard deviation of sensor noise in grey levels."""
+    quality: int = 92
+    """JPEG quality of the frames."""
+    seed: int = 0
+    """Seed of everything."""
+
+    def __post_init__(self) -> None:
+        for name in CHALLENGES:
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            _require(32 <= value <= 8192, f"{name}: must lie in [32, 8192], got {value}")
+        low, high = self.frames
+        _require(2 <= low <= high, f"frames: must be a range from 2 up, got {self.frames}")
+        small, large = self.target_side
+        _require(
+            8 <= small <= large <= min(self.width, self.height),
+            f"target_side: must be a range from 8 up to the image's side, got {self.target_side}",
+        )
+        _require(0 <= self.strength <= 4, f"strength: must lie in [0, 4], got {self.strength}")
+        _require(0 <= self.grain <= 64, f"grain: must lie in [0, 64], got {self.grain}")
+        _require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
+        _require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON types; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigurationError(message)
