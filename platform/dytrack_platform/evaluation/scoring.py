@@ -1,0 +1,428 @@
+"""Follow a profile's rules: from annotated and predicted boxes to the scores of a sequence.
+
+The frame rules are in one place, :func:`measure`, and run on all results of a sequence at once:
+what depends on the annotation alone is prepared once, in :class:`Prepared`.
+"""
+
+from collections.abc import Sequence as List
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.errors import ResultError
+from dytrack_platform.evaluation.metrics import (
+    Columns,
+    Counts,
+    Floats,
+    centre_errors,
+    centres,
+    columns,
+    count_above,
+    count_within,
+    mean_area,
+    normalised_errors,
+    overlaps,
+    trapezoid_area,
+)
+from dytrack_platform.evaluation.profiles import Invalid, Profile, Validity
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotation:
+    """What a sequence's owner says about it."""
+
+    name: str
+    boxes_xywh: Floats
+    """(N, 4) pixels, as annotated."""
+    absent: Mask | None = None
+    """(N,) true where the target is not there; None where the dataset does not say."""
+    image_size: tuple[int, int] | None = None
+    """Width and height in pixels, for profiles that clip."""
+    attributes: tuple[str, ...] = ()
+    object_class: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceScore:
+    """The scores of one result on one sequence, with the counts they are made of."""
+
+    profile: Profile
+    name: str
+    frames: int
+    """Frames in the denominator, over all repetitions."""
+    success: Counts
+    """Frames above each overlap threshold."""
+    precision: Counts
+    """Frames within each pixel threshold."""
+    norm_precision: Counts | None
+    """Frames within each normalised threshold; None where the profile has no such measure."""
+    overlap_sum: float
+    """Sum of the overlaps of the frames whose annotation is valid."""
+    overlap_frames: int
+    """How many those are."""
+    covered: int
+    """Frames with a result that is neither NaN nor all zero (TrackingNet's coverage)."""
+    above_half: int
+    """Frames whose overlap is above 0.5."""
+    notes: tuple[str, ...] = ()
+    """What was unusual about the annotation or the result, and what the profile made of it."""
+
+    @property
+    def success_curve(self) -> Floats:
+        """Fraction of frames at each overlap threshold; NaN without a scored frame."""
+        return _ratio(self.success, self.frames)
+
+    @property
+    def precision_curve(self) -> Floats:
+        """Fraction of frames at each pixel threshold."""
+        return _ratio(self.precision, self.frames)
+
+    @property
+    def norm_precision_curve(self) -> Floats | None:
+        """Fraction of frames at each normalised threshold."""
+        return None if self.norm_precision is None else _ratio(self.norm_precision, self.frames)
+
+    @property
+    def mean_overlap(self) -> float:
+        """Mean overlap over frames with a valid annotation: GOT-10k's AO under its profile."""
+        return self.overlap_sum / self.overlap_frames if self.overlap_frames else float("nan")
+
+    @property
+    def success_rate(self) -> float:
+        """Fraction of frames whose overlap is above 0.5."""
+        return self.above_half / self.frames if self.frames else float("nan")
+
+
+def _ratio(counts: Counts, frames: int) -> Floats:
+    if frames == 0:
+        return np.full(len(counts), np.nan)
+    return np.asarray(counts / frames, dtype=np.float64)
+
+
+def merge(repetitions: List[SequenceScore]) -> SequenceScore:
+    """Pool the frames of several runs on the same sequence."""
+    first, *others = repetitions
+    if not others:
+        return first
+    norm = [r.norm_precision for r in repetitions if r.norm_precision is not None]
+    return replace(
+        first,
+        frames=sum(r.frames for r in repetitions),
+        success=np.sum([r.success for r in repetitions], axis=0),
+        precision=np.sum([r.precision for r in repetitions], axis=0),
+        norm_precision=np.sum(norm, axis=0) if norm else None,
+        overlap_sum=float(np.sum([r.overlap_sum for r in repetitions])),
+        overlap_frames=sum(r.overlap_frames for r in repetitions),
+        covered=sum(r.covered for r in repetitions),
+        above_half=sum(r.above_half for r in repetitions),
+        notes=tuple(dict.fromkeys(note for r in repetitions for note in r.notes)),
+    )
+
+
+def curve_area(profile: Profile, curve: Floats, thresholds: Floats) -> float:
+    """Area under a curve by the profile's rule, as a fraction."""
+    if profile.area == "trapezoid":
+        return trapezoid_area(curve, thresholds)
+    return mean_area(curve)
+
+
+def precision_score(profile: Profile, curve: Floats) -> float:
+    """The one number of a precision curve: at 20 pixels, or the area."""
+    if profile.precision_report == "area":
+        return curve_area(profile, curve, profile.pixel_thresholds)
+    return float(curve[20])
+
+
+def norm_precision_score(profile: Profile, curve: Floats) -> float:
+    """The one number of a normalised precision curve: at 0.20, or the area."""
+    if profile.norm_report == "area":
+        return curve_area(profile, curve, profile.scaled_thresholds)
+    return float(curve[20])
+
+
+class Prepared:
+    """An annotation with everything worked out that does not depend on a result."""
+
+    def __init__(self, profile: Profile, annotation: Annotation) -> None:
+        """Apply the profile's rules to the annotation.
+
+        Raises:
+            ResultError: The toolkit would stop on this annotation.
+        """
+        boxes = annotation.boxes_xywh
+        self.profile = profile
+        self.annotation = annotation
+        self.notes: list[str] = []
+        if len(boxes) < profile.least_frames:
+            raise ResultError(
+                f"{annotation.name}: {profile.name} cannot score a sequence of {len(boxes)} "
+                "frame: its toolkit reads the file as one vector and stops; leave it out with "
+                "--exclude or choose another protocol"
+            )
+        unknown = np.isnan(boxes).any(axis=1)
+        if unknown.any():
+            if profile.nan_annotation == "refused":
+                raise ResultError(
+                    f"{annotation.name}: frame {int(np.argmax(unknown)) + 1} of the annotation is "
+                    f"NaN, which stops the toolkit behind {profile.name}; use its -uav profile"
+                )
+            self.notes.append(f"{int(unknown.sum())} annotations are NaN: {_nan_rule(profile)}")
+        self.unknown = unknown
+        self.rows = self._kept_rows()
+
+    def _kept_rows(self) -> NDArray[np.intp] | None:
+        """Positions of the frames that the profile scores; None for all of them."""
+        profile, absent = self.profile, self.annotation.absent
+        kept = np.ones(len(self.unknown), dtype=np.bool_)
+        if profile.nan_annotation == "left-out":
+            kept &= ~self.unknown
+        if profile.absent == "left-out" and absent is not None:
+            kept &= ~absent
+        if profile.first_frame == "left-out":
+            kept[0] = False
+        if not kept.any():
+            self.notes.append("no frame is scored")
+        return None if kept.all() else np.flatnonzero(kept)
+
+    @cached_property
+    def boxes(self) -> Columns:
+        """The scored annotations, after clipping and rounding."""
+        boxes = self.annotation.boxes_xywh
+        return self.image_rules(columns(boxes if self.rows is None else boxes[self.rows]))
+
+    def image_rules(self, boxes: Columns) -> Columns:
+        """Clip and round fresh columns as the profile says, in place."""
+        if self.profile.clipped and self.annotation.image_size is not None:
+            for low, size, bound in zip(
+                boxes[:2], boxes[2:], self.annotation.image_size, strict=True
+            ):
+                np.clip(low, 0, bound, out=low)
+                np.clip(size, 0, bound - low, out=size)
+        if self.profile.rounded:
+            for values in boxes:
+                np.rint(values, out=values)
+        return boxes
+
+    @cached_property
+    def failed(self) -> Mask | None:
+        """Scored frames that are failures in every curve because the target is absent."""
+        absent = self.annotation.absent
+        if self.profile.absent != "failure" or absent is None or not absent.any():
+            return None
+        return absent if self.rows is None else absent[self.rows]
+
+    @cached_property
+    def invalid_overlap(self) -> Mask | None:
+        """Scored frames whose annotation cannot be overlapped; None where all can."""
+        return self._invalid(self.profile.valid_overlap, self.boxes, normalised=False)
+
+    @cached_property
+    def invalid_error(self) -> Mask | None:
+        """Scored frames whose annotation has no valid centre; None where all have."""
+        return self._invalid(self.profile.valid_error, self.boxes, normalised=False)
+
+    @cached_property
+    def invalid_norm(self) -> Mask | None:
+        """The same for the normalised centre, whose sign a negative size turns (pysot)."""
+        return self._invalid(self.profile.valid_error, self.boxes, normalised=True)
+
+    @staticmethod
+    def _invalid(rule: Validity, boxes: Columns, *, normalised: bool) -> Mask | None:
+        if rule == "any":
+            return None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if rule == "centre":
+                middle = centres(boxes)
+                parts = [middle.x, middle.y]
+                if normalised:
+                    parts = [middle.x / (boxes.w + 1e-16), middle.y / (boxes.h + 1e-16)]
+            else:
+                parts = list(boxes if rule == "positive" else boxes[2:])
+            valid = np.logical_and.reduce([part > 0 for part in parts])
+        return None if valid.all() else ~valid
+
+
+def _nan_rule(profile: Profile) -> str:
+    if profile.nan_annotation == "left-out":
+        return "left out of the denominator"
+    if profile.valid_overlap == "any":
+        return "failures"
+    wrong = "correct" if profile.invalid_precision == "correct" else "wrong"
+    return f"failures in success, {wrong} in precision"
+
+
+def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[SequenceScore]:
+    """Score several results on one sequence: several trackers, or repetitions of one.
+
+    Args:
+        prepared: The annotation under the profile.
+        results: Boxes of each result, (M, 4) pixels; M may differ from the annotation's length
+            where the profile has a rule for it. Not changed.
+
+    Returns:
+        One score per result, in order.
+
+    Raises:
+        ResultError: The toolkit would stop on a result.
+    """
+    profile, annotation = prepared.profile, prepared.annotation
+    notes: list[list[str]] = [list(prepared.notes) for _ in results]
+    shortest = len(annotation.boxes_xywh)
+    if profile.shorter == "cut-annotation":
+        shortest = min(shortest, *(len(result) for result in results))
+    if shortest < len(annotation.boxes_xywh):  # the one rule that ties the annotation to a result
+        return [_cut_annotation(prepared, result) for result in results]
+    aligned = np.stack(
+        [
+            _aligned(prepared, np.asarray(result, dtype=np.float64), own)
+            for result, own in zip(results, notes, strict=True)
+        ]
+    )
+    covered = np.count_nonzero(_covers(aligned), axis=1)
+    if prepared.rows is not None:
+        aligned = aligned[:, prepared.rows]
+    boxes = prepared.image_rules(columns(aligned))
+    overlap, error, norm = _measures(prepared, boxes)
+    valid = _valid_overlaps(prepared)
+    scores = []
+    for k, own in enumerate(notes):
+        values = overlap[k] if valid is None else overlap[k][valid]
+        scores.append(
+            SequenceScore(
+                profile=profile,
+                name=annotation.name,
+                frames=overlap.shape[1],
+                success=count_above(
+                    overlap[k], profile.overlap_thresholds, or_equal=profile.success_or_equal
+                ),
+                precision=count_within(error[k], profile.pixel_thresholds),
+                norm_precision=(
+                    None if norm is None else count_within(norm[k], profile.scaled_thresholds)
+                ),
+                overlap_sum=float(np.sum(values)),
+                overlap_frames=len(values),
+                covered=int(covered[k]),
+                above_half=int(np.count_nonzero(overlap[k] > 0.5)),
+                notes=tuple(own),
+            )
+        )
+    return scores
+
+
+def _measures(prepared: Prepared, boxes: Columns) -> tuple[Floats, Floats, Floats | None]:
+    """Overlap, centre error and normalised error of every frame, rules for bad frames applied."""
+    profile, truth = prepared.profile, prepared.boxes
+    overlap = overlaps(boxes, truth, profile.edges)
+    middle, truth_middle = centres(boxes), centres(truth)
+    error = centre_errors(middle, truth_middle)
+    norm = None
+    if profile.norm_scale is not None:
+        norm = normalised_errors(middle, truth_middle, truth, profile.norm_scale)
+        _mark(norm, prepared.invalid_norm, profile.invalid_norm)
+        _mark(norm, prepared.failed, "wrong")
+    _mark(error, prepared.invalid_error, profile.invalid_precision)
+    _mark(error, prepared.failed, "wrong")
+    for mask in (prepared.invalid_overlap, prepared.failed):
+        if mask is not None:
+            overlap[:, mask] = -1.0
+    return overlap, error, norm
+
+
+def _mark(errors: Floats, invalid: Mask | None, verdict: Invalid) -> None:
+    """Give invalid frames an error that every threshold accepts, or none."""
+    if invalid is not None:
+        errors[:, invalid] = -1.0 if verdict == "correct" else np.inf
+
+
+def _valid_overlaps(prepared: Prepared) -> Mask | None:
+    masks = [m for m in (prepared.invalid_overlap, prepared.failed) if m is not None]
+    return ~np.logical_or.reduce(masks) if masks else None
+
+
+def _covers(boxes: Floats) -> Mask:
+    return ~np.isnan(boxes).any(axis=2) & (boxes != 0).any(axis=2)
+
+
+def _cut_annotation(prepared: Prepared, result: NDArray[np.generic]) -> SequenceScore:
+    """Score over the frames that a shorter result has."""
+    annotation, frames = prepared.annotation, len(result)
+    absent = None if annotation.absent is None else annotation.absent[:frames]
+    shorter = replace(annotation, boxes_xywh=annotation.boxes_xywh[:frames], absent=absent)
+    score = measure(Prepared(prepared.profile, shorter), [result])[0]
+    note = (
+        f"{frames} results for {len(annotation.boxes_xywh)} frames: scored over the first {frames}"
+    )
+    return replace(score, notes=(*score.notes, note))
+
+
+def _aligned(prepared: Prepared, result: Floats, notes: list[str]) -> Floats:
+    """Give (N, 4) boxes, one per annotated frame, with the profile's repairs; a fresh array."""
+    profile, annotation = prepared.profile, prepared.annotation
+    name, frames = annotation.name, len(annotation.boxes_xywh)
+    omitted = profile.omitted_starts.get(name, 0)
+    if omitted and len(result) == frames + omitted:
+        notes.append(f"the first {omitted} results are dropped: the benchmark omits those frames")
+        result = result[omitted:]
+    if len(result) > frames:
+        if profile.longer == "refused":
+            raise _length_error(profile, name, len(result), frames)
+        notes.append(f"{len(result)} results for {frames} frames: the rest is cut")
+        result = result[:frames]
+    if len(result) < frames and profile.shorter == "refused":
+        raise _length_error(profile, name, len(result), frames)
+    result = _repaired(profile, name, result, prepared.unknown[: len(result)], notes)
+    if len(result) < frames:
+        filler = 0.0 if profile.shorter == "zeros" else np.nan
+        rest = np.full((frames - len(result), 4), filler)
+        notes.append(f"{len(result)} results for {frames} frames: the rest counts as failures")
+        result = np.concatenate([result, rest])
+    if profile.first_frame == "annotation":
+        result[0] = annotation.boxes_xywh[0]
+    return result
+
+
+def _length_error(profile: Profile, name: str, results: int, frames: int) -> ResultError:
+    return ResultError(
+        f"{name}: {results} results for {frames} annotated frames, and the toolkit behind "
+        f"{profile.name} stops on that; mend the file or leave it out with --exclude {name}"
+    )
+
+
+def _repaired(
+    profile: Profile, name: str, result: Floats, unknown: Mask, notes: list[str]
+) -> Floats:
+    """Copy the boxes, replacing broken ones as the profile says."""
+    result = result.copy()
+    w, h = result[:, 2], result[:, 3]
+    sized = (w > 0) & (h > 0)
+    whole = not np.isnan(result[:, :2]).any()
+    if whole and sized.all():
+        return result
+    nan = np.isnan(result)
+    if nan.any():
+        notes.append(
+            f"{int(nan.any(axis=1).sum())} results have NaN, first in frame "
+            f"{int(np.argmax(nan.any(axis=1))) + 1}"
+        )
+    empty = (w <= 0) | (h <= 0)
+    if empty.any():
+        notes.append(
+            f"{int(empty.sum())} results have no area, first in frame {int(np.argmax(empty)) + 1}"
+        )
+    if profile.broken_prediction == "kept":
+        return result
+    if profile.broken_prediction == "previous-if-empty":
+        bad = nan.any(axis=1) | (w < 0) | (h < 0)
+        if bad.any():
+            raise ResultError(
+                f"{name}: result {int(np.argmax(bad)) + 1} has NaN or a negative size, and the "
+                f"toolkit behind {profile.name} stops on that; mend the file or choose lasot-matlab"
+            )
+    broken = (empty | nan.all(axis=1)) & ~unknown
+    broken[:1] = False
+    source = np.maximum.accumulate(np.where(broken, 0, np.arange(len(result))))
+    return result[source]
