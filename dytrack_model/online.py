@@ -65,6 +65,11 @@ class Tracker:
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
 
+    @property
+    def box_xywh(self) -> NDArray[np.float64]:
+        """(4,) the last box in pixels."""
+        return self._box_xywh.copy()
+
     @torch.inference_mode()
     def start(self, image: RGB | str | Path, box_xywh: Sequence[float]) -> None:
         """Take the target from the first frame.
@@ -117,7 +122,7 @@ class Tracker:
         box = box_from_crop(box_cxcywh, around, side)
         self._box_xywh = clip_box(box, *frame.size)
         return Track(
-            box_xywh=self._box_xywh.copy(),
+            box_xywh=self.box_xywh,
             predicted_iou=predicted_iou,
             exit=exit_index,
             lost=predicted_iou < self._lost_below,

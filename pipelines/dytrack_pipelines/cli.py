@@ -1,0 +1,79 @@
+"""The ``dytrack`` command: one sub-command for each story."""
+
+import errno
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from dytrack_model.errors import DyTrackError
+from dytrack_pipelines import screen
+from dytrack_pipelines.describe import describe
+from dytrack_pipelines.publish import publish
+from dytrack_pipelines.search import search
+from dytrack_pipelines.submit import submit
+from dytrack_pipelines.track import track
+from dytrack_pipelines.train import train
+from dytrack_pipelines.ui import ui
+
+app = typer.Typer(
+    name="dytrack",
+    help="Train, search, measure and deploy trackers that stop early.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command in (train, search, publish, track, describe, ui):
+    app.command()(_command)
+# Everything after the command's name belongs to the command that runs on the cluster.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    submit
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (goes anywhere).")
+    ] = False,
+) -> None:
+    """Train, search, measure and deploy trackers that stop early."""
+
+
+def main() -> None:
+    """Run a command; errors end with one sentence and a code: 2 for input, 1 for a failure."""
+    words = sys.argv[1:]
+    # A job's command keeps its own --debug.
+    debug = "--debug" in words and words[0] != "submit"
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app([word for word in words if word != "--debug"] if debug else words)
+    except DyTrackError as error:
+        _end(str(error), error.exit_code, debug)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = error.filename or "the output folder"
+        _end(f"{where}: {os.strerror(error.errno)}; free space or choose another folder", 1, debug)
+
+
+def _end(sentence: str, code: int, debug: bool) -> None:
+    """Print one sentence and leave; inside an except block, so that --debug can show it."""
+    if debug:
+        raise
+    screen.errors.print(Text.assemble(("error: ", "bold red"), sentence))
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Leave through the context managers, so that runs end as killed and files are whole."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

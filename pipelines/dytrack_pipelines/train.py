@@ -1,0 +1,58 @@
+"""Train a tracker from a recipe: ``dytrack train RECIPE``.
+
+Hardware: whatever the recipe's ``train.workers`` asks for, on this machine or, with
+``RAY_ADDRESS`` set, on a Ray cluster. Each recipe states its time and the score to expect.
+
+The same command continues a run that was killed, from its last checkpoint.
+"""
+
+from typing import TYPE_CHECKING
+
+from dytrack_pipelines import recipes, screen
+from dytrack_pipelines.options import Overrides, Recipe
+
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.train import Trained
+    from dytrack_platform.training.loop import Progress
+
+
+def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
+    """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
+    from dytrack_platform.config import load, parse_override
+    from dytrack_platform.experiment.train import train as run
+
+    # Read and check the whole recipe before anything starts.
+    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+
+    def show(progress: "Progress") -> None:
+        line.show(describe(progress, config.train.epochs, config.train.workers))
+
+    # Train, with one line that says where it is.
+    screen.say(f"{config.name}: starting {config.train.workers} workers")
+    with screen.live_line() as line:
+        trained = run(config, show, screen.say)
+    # Say what came of it and where it lies.
+    report(trained, config.model.exits)
+
+
+def describe(progress: "Progress", epochs: int, workers: int) -> str:
+    """Put a progress report into one line."""
+    return (
+        f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  "
+        f"{progress.samples_per_s * workers:.0f} samples/s  loss {progress.losses['loss']:.3f}  "
+        f"data wait {progress.data_wait:.0%}  {screen.clock(progress.seconds_left)} left"
+    )
+
+
+def report(trained: "Trained", exits: tuple[int, ...]) -> None:
+    """Print the last validation and where the tracker lies."""
+    rows = [
+        [
+            f"{depth}",
+            f"{trained.metrics[f'val/exit{depth}/iou']:.3f}",
+            f"{trained.metrics[f'val/exit{depth}/iou_error']:.3f}",
+        ]
+        for depth in exits
+    ]
+    screen.table("validation pairs", ["exit after block", "IoU", "error of predicted IoU"], rows)
+    screen.say(f"tracker: {trained.tracker}")

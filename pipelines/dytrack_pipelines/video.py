@@ -1,0 +1,98 @@
+"""Read and write video files with OpenCV, channels in the order red, green, blue."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.errors import DataError, StorageError
+
+Pixels = NDArray[np.uint8]
+
+
+class VideoReader:
+    """A video, frame by frame.
+
+    Raises:
+        DataError: The file is missing, does not open, or has no frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise DataError(f"{path}: no such video file")
+        self._path = path
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise DataError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        """Frames that the file's header announces; some headers lie."""
+
+    def frames(self) -> Iterator[Pixels]:
+        """Give every frame as (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: Not one frame decodes.
+        """
+        read = 0
+        while True:
+            good, frame = self._capture.read()
+            if not good:
+                break
+            read += 1
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        self._capture.release()
+        if read == 0:
+            raise DataError(f"{self._path}: not one frame decodes; the file is damaged")
+
+
+class VideoWriter:
+    """Writes a video beside its place and renames it when all frames are in.
+
+    With the path ``None`` it writes nothing.
+    """
+
+    def __init__(self, path: Path | None, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        # OpenCV chooses the container by the suffix.
+        self._beside = path.with_name(f".part-{path.name}") if path else None
+
+    def write(self, frame: Pixels) -> None:
+        """Add a frame (H, W, 3) uint8 RGB.
+
+        Raises:
+            StorageError: OpenCV cannot write there.
+        """
+        if self._beside is None:
+            return
+        if self._writer is None:
+            height, width = frame.shape[:2]
+            self._beside.parent.mkdir(parents=True, exist_ok=True)
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._beside), codec, self._fps, (width, height))
+            if not self._writer.isOpened():
+                raise StorageError(f"{self._path}: OpenCV cannot write it; use a name in .mp4")
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is None or self._beside is None or self._path is None:
+            return
+        self._writer.release()
+        if kind is None:
+            self._beside.rename(self._path)
+        else:
+            self._beside.unlink(missing_ok=True)
