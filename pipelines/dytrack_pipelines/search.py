@@ -28,8 +28,12 @@ def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (t
     files = keep_front(searched, best)
     # Show all trials.
     rows = [
-        [f"{trial.name}{' *' if on_front else ''}", *map(_short, trial.changes.values())]
-        + [f"{trial.iou:.3f}", f"{trial.gmacs:.4f}"]
+        [
+            f"{trial.name}{' *' if on_front else ''}",
+            *map(_short, trial.changes.values()),
+            f"{trial.iou:.3f}",
+            f"{trial.gmacs:.4f}",
+        ]
         for trial, on_front in zip(searched.trials, best, strict=True)
     ]
     columns = ["trial (* on the front)", *searched.trials[0].changes, "IoU", "GMACs"]
