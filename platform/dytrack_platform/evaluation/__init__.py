@@ -1,0 +1,1 @@
+"""Judge anything with ``start`` and ``step``, or anybody's boxes: numpy only, no model."""

@@ -218,7 +218,7 @@ def summarise(
         present = [by_name[member] for member in members if member in by_name]
         if len(present) >= max(profile.least_attribute, 1):
             of_attributes[name] = average(profile, present)
-    total = TrackerScore(
+    return TrackerScore(
         profile=profile,
         overall=overall,
         sequences=by_name,
@@ -235,7 +235,6 @@ def summarise(
         ),
         fps=_speed(profile, times_s or {}),
     )
-    return total
 
 
 def _class_mean(

@@ -90,7 +90,8 @@ def read_flags(path: Path, frames: int) -> NDArray[np.bool_]:
     numbers = read_numbers(path)
     if len(numbers) != frames:
         raise ResultError(f"{path}: expected {frames} flags, one per frame, got {len(numbers)}")
-    return numbers != 0
+    flags: NDArray[np.bool_] = numbers != 0
+    return flags
 
 
 def read_text(path: Path) -> str:

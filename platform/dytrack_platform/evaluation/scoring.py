@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.errors import ResultError
+from dytrack_platform.evaluation.alignment import Mask, align
 from dytrack_platform.evaluation.metrics import (
     Columns,
     Counts,
@@ -27,8 +28,6 @@ from dytrack_platform.evaluation.metrics import (
     trapezoid_area,
 )
 from dytrack_platform.evaluation.profiles import Invalid, Profile, Validity
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +170,7 @@ class Prepared:
                     f"NaN, which stops the toolkit behind {profile.name}; use its -uav profile"
                 )
             self.notes.append(f"{int(unknown.sum())} annotations are NaN: {_nan_rule(profile)}")
-        self.unknown = unknown
+        self.unknown: Mask = unknown
         self.rows = self._kept_rows()
 
     def _kept_rows(self) -> NDArray[np.intp] | None:
@@ -197,9 +196,8 @@ class Prepared:
     def image_rules(self, boxes: Columns) -> Columns:
         """Clip and round fresh columns as the profile says, in place."""
         if self.profile.clipped and self.annotation.image_size is not None:
-            for low, size, bound in zip(
-                boxes[:2], boxes[2:], self.annotation.image_size, strict=True
-            ):
+            bounds = self.annotation.image_size
+            for low, size, bound in zip(boxes[:2], boxes[2:], bounds, strict=True):
                 np.clip(low, 0, bound, out=low)
                 np.clip(size, 0, bound - low, out=size)
         if self.profile.rounded:
@@ -242,7 +240,9 @@ class Prepared:
                     parts = [middle.x / (boxes.w + 1e-16), middle.y / (boxes.h + 1e-16)]
             else:
                 parts = list(boxes if rule == "positive" else boxes[2:])
-            valid = np.logical_and.reduce([part > 0 for part in parts])
+            valid = np.ones(boxes.w.shape, dtype=np.bool_)
+            for part in parts:
+                valid &= part > 0
         return None if valid.all() else ~valid
 
 
@@ -278,7 +278,7 @@ def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[Sequ
         return [_cut_annotation(prepared, result) for result in results]
     aligned = np.stack(
         [
-            _aligned(prepared, np.asarray(result, dtype=np.float64), own)
+            align(profile, annotation.name, annotation.boxes_xywh, result, own)
             for result, own in zip(results, notes, strict=True)
         ]
     )
@@ -339,12 +339,17 @@ def _mark(errors: Floats, invalid: Mask | None, verdict: Invalid) -> None:
 
 
 def _valid_overlaps(prepared: Prepared) -> Mask | None:
-    masks = [m for m in (prepared.invalid_overlap, prepared.failed) if m is not None]
-    return ~np.logical_or.reduce(masks) if masks else None
+    invalid, failed = prepared.invalid_overlap, prepared.failed
+    if invalid is None or failed is None:
+        either = failed if invalid is None else invalid
+        return None if either is None else ~either
+    return ~(invalid | failed)
 
 
 def _covers(boxes: Floats) -> Mask:
-    return ~np.isnan(boxes).any(axis=2) & (boxes != 0).any(axis=2)
+    """Say which boxes are neither NaN nor all zero."""
+    usable: Mask = np.abs(boxes).sum(axis=2) > 0  # NaN is not above 0
+    return usable
 
 
 def _cut_annotation(prepared: Prepared, result: NDArray[np.generic]) -> SequenceScore:
@@ -357,72 +362,3 @@ def _cut_annotation(prepared: Prepared, result: NDArray[np.generic]) -> Sequence
         f"{frames} results for {len(annotation.boxes_xywh)} frames: scored over the first {frames}"
     )
     return replace(score, notes=(*score.notes, note))
-
-
-def _aligned(prepared: Prepared, result: Floats, notes: list[str]) -> Floats:
-    """Give (N, 4) boxes, one per annotated frame, with the profile's repairs; a fresh array."""
-    profile, annotation = prepared.profile, prepared.annotation
-    name, frames = annotation.name, len(annotation.boxes_xywh)
-    omitted = profile.omitted_starts.get(name, 0)
-    if omitted and len(result) == frames + omitted:
-        notes.append(f"the first {omitted} results are dropped: the benchmark omits those frames")
-        result = result[omitted:]
-    if len(result) > frames:
-        if profile.longer == "refused":
-            raise _length_error(profile, name, len(result), frames)
-        notes.append(f"{len(result)} results for {frames} frames: the rest is cut")
-        result = result[:frames]
-    if len(result) < frames and profile.shorter == "refused":
-        raise _length_error(profile, name, len(result), frames)
-    result = _repaired(profile, name, result, prepared.unknown[: len(result)], notes)
-    if len(result) < frames:
-        filler = 0.0 if profile.shorter == "zeros" else np.nan
-        rest = np.full((frames - len(result), 4), filler)
-        notes.append(f"{len(result)} results for {frames} frames: the rest counts as failures")
-        result = np.concatenate([result, rest])
-    if profile.first_frame == "annotation":
-        result[0] = annotation.boxes_xywh[0]
-    return result
-
-
-def _length_error(profile: Profile, name: str, results: int, frames: int) -> ResultError:
-    return ResultError(
-        f"{name}: {results} results for {frames} annotated frames, and the toolkit behind "
-        f"{profile.name} stops on that; mend the file or leave it out with --exclude {name}"
-    )
-
-
-def _repaired(
-    profile: Profile, name: str, result: Floats, unknown: Mask, notes: list[str]
-) -> Floats:
-    """Copy the boxes, replacing broken ones as the profile says."""
-    result = result.copy()
-    w, h = result[:, 2], result[:, 3]
-    sized = (w > 0) & (h > 0)
-    whole = not np.isnan(result[:, :2]).any()
-    if whole and sized.all():
-        return result
-    nan = np.isnan(result)
-    if nan.any():
-        notes.append(
-            f"{int(nan.any(axis=1).sum())} results have NaN, first in frame "
-            f"{int(np.argmax(nan.any(axis=1))) + 1}"
-        )
-    empty = (w <= 0) | (h <= 0)
-    if empty.any():
-        notes.append(
-            f"{int(empty.sum())} results have no area, first in frame {int(np.argmax(empty)) + 1}"
-        )
-    if profile.broken_prediction == "kept":
-        return result
-    if profile.broken_prediction == "previous-if-empty":
-        bad = nan.any(axis=1) | (w < 0) | (h < 0)
-        if bad.any():
-            raise ResultError(
-                f"{name}: result {int(np.argmax(bad)) + 1} has NaN or a negative size, and the "
-                f"toolkit behind {profile.name} stops on that; mend the file or choose lasot-matlab"
-            )
-    broken = (empty | nan.all(axis=1)) & ~unknown
-    broken[:1] = False
-    source = np.maximum.accumulate(np.where(broken, 0, np.arange(len(result))))
-    return result[source]

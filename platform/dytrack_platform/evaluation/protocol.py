@@ -1,0 +1,156 @@
+"""One-pass evaluation: a tracker is started on the first frame and never helped again."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.datasets.sequence import Pixels, Sequence
+from dytrack_platform.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """Where a tracker found the target in one frame."""
+
+    box_xywh: NDArray[np.float64]
+    """(4,) pixels of the frame."""
+    score: float = float("nan")
+    """Predicted IoU in [0, 1]; NaN where the tracker does not say."""
+    exit: int = -1
+    """Index of the exit that gave the box, from 0; -1 where there are none."""
+    lost: bool = False
+    gmacs: float = float("nan")
+    """Billions of multiply-accumulates; NaN where unknown."""
+    network_ms: float = float("nan")
+    """Milliseconds in the network alone; NaN where unknown."""
+
+
+class Tracker(Protocol):
+    """Anything that can be judged."""
+
+    def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
+        """Take the target from the first frame, (H, W, 3) uint8, red first."""
+        ...
+
+    def step(self, image: Pixels) -> Step:
+        """Find the target in the next frame."""
+        ...
+
+
+class StaticBox:
+    """Baseline: a box that never moves."""
+
+    def __init__(self) -> None:
+        self._box = np.zeros(4)
+
+    def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
+        """Remember the box."""
+        self._box = np.array(box_xywh, dtype=np.float64)
+
+    def step(self, image: Pixels) -> Step:
+        """Give the box back."""
+        return Step(box_xywh=self._box.copy(), gmacs=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceResult:
+    """What a tracker did on one sequence of N frames; frame 0 is the given box."""
+
+    name: str
+    boxes_xywh: NDArray[np.float64]
+    """(N, 4) pixels."""
+    times_s: NDArray[np.float64]
+    """(N,) seconds in ``start`` (frame 0) and ``step``; decoding is not in it."""
+    decode_s: NDArray[np.float64]
+    """(N,) seconds spent reading and decoding."""
+    network_ms: NDArray[np.float64]
+    """(N,) milliseconds in the network; NaN where unknown."""
+    exits: NDArray[np.int64]
+    """(N,) index of the exit, -1 where there is none (frame 0 included)."""
+    scores: NDArray[np.float64]
+    """(N,) predicted IoU; NaN where unknown."""
+    gmacs: NDArray[np.float64]
+    """(N,) billions of multiply-accumulates; NaN where unknown."""
+    undecoded: tuple[int, ...] = ()
+    """Frames that did not decode; they repeat the box before."""
+
+    def __len__(self) -> int:
+        return len(self.boxes_xywh)
+
+
+def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> SequenceResult:
+    """Track one sequence from its first box to its last annotated frame.
+
+    A frame that does not decode keeps the box before it and is listed: a tracker in the field
+    would miss that frame too.
+
+    Args:
+        tracker: What to judge.
+        sequence: Frames and boxes.
+        warm_up: Steps taken on the first frame before the clock runs, so that compilation and
+            first allocations are not charged to it; the tracker is started anew afterwards.
+
+    Raises:
+        DataError: The first frame does not decode, or its box cannot start a tracker.
+    """
+    first = _first_box(sequence)
+    frames = len(sequence)
+    boxes = np.tile(first, (frames, 1))
+    times, decode, network = np.zeros(frames), np.zeros(frames), np.full(frames, np.nan)
+    exits = np.full(frames, -1, dtype=np.int64)
+    scores, gmacs = np.full(frames, np.nan), np.full(frames, np.nan)
+    undecoded = []
+    pictures = sequence.frames.iterate()
+    for frame in range(frames):
+        began = time.perf_counter()
+        image = next(pictures, None)
+        decoded = time.perf_counter()
+        decode[frame] = decoded - began
+        if image is None:
+            if frame == 0:
+                raise DataError(
+                    f"{sequence.name}: frame 1 ({sequence.frames.path(0)}) does not decode, so "
+                    "no tracker can be started; mend the file or leave the sequence out"
+                )
+            undecoded.append(frame)
+            boxes[frame] = boxes[frame - 1]
+            continue
+        if frame == 0:
+            for _ in range(warm_up):
+                tracker.start(image, first)
+                tracker.step(image)
+            decoded = time.perf_counter()
+            tracker.start(image, first)
+            times[frame] = time.perf_counter() - decoded
+            continue
+        step = tracker.step(image)
+        times[frame] = time.perf_counter() - decoded
+        boxes[frame], scores[frame], exits[frame] = step.box_xywh, step.score, step.exit
+        gmacs[frame], network[frame] = step.gmacs, step.network_ms
+    return SequenceResult(
+        name=sequence.name,
+        boxes_xywh=boxes,
+        times_s=times,
+        decode_s=decode,
+        network_ms=network,
+        exits=exits,
+        scores=scores,
+        gmacs=gmacs,
+        undecoded=tuple(undecoded),
+    )
+
+
+def _first_box(sequence: Sequence) -> NDArray[np.float64]:
+    if len(sequence) == 0:
+        raise DataError(f"{sequence.name}: the sequence has no annotated frame")
+    first = np.asarray(sequence.boxes_xywh[0], dtype=np.float64)
+    if not np.isfinite(first).all() or first[2] <= 0 or first[3] <= 0:
+        shown = ", ".join(f"{value:g}" for value in first)
+        raise DataError(
+            f"{sequence.name}: the first box ({shown}) has NaN or no area, so no tracker can be "
+            "started; mend the annotation or leave the sequence out"
+        )
+    return first
