@@ -1,0 +1,35 @@
+"""Progress on the terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.ingest import Progress
+
+
+@contextmanager
+def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
+    """Show sequences, frames/s, rejects and time left of a preparation; give its callback."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sequences  {task.fields[speed]:.0f} frames/s  {task.fields[rejects]} rejects"),
+        TimeRemainingColumn(),
+    ) as bar:
+        task = bar.add_task(title, total=None, speed=0.0, rejects=0)
+
+        def report(progress: "Progress") -> None:
+            bar.update(
+                task,
+                total=progress.all_sequences,
+                completed=progress.sequences,
+                speed=progress.frames_per_second,
+                rejects=progress.rejects,
+            )
+
+        yield report

@@ -1,0 +1,318 @@
+"""Prepared folders: planned in one place, written by many, finished in one place.
+
+::
+
+    OUT/dataset=got10k/split=train/part-00000.parquet ...
+                                   index.parquet    every row: file, row, sequence, frames, visible
+                                   rejects.jsonl    what was passed over, and why
+                                   manifest.json    configuration and counts; written last
+
+Which sequence lies in which shard depends on its name and the number of listed sequences alone,
+so damage to one sequence leaves the shards of the others as they are.
+"""
+
+import hashlib
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dytrack_platform.datasets import readers
+from dytrack_platform.datasets.clips import plan_clips
+from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.shards import (
+    SCHEMA_VERSION,
+    ShardJob,
+    ShardSummary,
+    plan_digest,
+    read_summary,
+)
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.windows import ClipConfig
+from dytrack_platform.errors import DataError
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+REJECTS = "rejects.jsonl"
+_FRAMES_PER_SHARD = 1024
+_FEWEST_SHARDS = 16
+"""Where sequences are few, shards are small, so that every core gets some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What has to be done, and what was already there."""
+
+    dataset: str
+    split: str
+    source: str
+    partition: Tree
+    config: ClipConfig
+    listed: int
+    """Sequences that the source lists, usable or not."""
+    jobs: tuple[ShardJob, ...]
+    """One for each shard, finished ones too."""
+    finished: dict[str, ShardSummary]
+    """Shards that an earlier preparation wrote from the same plan."""
+    faults: tuple[Fault, ...]
+    """What the reader passed over."""
+
+    @property
+    def missing(self) -> tuple[ShardJob, ...]:
+        """The shards still to be written."""
+        return tuple(job for job in self.jobs if job.file not in self.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Counts of a finished preparation."""
+
+    folder: str
+    sequences: int
+    clips: int
+    frames: int
+    rejects: int
+
+
+def partition_folder(dataset: str, split: str) -> str:
+    """Name the folder of a dataset's split inside of a prepared root.
+
+    Raises:
+        DataError: The split cannot be part of a path.
+    """
+    if not split or split.startswith(".") or not all(c.isalnum() or c in "-_." for c in split):
+        raise DataError(f"split {split!r}: must be letters, digits, '-', '_' or '.'")
+    return f"dataset={dataset}/split={split}"
+
+
+def plan_preparation(
+    dataset: str,
+    root: str,
+    split: str | None,
+    out: str,
+    config: ClipConfig,
+    *,
+    fresh: bool = False,
+) -> Preparation:
+    """Read the annotations, assign sequences to shards, and look what is already there.
+
+    Args:
+        dataset: Name of a reader.
+        root: What the owner published.
+        split: The dataset's split; None for its default.
+        out: Root of the prepared data.
+        config: What to cut.
+        fresh: Write every shard anew, whatever is there.
+
+    Raises:
+        DataError: The source cannot be read, or the folder holds clips of another configuration
+            or of a newer program.
+        StorageError: The folder cannot be written.
+    """
+    partition = Tree(out) / partition_folder(dataset, split or "all")
+    faults: list[Fault] = []
+    sequences = [
+        sequence
+        for sequence in readers.read(dataset, root, split, faults)
+        if _ever_visible(sequence, faults)
+    ]
+    unusable = {fault.sequence for fault in faults if fault.frame is None}
+    listed = len({sequence.name for sequence in sequences} | unusable)
+    chosen = replace(config, sequences_per_shard=_sequences_per_shard(sequences, config, listed))
+    manifest = _manifest(dataset, split or "all", root, chosen)
+    if not fresh:
+        _refuse_other(partition, manifest)
+    partition.write_bytes(MANIFEST, _json(manifest))
+    jobs = _jobs(partition.root, sequences, chosen, listed)
+    found = {} if fresh else _finished(partition, jobs)
+    return Preparation(
+        dataset=dataset,
+        split=split or "all",
+        source=root,
+        partition=partition,
+        config=chosen,
+        listed=listed,
+        jobs=jobs,
+        finished=found,
+        faults=tuple(faults),
+    )
+
+
+def _ever_visible(sequence: Sequence, faults: list[Fault]) -> bool:
+    if sequence.visible.any():
+        return True
+    reason = "the target is never visible"
+    faults.append(
+        Fault(dataset=sequence.dataset, sequence=sequence.name, frame=None, reason=reason)
+    )
+    return False
+
+
+def _sequences_per_shard(sequences: list[Sequence], config: ClipConfig, listed: int) -> int:
+    """Choose a power of two by the median sequence, which damage hardly moves."""
+    if config.sequences_per_shard:
+        return config.sequences_per_shard
+    if not sequences:
+        return 1
+    frames = sorted(sum(map(len, plan_clips(sequence, config))) for sequence in sequences)
+    median = max(1, frames[len(frames) // 2])
+    by_size = 1 << max(0, round(math.log2(_FRAMES_PER_SHARD / median)))
+    return max(1, min(by_size, listed // _FEWEST_SHARDS))
+
+
+def _jobs(
+    out: str, sequences: list[Sequence], config: ClipConfig, listed: int
+) -> tuple[ShardJob, ...]:
+    count = max(1, -(-listed // config.sequences_per_shard))
+    shards: list[list[Sequence]] = [[] for _ in range(count)]
+    for sequence in sequences:
+        # Targets of one picture (IMAGE#1, IMAGE#2) stay together: it is decoded once.
+        key = sequence.name.partition("#")[0]
+        digest = hashlib.sha256(key.encode()).digest()
+        shards[int.from_bytes(digest[:8], "big") % count].append(sequence)
+    return tuple(
+        ShardJob(
+            out=out,
+            file=f"part-{number:05d}.parquet",
+            sequences=tuple(members),
+            config=config,
+            plan=plan_digest(members, config),
+        )
+        for number, members in enumerate(shards)
+        if members
+    )
+
+
+def _finished(partition: Tree, jobs: tuple[ShardJob, ...]) -> dict[str, ShardSummary]:
+    there = set(partition.names())
+    found = {}
+    for job in jobs:
+        if job.file in there:
+            try:
+                summary = read_summary(partition, job.file)
+            except DataError:
+                continue  # not a shard; it is written anew
+            if summary.plan == job.plan:
+                found[job.file] = summary
+    return found
+
+
+def _manifest(dataset: str, split: str, source: str, config: ClipConfig) -> dict[str, Any]:
+    values = config.to_dict()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "complete": False,
+        "dataset": dataset,
+        "split": split,
+        "source": source,
+        "configuration": values,
+        "configuration_hash": hashlib.sha256(json.dumps(values).encode()).hexdigest(),
+    }
+
+
+def _refuse_other(partition: Tree, manifest: dict[str, Any]) -> None:
+    if not partition.is_file(MANIFEST):
+        return
+    found = read_manifest(partition)
+    if found["configuration_hash"] != manifest["configuration_hash"]:
+        wanted, there = manifest["configuration"], found["configuration"]
+        keys = [key for key in wanted if there.get(key) != wanted[key]]
+        differences = ", ".join(f"{key} {there.get(key)} (now {wanted[key]})" for key in keys)
+        raise DataError(
+            f"{partition.root}: holds clips of another configuration: {differences}; name "
+            "another --out, or write them anew with --fresh"
+        )
+
+
+def read_manifest(partition: Tree) -> dict[str, Any]:
+    """Read a partition's manifest.
+
+    Raises:
+        DataError: It is missing, damaged, or of a newer program.
+    """
+    path = partition.path(MANIFEST)
+    try:
+        found: dict[str, Any] = json.loads(partition.read_bytes(MANIFEST))
+        version = int(found["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is not a manifest of prepared clips ({error!r})") from error
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: has schema version {version}, this program knows up to {SCHEMA_VERSION}; "
+            "update dytrack, or prepare the data again"
+        )
+    return found
+
+
+def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepared:
+    """Write index, rejects and manifest, and remove what earlier preparations left over.
+
+    Args:
+        preparation: The plan.
+        written: Summary of every shard that was missing, by file name.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    partition = preparation.partition
+    summaries = {**preparation.finished, **written}
+    ordered = [(job.file, summaries[job.file]) for job in preparation.jobs]
+    rejects = [*preparation.faults, *(f for _, summary in ordered for f in summary.rejects)]
+    rows = [
+        {"file": file, "row": number, **asdict(row)}
+        for file, summary in ordered
+        for number, row in enumerate(summary.rows)
+    ]
+    partition.write_bytes(INDEX, _index(rows))
+    partition.write_bytes(
+        REJECTS, "".join(json.dumps(asdict(fault)) + "\n" for fault in rejects).encode()
+    )
+    done = Prepared(
+        folder=partition.root,
+        sequences=len({row["sequence"] for row in rows}),
+        clips=len(rows),
+        frames=sum(row["frames"] for row in rows),
+        rejects=len(rejects),
+    )
+    manifest = _manifest(
+        preparation.dataset, preparation.split, preparation.source, preparation.config
+    )
+    manifest |= {
+        "complete": True,
+        "sequences_listed": preparation.listed,
+        "sequences": done.sequences,
+        "clips": done.clips,
+        "frames": done.frames,
+        "rejects": done.rejects,
+        "shards": [file for file, _ in ordered],
+    }
+    partition.write_bytes(MANIFEST, _json(manifest))
+    for name in partition.names():
+        if name.startswith("part-") and name not in summaries:
+            partition.remove(name)
+    partition.remove_leftovers()
+    return done
+
+
+def _index(rows: list[dict[str, Any]]) -> bytes:
+    schema = pa.schema(
+        [
+            ("file", pa.string()),
+            ("row", pa.int32()),
+            ("sequence", pa.string()),
+            ("clip", pa.int32()),
+            ("frames", pa.int32()),
+            ("visible", pa.int32()),
+        ]
+    )
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    return buffer.getvalue()
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1) + "\n").encode()
