@@ -34,7 +34,7 @@ def align(
     """
     frames = len(annotation_xywh)
     result = np.asarray(result_xywh, dtype=np.float64)
-    unknown = np.isnan(annotation_xywh).any(axis=1)
+    unknown: Mask = np.any(np.isnan(annotation_xywh), axis=1)
     omitted = profile.omitted_starts.get(name, 0)
     if omitted and len(result) == frames + omitted:
         notes.append(f"the first {omitted} results are dropped: the benchmark omits those frames")

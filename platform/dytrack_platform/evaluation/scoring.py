@@ -162,7 +162,7 @@ class Prepared:
                 "frame: its toolkit reads the file as one vector and stops; leave it out with "
                 "--exclude or choose another protocol"
             )
-        unknown = np.isnan(boxes).any(axis=1)
+        unknown: Mask = np.any(np.isnan(boxes), axis=1)
         if unknown.any():
             if profile.nan_annotation == "refused":
                 raise ResultError(
@@ -170,7 +170,7 @@ class Prepared:
                     f"NaN, which stops the toolkit behind {profile.name}; use its -uav profile"
                 )
             self.notes.append(f"{int(unknown.sum())} annotations are NaN: {_nan_rule(profile)}")
-        self.unknown: Mask = unknown
+        self.unknown = unknown
         self.rows = self._kept_rows()
 
     def _kept_rows(self) -> NDArray[np.intp] | None:

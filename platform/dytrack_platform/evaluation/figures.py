@@ -1,0 +1,224 @@
+"""The plots of a report, as plotly's JSON, and the still picture for papers."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as List
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dytrack_platform.errors import StorageError
+from dytrack_platform.evaluation.calibration import Calibration
+from dytrack_platform.evaluation.page import Figure
+from dytrack_platform.evaluation.palette import PALETTE, colour
+from dytrack_platform.evaluation.pareto import front
+
+_COSTS = {"gmacs": "GMACs per frame", "ms_p50": "ms per frame (median)"}
+
+
+def pareto_figure(
+    points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]], cost: str
+) -> Figure:
+    """Plot success AUC over a cost, and join the points that nothing beats.
+
+    Args:
+        points: Points in the form of ``summary.json``.
+        baselines: The same for baselines and peers.
+        cost: ``gmacs`` or ``ms_p50``; points without it are left out.
+    """
+    ours, others = _known(points, cost), _known(baselines, cost)
+    data: list[dict[str, Any]] = []
+    if ours:
+        values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+        best = [ours[k] for k in front(values, ("max", "min"))]
+        data.append(
+            {
+                "x": [p[cost] for p in best],
+                "y": [p["success_auc"] for p in best],
+                "mode": "lines",
+                "name": "front",
+                "line": {"color": PALETTE[0], "dash": "dot"},
+                "hoverinfo": "skip",
+            }
+        )
+    for name, group, symbol in (("points", ours, "circle"), ("baselines", others, "x")):
+        if group:
+            data.append(
+                {
+                    "x": [p[cost] for p in group],
+                    "y": [p["success_auc"] for p in group],
+                    "text": [p["name"] for p in group],
+                    "mode": "markers+text",
+                    "textposition": "top center",
+                    "name": name,
+                    "marker": {
+                        "size": 11,
+                        "symbol": symbol,
+                        "color": PALETTE[0] if symbol == "circle" else PALETTE[7],
+                    },
+                    "hovertemplate": f"%{{text}}<br>{_COSTS[cost]} %{{x:.3f}}"
+                    "<br>AUC %{y:.3f}<extra></extra>",
+                }
+            )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": f"Accuracy over {_COSTS[cost]}"},
+            "xaxis": {"title": {"text": _COSTS[cost]}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": "success AUC"}},
+        },
+    }
+
+
+def _known(points: List[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    return [p for p in points if p.get(cost) is not None and p["success_auc"] is not None]
+
+
+def curve_figure(
+    title: str,
+    axis: str,
+    thresholds: List[float],
+    curves: Mapping[str, List[float]],
+    scores: Mapping[str, float | None],
+) -> Figure:
+    """Plot one curve per tracker, its score in the legend."""
+    return {
+        "data": [
+            {
+                "x": list(thresholds),
+                "y": list(curve),
+                "mode": "lines",
+                "name": f"{name} [{scores[name]:.3f}]" if scores[name] is not None else name,
+                "line": {"color": colour(k), "dash": "solid" if k < len(PALETTE) else "dash"},
+            }
+            for k, (name, curve) in enumerate(curves.items())
+        ],
+        "layout": {
+            "title": {"text": title},
+            "xaxis": {"title": {"text": axis}},
+            "yaxis": {"title": {"text": "share of frames"}, "range": [0, 1]},
+        },
+    }
+
+
+def share_figure(title: str, shares: Mapping[str, List[float]]) -> Figure:
+    """Plot exit shares as stacked bars, one bar per sequence or attribute."""
+    exits = max((len(share) for share in shares.values()), default=0)
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "x": list(shares),
+                "y": [share[k] if k < len(share) else 0.0 for share in shares.values()],
+                "name": f"exit {k + 1}",
+                "marker": {"color": colour(k)},
+            }
+            for k in range(exits)
+        ],
+        "layout": {
+            "title": {"text": title},
+            "barmode": "stack",
+            "yaxis": {"title": {"text": "share of frames"}, "range": [0, 1]},
+            "xaxis": {"automargin": True},
+        },
+    }
+
+
+def calibration_figure(calibrations: Mapping[str, Calibration]) -> Figure:
+    """Plot mean true IoU over mean predicted IoU, bin by bin, beside the diagonal."""
+    data: list[dict[str, Any]] = [
+        {
+            "x": [0, 1],
+            "y": [0, 1],
+            "mode": "lines",
+            "name": "perfect",
+            "line": {"color": "#bbbbbb", "dash": "dot"},
+        }
+    ]
+    for k, (name, calibration) in enumerate(calibrations.items()):
+        full = calibration.counts > 0
+        share = calibration.counts[full] / max(calibration.frames, 1)
+        data.append(
+            {
+                "x": calibration.predicted[full].tolist(),
+                "y": calibration.true[full].tolist(),
+                "mode": "lines+markers",
+                "name": f"{name} (error {calibration.expected_error:.3f})",
+                "marker": {"size": (6 + 24 * np.sqrt(share)).tolist(), "color": colour(k)},
+                "line": {"color": colour(k)},
+            }
+        )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": "Predicted and true IoU"},
+            "xaxis": {"title": {"text": "predicted IoU"}, "range": [0, 1]},
+            "yaxis": {"title": {"text": "true IoU"}, "range": [0, 1]},
+        },
+    }
+
+
+def radar_figure(scores: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Plot success AUC by attribute, one closed line per tracker."""
+    data = []
+    for k, (name, values) in enumerate(scores.items()):
+        around = list(values)
+        data.append(
+            {
+                "type": "scatterpolar",
+                "r": [values[a] for a in (*around, *around[:1])],
+                "theta": [*around, *around[:1]],
+                "name": name,
+                "line": {"color": colour(k)},
+            }
+        )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": "Success AUC by attribute"},
+            "polar": {"radialaxis": {"rangemode": "tozero"}},
+        },
+    }
+
+
+def write_still(
+    path: Path, points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]]
+) -> Path:
+    """Write the Pareto picture as PNG: AUC over GMACs and over milliseconds.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Still
+
+    still = Still(figsize=(9.6, 4.0), layout="constrained")
+    FigureCanvasAgg(still)
+    for axes, cost in zip(still.subplots(1, 2, sharey=True), _COSTS, strict=True):
+        ours = _known(points, cost)
+        if ours:
+            values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+            best = values[front(values, ("max", "min"))]
+            axes.plot(best[:, 1], best[:, 0], ":", color=PALETTE[0], linewidth=1)
+        for group, symbol, tint in ((ours, "o", 0), (_known(baselines, cost), "x", 7)):
+            for point in group:
+                axes.plot(point[cost], point["success_auc"], symbol, color=PALETTE[tint])
+                axes.annotate(
+                    point["name"],
+                    (point[cost], point["success_auc"]),
+                    xytext=(0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+        axes.set_xlabel(_COSTS[cost])
+        axes.set_xlim(left=0)
+        axes.margins(y=0.15)
+        axes.grid(alpha=0.25)
+    still.axes[0].set_ylabel("success AUC")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        still.savefig(path, dpi=160)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
