@@ -35,6 +35,9 @@ def prepare(
     scale_jitter: Annotated[
         float, typer.Option(help="Largest data.scale_jitter that training may use")
     ] = 0.25,
+    smallest_side: Annotated[
+        float, typer.Option(help="Leave out targets with a shorter side, in pixels (COCO: 50)")
+    ] = 0.0,
     sequences_per_shard: Annotated[
         int, typer.Option(help="Sequences in a file, about; 0 chooses by their length")
     ] = 0,
@@ -56,6 +59,7 @@ def prepare(
         centre_jitter=centre_jitter,
         scale_jitter=scale_jitter,
         quality=quality,
+        smallest_side=smallest_side,
         sequences_per_shard=sequences_per_shard,
     )
     with preparation_bar(f"{dataset} {split or ''}".strip()) as report:

@@ -12,11 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dytrack_platform.datasets.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LARGEST_IMAGE = 100_000_000
+"""Pixels; a small file can claim many more, and would take the machine's memory."""
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm")
 
 
@@ -35,8 +38,14 @@ def decode(data: bytes, name: str) -> Pixels:
     """
     if not data:
         raise DataError(f"{name}: the file is empty")
-    if _is_cut_short(data):
+    if is_cut_short(data):
         raise DataError(f"{name}: the image is cut short")
+    width, height = stated_size(data)
+    if width * height > LARGEST_IMAGE:
+        raise DataError(
+            f"{name}: says to be {width}x{height} pixels; images above {LARGEST_IMAGE:,} pixels "
+            "are refused"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -44,13 +53,6 @@ def decode(data: bytes, name: str) -> Pixels:
     if pixels is None:
         raise DataError(f"{name}: does not decode as an image")
     return pixels  # type: ignore[return-value]
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """Look for the end marker, which must follow the last start of compressed data."""
-    if data[:2] == b"\xff\xd8":
-        return data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2)
-    return data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +196,11 @@ def image_frames(tree: Tree, folder: str, *, numeric: bool = False) -> ImageFram
     if not names:
         raise DataError(f"{inside.root}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     if numeric:
-        names.sort(key=lambda name: int(Path(name).stem) if Path(name).stem.isdigit() else -1)
+        names.sort(key=frame_number)
     return ImageFrames(inside, tuple(names))
+
+
+def frame_number(name: str) -> int:
+    """Give the number a frame's file is named by, or -1 where the name is not a number."""
+    stem = name.rsplit(".", 1)[0]
+    return int(stem) if stem.isdecimal() else -1

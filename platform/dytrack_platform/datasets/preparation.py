@@ -15,9 +15,11 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -58,6 +60,8 @@ class Preparation:
     """One for each shard, finished ones too."""
     finished: dict[str, ShardSummary]
     """Shards that an earlier preparation wrote from the same plan."""
+    small: int
+    """Sequences left out because their target is never large enough."""
     faults: tuple[Fault, ...]
     """What the reader passed over."""
 
@@ -115,20 +119,21 @@ def plan_preparation(
     """
     partition = Tree(out) / partition_folder(dataset, split or "all")
     faults: list[Fault] = []
-    sequences = [
+    found = [
         sequence
         for sequence in readers.read(dataset, root, split, faults)
         if _ever_visible(sequence, faults)
     ]
     unusable = {fault.sequence for fault in faults if fault.frame is None}
-    listed = len({sequence.name for sequence in sequences} | unusable)
+    listed = len({sequence.name for sequence in found} | unusable)
+    sequences = [s for s in _without_small(found, config.smallest_side) if s.visible.any()]
     chosen = replace(config, sequences_per_shard=_sequences_per_shard(sequences, config, listed))
     manifest = _manifest(dataset, split or "all", root, chosen)
     if not fresh:
         _refuse_other(partition, manifest)
     partition.write_bytes(MANIFEST, _json(manifest))
     jobs = _jobs(partition.root, sequences, chosen, listed)
-    found = {} if fresh else _finished(partition, jobs)
+    finished = {} if fresh else _finished(partition, jobs)
     return Preparation(
         dataset=dataset,
         split=split or "all",
@@ -137,7 +142,8 @@ def plan_preparation(
         config=chosen,
         listed=listed,
         jobs=jobs,
-        finished=found,
+        finished=finished,
+        small=len(found) - len(sequences),
         faults=tuple(faults),
     )
 
@@ -150,6 +156,13 @@ def _ever_visible(sequence: Sequence, faults: list[Fault]) -> bool:
         Fault(dataset=sequence.dataset, sequence=sequence.name, frame=None, reason=reason)
     )
     return False
+
+
+def _without_small(sequences: list[Sequence], smallest: float) -> Iterator[Sequence]:
+    """Count targets with a side shorter than ``smallest`` pixels as not visible."""
+    for sequence in sequences:
+        large = np.nan_to_num(sequence.boxes_xywh[:, 2:]).min(axis=1) >= smallest
+        yield replace(sequence, visible=sequence.visible & large)
 
 
 def _sequences_per_shard(sequences: list[Sequence], config: ClipConfig, listed: int) -> int:
@@ -285,6 +298,7 @@ def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepar
         "complete": True,
         "sequences_listed": preparation.listed,
         "sequences": done.sequences,
+        "sequences_too_small": preparation.small,
         "clips": done.clips,
         "frames": done.frames,
         "rejects": done.rejects,

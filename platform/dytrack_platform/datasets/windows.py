@@ -37,6 +37,8 @@ class ClipConfig:
     """Largest ``data.scale_jitter`` that training may use."""
     quality: int = 90
     """JPEG quality of the windows."""
+    smallest_side: float = 0.0
+    """Targets with a shorter side below this many pixels are not used (OSTrack: 50 for COCO)."""
     sequences_per_shard: int = 0
     """Sequences in a file, about; 0 chooses by their length."""
 
@@ -52,7 +54,7 @@ class ClipConfig:
             self.search_factor >= 1,
             f"search_factor: must be at least 1, got {self.search_factor}",
         )
-        for name in ("centre_jitter", "scale_jitter", "sequences_per_shard"):
+        for name in ("centre_jitter", "scale_jitter", "smallest_side", "sequences_per_shard"):
             value = getattr(self, name)
             _require(value >= 0, f"{name}: must not be negative, got {value}")
         _require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")

@@ -7,7 +7,18 @@ over it reports.
 from collections.abc import Iterator
 from typing import Protocol
 
-from dytrack_platform.datasets.readers import got10k, lasot, video
+from dytrack_platform.datasets.readers import (
+    coco,
+    got10k,
+    lasot,
+    nfs,
+    otb,
+    tnl2k,
+    trackingnet,
+    uav123,
+    video,
+    vot,
+)
 from dytrack_platform.datasets.sequence import Fault, Sequence
 from dytrack_platform.errors import DataError
 
@@ -23,9 +34,18 @@ class Reader(Protocol):
 
 
 READERS: dict[str, Reader] = {
+    "coco": coco.read,
     "got10k": got10k.read,
     "lasot": lasot.read,
+    "lasotext": lasot.read_extension,
+    "nfs": nfs.read,
+    "otb": otb.read,
+    "tnl2k": tnl2k.read,
+    "trackingnet": trackingnet.read,
+    "uav123": uav123.read,
+    "uav20l": uav123.read_long,
     "video": video.read,
+    "vot": vot.read,
 }
 """Every known layout by the name that ``--dataset`` takes."""
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.annotations import box_faults, lines, parse_rows, usable_boxes
-from dytrack_platform.datasets.frames import ImageFrames, VideoFrames
-from dytrack_platform.datasets.sequence import Boxes, Fault, Sequence
+from dytrack_platform.datasets.frames import ImageFrames, frame_number
+from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Sequence
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
 
@@ -83,11 +83,28 @@ def read_boxes(tree: Tree, inside: str) -> tuple[Boxes, list[int]]:
     return boxes, bad
 
 
+def first_box_only(boxes_xywh: Boxes, frames: int) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Fill up the one box that an owner gives for a hidden test set; later boxes are NaN.
+
+    Returns:
+        (frames, 4) boxes, and (frames,) True where the truth is not known.
+    """
+    filled = np.full((frames, 4), np.nan)
+    filled[0] = boxes_xywh[0]
+    return filled, np.arange(frames) > 0
+
+
+def part_of(frames: ImageFrames, first: int, count: int) -> ImageFrames:
+    """Take the images numbered ``first`` and on, at most ``count`` of them."""
+    names = [name for name in frames.names if frame_number(name) >= first]
+    return ImageFrames(frames.tree, tuple(names[:count]))
+
+
 def assemble(
     *,
     dataset: str,
     name: str,
-    frames: ImageFrames | VideoFrames,
+    frames: Frames,
     boxes_xywh: Boxes,
     absent: NDArray[np.bool_],
     unreadable: list[int],

@@ -21,6 +21,7 @@ from dytrack_platform.datasets.frames import image_frames
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
+    first_box_only,
     listed,
     open_root,
     read_boxes,
@@ -76,8 +77,7 @@ def _sequence(folder: Tree, name: str) -> Sequence:
     frames = image_frames(inside, "")
     boxes, bad = read_boxes(inside, "groundtruth.txt")
     if len(boxes) == 1 and len(frames) > 1:
-        boxes = np.vstack([boxes, np.full((len(frames) - 1, 4), np.nan)])
-        absent = np.arange(len(frames)) > 0
+        boxes, absent = first_box_only(boxes, len(frames))
     else:
         absent = _labels(inside, "absence.label", len(boxes), 0) > 0
         absent |= _labels(inside, "cover.label", len(boxes), 8) == 0

@@ -30,6 +30,7 @@ from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
 
 DATASET = "lasot"
+EXTENSION = "lasotext"
 _LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
 
 
@@ -48,9 +49,23 @@ def read(
         DataError: The root is missing, or the split's list is missing or empty (downloads by
             category come without lists).
     """
+    return _read(DATASET, root, split, faults)
+
+
+def read_extension(
+    root: str, split: str | None = None, faults: list[Fault] | None = None
+) -> Iterator[Sequence]:
+    """Read LaSOText, which has the same tree and is all test; see :func:`read`."""
+    is_whole = split == "test" and not Tree(root).is_file(_LISTS["test"])
+    return _read(EXTENSION, root, None if is_whole else split, faults)
+
+
+def _read(
+    dataset: str, root: str, split: str | None, faults: list[Fault] | None
+) -> Iterator[Sequence]:
     tree = open_root(root)
     names = listed(tree, _LISTS.get(split, f"{split}.txt")) if split else _found(tree)
-    return each(DATASET, names, lambda name: _sequence(tree, name), faults)
+    return each(dataset, names, lambda name: _sequence(dataset, tree, name), faults)
 
 
 def _found(tree: Tree) -> list[str]:
@@ -68,7 +83,7 @@ def _found(tree: Tree) -> list[str]:
     return names
 
 
-def _sequence(tree: Tree, name: str) -> Sequence:
+def _sequence(dataset: str, tree: Tree, name: str) -> Sequence:
     category = name.rsplit("-", 1)[0]
     nested = f"{category}/{name}"
     inside = tree / (nested if tree.is_folder(nested) else name)
@@ -76,7 +91,7 @@ def _sequence(tree: Tree, name: str) -> Sequence:
     absent = _flags(inside, "full_occlusion.txt", len(boxes))
     absent |= _flags(inside, "out_of_view.txt", len(boxes))
     return assemble(
-        dataset=DATASET,
+        dataset=dataset,
         name=name,
         frames=image_frames(inside, "img"),
         boxes_xywh=boxes,

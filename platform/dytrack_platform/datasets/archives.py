@@ -1,0 +1,84 @@
+"""Frames inside of a zip archive, read member by member; nothing is ever unpacked to disk."""
+
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+
+from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, decode, frame_number
+from dytrack_platform.datasets.sequence import Pixels
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+_LARGEST_MEMBER = 64 * 2**20
+"""Bytes of an unpacked member; an archive can claim any number."""
+
+
+class ZipFrames:
+    """Images at the root of a zip archive, in the order of their numbers."""
+
+    def __init__(self, tree: Tree, archive: str, members: tuple[str, ...]) -> None:
+        self._tree = tree
+        self._archive = archive
+        self._members = members
+
+    @classmethod
+    def open(cls, tree: Tree, archive: str) -> "ZipFrames":
+        """List an archive's images.
+
+        Raises:
+            DataError: It is missing, damaged, holds no image, or has a member that points
+                outside of its folder.
+        """
+        members = []
+        for name in _opened(tree, archive).namelist():
+            if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                raise DataError(
+                    f"{tree.path(archive)}: its member {name!r} points outside of its folder; "
+                    "the archive is refused"
+                )
+            if "/" not in name and name.lower().endswith(IMAGE_SUFFIXES):
+                members.append(name)
+        if not members:
+            raise DataError(f"{tree.path(archive)}: holds no image at its root")
+        return cls(tree, archive, tuple(sorted(members, key=frame_number)))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def path(self, index: int) -> str:
+        """Name the archive and the member of a frame."""
+        return f"{self._tree.path(self._archive)}!{self._members[index]}"
+
+    def read(self, index: int) -> Pixels:
+        """Decode one frame to (H, W, 3) uint8, red first.
+
+        Raises:
+            DataError: The archive or the member is damaged or too large.
+        """
+        archive = _opened(self._tree, self._archive)
+        member = archive.getinfo(self._members[index])
+        if member.file_size > _LARGEST_MEMBER:
+            raise DataError(f"{self.path(index)}: would unpack to {member.file_size:,} bytes")
+        try:
+            data = archive.read(member)
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{self.path(index)}: cannot be read ({error})") from error
+        return decode(data, self.path(index))
+
+    def iterate(self) -> Iterator[Pixels | None]:
+        """Decode every frame in order; ``None`` stands for one that does not decode."""
+        for index in range(len(self)):
+            try:
+                pixels = self.read(index)
+            except DataError:
+                yield None
+            else:
+                yield pixels
+
+
+@lru_cache(maxsize=4)
+def _opened(tree: Tree, archive: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(tree.open(archive))
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{tree.path(archive)}: is not a whole zip archive ({error})") from error
