@@ -10,8 +10,10 @@ from dytrack_pipelines.options import Overrides, Recipe
 
 def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
     """Search exit placements and distillation weights on accuracy and cost at once."""
+    import numpy as np
+
     from dytrack_platform.config import load, parse_override
-    from dytrack_platform.evaluation.pareto import front
+    from dytrack_platform.evaluation.pareto import dominated
     from dytrack_platform.experiment.front import keep_front
     from dytrack_platform.experiment.search import search as run
 
@@ -23,7 +25,8 @@ def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (t
     )
     searched = run(config, screen.say)
     # Find the trials that no other beats on both goals.
-    best = front([trial.gmacs for trial in searched.trials], [t.iou for t in searched.trials])
+    goals = np.array([[trial.iou, trial.gmacs] for trial in searched.trials])
+    best = (~dominated(goals, ("max", "min"))).tolist()
     # Keep the front with the parent run: a picture, a page and the numbers.
     files = keep_front(searched, best)
     # Show all trials.

@@ -74,6 +74,8 @@ class SequenceResult:
     """(N,) predicted IoU; NaN where unknown."""
     gmacs: NDArray[np.float64]
     """(N,) billions of multiply-accumulates; NaN where unknown."""
+    image_size: tuple[int, int]
+    """Width and height of the first frame in pixels."""
     undecoded: tuple[int, ...] = ()
     """Frames that did not decode; they repeat the box before."""
 
@@ -119,6 +121,7 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
             boxes[frame] = boxes[frame - 1]
             continue
         if frame == 0:
+            image_size = (image.shape[1], image.shape[0])
             for _ in range(warm_up):
                 tracker.start(image, first)
                 tracker.step(image)
@@ -139,6 +142,7 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
         exits=exits,
         scores=scores,
         gmacs=gmacs,
+        image_size=image_size,
         undecoded=tuple(undecoded),
     )
 

@@ -96,6 +96,7 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
     about = {
         "fingerprint": asdict(fingerprint),
         "frames": len(result),
+        "image_size": list(result.image_size),
         "exits": result.exits.tolist(),
         "undecoded": list(result.undecoded),
     }
@@ -152,6 +153,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         series = {name: _array(stored[name]) for name in _SERIES}
         exits = np.array(stored["exits"], dtype=np.int64)
         undecoded = tuple(int(frame) for frame in stored["undecoded"])
+        width, height = stored["image_size"]
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{sidecar}: damaged ({error}); delete it and evaluate again") from error
     if {len(boxes)} != {len(exits), *(len(values) for values in series.values())}:
@@ -160,7 +162,12 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
             f"{boxes_path.name}; delete both and evaluate again"
         )
     return SequenceResult(
-        name=boxes_path.stem, boxes_xywh=boxes, exits=exits, undecoded=undecoded, **series
+        name=boxes_path.stem,
+        boxes_xywh=boxes,
+        exits=exits,
+        image_size=(int(width), int(height)),
+        undecoded=undecoded,
+        **series,
     )
 
 

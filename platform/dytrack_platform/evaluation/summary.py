@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as List
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,12 @@ from dytrack_platform.evaluation.scoring import Annotation, Prepared, measure
 Floats = NDArray[np.float64]
 
 
-def annotate(sequence: Sequence, image_size: tuple[int, int] | None = None) -> Annotation:
+def annotate(sequence: Sequence) -> Annotation:
     """Give a dataset's sequence the form that profiles score."""
     return Annotation(
         name=sequence.name,
         boxes_xywh=sequence.boxes_xywh,
         absent=~sequence.visible,
-        image_size=image_size,
         attributes=sequence.attributes,
         object_class=sequence.object_class,
     )
@@ -193,7 +192,8 @@ def summarise_point(
         for result in results:
             if by is not profile and len(result) < by.least_frames:
                 continue  # a one-frame sequence has no AO
-            prepared = Prepared(by, annotations[result.name])
+            annotation = replace(annotations[result.name], image_size=result.image_size)
+            prepared = Prepared(by, annotation)
             scores += measure(prepared, [result.boxes_xywh[: len(prepared.unknown)]])
         return summarise(by, scores, attributes=attributes, classes=classes, times_s=times)
 
