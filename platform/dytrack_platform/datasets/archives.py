@@ -79,6 +79,7 @@ class ZipFrames:
 @lru_cache(maxsize=4)
 def _opened(tree: Tree, archive: str) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(tree.open(archive))
+        # By name where that is possible: then the archive closes its file when it is forgotten.
+        return zipfile.ZipFile(tree.open(archive) if tree.local is None else tree.path(archive))
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(f"{tree.path(archive)}: is not a whole zip archive ({error})") from error

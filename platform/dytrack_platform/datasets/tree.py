@@ -46,8 +46,7 @@ class Tree:
         Raises:
             DataError: ``inside`` points out of the folder.
         """
-        parts = PurePosixPath(inside).parts
-        if ".." in parts or PurePosixPath(inside).is_absolute():
+        if not _stays_inside(inside):
             raise DataError(f"{self.root}: {inside!r} points outside of the folder")
         local = self.local
         base = self.root.rstrip("/") if local is None else str(local)
@@ -71,7 +70,9 @@ class Tree:
         return sorted(name for name in found if not name.startswith("."))
 
     def is_file(self, inside: str) -> bool:
-        """Tell whether a file of this name is there."""
+        """Tell whether a file of this name is there; nothing outside of the folder is."""
+        if not _stays_inside(inside):
+            return False
         path = self.path(inside)
         if self.local is not None:
             return Path(path).is_file()
@@ -79,7 +80,9 @@ class Tree:
         return bool(system.isfile(remote))
 
     def is_folder(self, inside: str = "") -> bool:
-        """Tell whether a folder of this name is there."""
+        """Tell whether a folder of this name is there; nothing outside of the folder is."""
+        if not _stays_inside(inside):
+            return False
         path = self.path(inside)
         if self.local is not None:
             return Path(path).is_dir()
@@ -161,6 +164,11 @@ class Tree:
                     path.unlink()
             except FileNotFoundError:
                 continue  # its writer has just finished
+
+
+def _stays_inside(inside: str) -> bool:
+    path = PurePosixPath(inside)
+    return ".." not in path.parts and not path.is_absolute()
 
 
 def _write_and_rename(path: Path, content: bytes) -> None:

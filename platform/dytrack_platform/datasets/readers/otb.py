@@ -41,8 +41,8 @@ _PARTS = {
     "Tiger1": (6, 354),
 }
 """First and last image that the owner's toolkit uses, where these are not all."""
-_ROWS_OMITTED = {"Tiger1": 5}
-"""First rows of the file of boxes that belong to images before the part."""
+_ROWS_BEFORE = {"Tiger1": 354}
+"""Rows of a file of boxes that starts before the part; some copies have had them cut off."""
 
 
 def read(
@@ -105,7 +105,7 @@ def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
     if folder in _PARTS:
         first, last = _PARTS[folder]
         frames = part_of(frames, first, last - first + 1)
-    omitted = _ROWS_OMITTED.get(folder, 0)
+    omitted = _PARTS[folder][0] - 1 if len(boxes) == _ROWS_BEFORE.get(folder) else 0
     return assemble(
         dataset=DATASET,
         name=key,

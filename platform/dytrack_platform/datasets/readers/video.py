@@ -76,7 +76,7 @@ def _targets(tree: Tree, name: str) -> list[tuple[str, str, str]]:
 
 def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
     inside = tree / folder
-    if not inside.is_folder():
+    if not tree.is_folder(folder):
         raise DataError(f"{inside.root}: no such folder, though the split's list names it")
     boxes, bad = read_boxes(inside, file)
     frames = _frames(inside, len(boxes))
