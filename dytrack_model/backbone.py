@@ -48,6 +48,8 @@ class Backbone(nn.Module):
         self.template_type = nn.Parameter(torch.zeros(1, 1, config.width))
         nn.init.trunc_normal_(self.iou_token, std=0.02)
         nn.init.trunc_normal_(self.template_type, std=0.02)
+        if config.matching_start > 0:
+            _match_queries_and_keys(self.blocks, config.matching_start)
 
     @property
     def cached(self) -> bool:
@@ -157,3 +159,22 @@ def _sincos(side: int, width: int) -> Tensor:
     rows = waves[:, None].expand(side, side, -1)
     columns = waves[None].expand(side, side, -1)
     return torch.cat([columns, rows], dim=-1).reshape(1, side * side, -1)[..., :width] * 0.5
+
+
+@torch.no_grad()
+def _match_queries_and_keys(blocks: nn.ModuleList, strength: float) -> None:
+    """Start every head with nearly the same random projection for queries and for keys.
+
+    Attention then begins as similarity of content, so template and matching search tokens find
+    each other from the first step; from an independent start a small transformer needs an order
+    of magnitude more pairs before it tracks at all. Source: the observation of Trockman and
+    Kolter (Mimetic Initialization, ICML 2023) that trained queries and keys look alike; the
+    simplification is our choice.
+    """
+    for block in blocks:
+        attention = cast(Attention, cast(Block, block).attn)
+        weight = attention.qkv.weight
+        width = weight.shape[1]
+        shared = torch.randn(width, width) * (strength / width**0.5)
+        weight[:width] = shared + 0.02 * torch.randn(width, width)
+        weight[width : 2 * width] = shared + 0.02 * torch.randn(width, width)

@@ -58,6 +58,8 @@ class ModelConfig:
     """Channels of the first convolution of each box head; halved by each of the next three."""
     decisioner_width: int = 192
     """Hidden channels of the three-layer perceptron that predicts an exit's IoU."""
+    matching_start: float = 1.0
+    """How strongly untrained attention prefers similar tokens; 0 leaves timm's own start."""
 
     def __post_init__(self) -> None:
         exits = self.exits
@@ -86,6 +88,10 @@ class ModelConfig:
                 value > 0 and value % self.patch == 0,
                 f"{name}: must be a positive multiple of patch {self.patch}, got {value}",
             )
+        require(
+            self.matching_start >= 0,
+            f"matching_start: must not be negative, got {self.matching_start}",
+        )
         for name in ("template_factor", "search_factor"):
             value = getattr(self, name)
             require(value >= 1.0, f"{name}: must be at least 1, got {value}")
@@ -170,14 +176,15 @@ class DistillationConfig:
 VARIANTS: dict[str, ModelConfig] = {
     "test": ModelConfig(
         variant="test",
-        width=96,
+        width=64,
         depth=4,
-        heads=3,
+        heads=2,
+        patch=8,
         template_size=64,
         search_size=128,
         exits=(1, 2, 4),
         head_width=32,
-        decisioner_width=96,
+        decisioner_width=64,
     ),
     "tiny": ModelConfig(),
     "small": ModelConfig(

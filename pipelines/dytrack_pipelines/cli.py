@@ -13,6 +13,8 @@ from rich.text import Text
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines import screen
 from dytrack_pipelines.describe import describe
+from dytrack_pipelines.evaluate import evaluate
+from dytrack_pipelines.prepare import prepare
 from dytrack_pipelines.publish import publish
 from dytrack_pipelines.search import search
 from dytrack_pipelines.submit import submit
@@ -28,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (train, search, publish, track, describe, ui):
+for _command in (prepare, train, search, evaluate, publish, track, describe, ui):
     app.command()(_command)
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(

@@ -13,12 +13,14 @@ def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (t
     import numpy as np
 
     from dytrack_platform.config import load, parse_override
+
+    # Read and check the whole recipe before anything starts.
+    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    # Only now load what is heavy: a mistake is told at once.
     from dytrack_platform.evaluation.pareto import dominated
     from dytrack_platform.experiment.front import keep_front
     from dytrack_platform.experiment.search import search as run
 
-    # Read and check the whole recipe before anything starts.
-    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
     # Run the trials; a killed search goes on with those that are missing.
     screen.say(
         f"{config.name}: {config.search.trials} trials, {config.search.concurrent} at a time"

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
     """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
     from dytrack_platform.config import load, parse_override
-    from dytrack_platform.experiment.train import train as run
 
     # Read and check the whole recipe before anything starts.
     config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    # Only now load what is heavy: a mistake is told at once.
+    from dytrack_platform.experiment.train import train as run
 
     def show(progress: "Progress") -> None:
         line.show(describe(progress, config.train.epochs, config.train.workers))

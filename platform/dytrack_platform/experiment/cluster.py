@@ -24,6 +24,9 @@ import ray  # noqa: E402  (the settings above must come first)
 
 from dytrack_platform.errors import ClusterError  # noqa: E402
 
+# Ray warns at every start that its token authentication is on, which is what we want.
+logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
 
 def packages() -> list[str]:
     """Name the three package folders, for ``py_modules`` on workers that lack the install."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -160,7 +160,9 @@ def _restore_newest(state: TrainingState, candidates: Iterable[Path]) -> None:
     state.notes["refused_checkpoints"] = refused
 
 
-def _stream(config: ExperimentConfig, place: Place, part: str) -> PairStream:
+def _stream(
+    config: ExperimentConfig, place: Place, part: Literal["train", "validation"]
+) -> PairStream:
     return PairStream(
         config.data,
         config.model,
