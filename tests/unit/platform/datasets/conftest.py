@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.errors import DataError
+
 
 class Folder:
     """Builds a tree; the grey level of a made image is 20 plus the number in its name."""
@@ -52,3 +55,48 @@ def number_of():
 @pytest.fixture
 def faults():
     return []
+
+
+@pytest.fixture
+def moving():
+    """Make a sequence of noise frames in memory, its target moving to the right."""
+    return a_moving_sequence
+
+
+def a_moving_sequence(name="a", frames=40, size=(160, 120), box=(20.0, 30.0, 24.0, 18.0), step=1.0):
+    rng = np.random.default_rng(list(name.encode()))
+    pictures = tuple(
+        cv2.GaussianBlur(rng.integers(0, 255, (size[1], size[0], 3), np.uint8), (0, 0), 2)
+        for _ in range(min(frames, 8))
+    )
+    boxes = np.tile(np.array(box), (frames, 1))
+    boxes[:, 0] += step * np.arange(frames)
+    return Sequence(
+        dataset="made",
+        name=name,
+        frames=InMemory(name, pictures, frames),
+        boxes_xywh=boxes,
+        visible=np.ones(frames, bool),
+    )
+
+
+class InMemory:
+    """Frames that are kept, a few of them in turn; those in ``broken`` do not decode."""
+
+    def __init__(self, name, pictures, count, broken=()):
+        self.name, self.pictures, self.count, self.broken = name, pictures, count, set(broken)
+
+    def __len__(self):
+        return self.count
+
+    def path(self, index):
+        return f"{self.name}/{index}"
+
+    def read(self, index):
+        if index in self.broken:
+            raise DataError(f"{self.path(index)}: does not decode as an image")
+        return self.pictures[index % len(self.pictures)]
+
+    def iterate(self):
+        for index in range(self.count):
+            yield None if index in self.broken else self.read(index)

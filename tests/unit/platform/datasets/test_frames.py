@@ -1,0 +1,75 @@
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from dytrack_platform.datasets.frames import decode, image_frames
+from dytrack_platform.datasets.headers import is_cut_short, stated_size
+from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.errors import DataError
+
+
+def noise(suffix=".jpg", size=(64, 48)):
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+def test_a_header_states_the_size_that_decoding_gives(suffix):
+    assert stated_size(noise(suffix)) == (64, 48)
+    assert decode(noise(suffix), "a").shape == (48, 64, 3)
+
+
+def test_images_are_red_first():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 2] = 255  # OpenCV encodes blue first
+    assert decode(cv2.imencode(".png", red)[1].tobytes(), "a")[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_image_cut_short_anywhere_is_refused(suffix):
+    whole = noise(suffix)
+    for length in np.random.default_rng(1).integers(1, len(whole) - 2, 50):
+        with pytest.raises(DataError, match=r"^name\.jpg: "):
+            decode(whole[:length], "name.jpg")
+
+
+def test_a_jpeg_with_bytes_after_its_end_is_whole():
+    assert not is_cut_short(noise() + b"\0" * 100)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\0" * 500, "does not decode as an image"),
+        (b"<html>not found</html>", "does not decode as an image"),
+    ],
+)
+def test_what_is_no_image_is_refused(data, reason):
+    with pytest.raises(DataError, match=f"a.jpg: {reason}"):
+        decode(data, "a.jpg")
+
+
+def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded():
+    def chunk(kind, body):
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + crc
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
+    with pytest.raises(DataError, match=r"says to be 30000x30000 pixels; images above 100,000,000"):
+        decode(bomb, "a.png")
+
+
+def test_images_are_listed_by_name_or_by_number(folder):
+    folder.images("a", (0, 2, 10), "{}.jpg")
+    folder.text("a/notes.txt", "not an image")
+    tree = Tree(str(folder))
+    assert image_frames(tree, "a").names == ("0.jpg", "10.jpg", "2.jpg")
+    assert image_frames(tree, "a", numeric=True).names == ("0.jpg", "2.jpg", "10.jpg")
+    folder.text("b/notes.txt", "")
+    with pytest.raises(DataError, match="b: holds no image"):
+        image_frames(tree, "b")
