@@ -1,5 +1,6 @@
 """Runs in MLflow: started, logged in batches, and always ended with what became of them."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,10 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from dytrack_platform.errors import StorageError
+
+# Its messages about tables and monitors say nothing that a user of the command can act on.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "dytrack"
 DEFAULT_URI = "sqlite:///mlflow.db"

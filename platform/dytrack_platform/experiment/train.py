@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
-from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingError
+from dytrack_platform.config import ExperimentConfig, SourceConfig, dump, flatten, resolve, to_dict
+from dytrack_platform.errors import ClusterError, ConfigurationError, DyTrackError, TrainingError
 from dytrack_platform.training import worker
 from dytrack_platform.training.loop import Progress
 from dytrack_platform.training.state import TRACKER
@@ -53,13 +53,16 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     Raises:
         ConfigurationError: A run of this name exists with another configuration.
         ClusterError: The cluster is smaller than the recipe asks for.
+        DataError: A prepared folder is missing or too small.
         TrainingError: Training ended before its last step.
     """
-    location = f"{storage.absolute(config.train.storage)}/{config.name}"
+    config = _absolute(config)
+    location = f"{config.train.storage}/{config.name}"
     record = _claim(config, location)
     if record.get("finished"):
         say(f"{config.name}: already finished in {location}; nothing to train")
         return _finished(record)
+    worker.check(config)
     kept = storage.folders(location, _PREFIX)
     start = int(kept[0].rpartition(_PREFIX)[2]) if kept else 0
     if start:
@@ -80,6 +83,24 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         storage.write_json(f"{location}/{_RECORD}", record)
         run.metrics(metrics, step=int(metrics["step"]))
     return _finished(record, start)
+
+
+def _absolute(config: ExperimentConfig) -> ExperimentConfig:
+    """Make local paths absolute: a worker runs in another folder."""
+
+    def sources(found: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+        return tuple(replace(source, path=storage.absolute(source.path)) for source in found)
+
+    data = replace(
+        config.data, train=sources(config.data.train), validation=sources(config.data.validation)
+    )
+    initial = config.train.initial
+    train = replace(
+        config.train,
+        storage=storage.absolute(config.train.storage),
+        initial=storage.absolute(initial) if initial else None,
+    )
+    return replace(config, data=data, train=train)
 
 
 def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
@@ -145,11 +166,29 @@ def _fit(
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise TrainingError(_cause(error)) from error
+    refusal = ray.get(board.refusal.remote())
+    if refusal is not None:
+        kind, sentence = refusal
+        raise kind(sentence)
     return {k: float(v) for k, v in (result.metrics or {}).items()}
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """Run one worker inside Ray Train."""
+    """Run one worker inside Ray Train.
+
+    An error of ours would only happen again: it goes to the board, and neither this group of
+    workers nor the next one tries once more. Anything else reaches Ray, which replaces workers.
+    """
+    board = settings["board"]
+    if ray.get(board.refusal.remote()) is not None:
+        return
+    try:
+        _train_worker(settings)
+    except DyTrackError as error:
+        ray.get(board.refuse.remote(type(error), str(error)))
+
+
+def _train_worker(settings: dict[str, Any]) -> None:
     config = resolve(settings["recipe"])
     context = ray.train.get_context()
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
@@ -185,6 +224,13 @@ class _Board:
 
     def __init__(self) -> None:
         self._posted: list[Progress] = []
+        self._refusal: tuple[type[DyTrackError], str] | None = None
+
+    def refuse(self, kind: type[DyTrackError], sentence: str) -> None:
+        self._refusal = (kind, sentence)
+
+    def refusal(self) -> tuple[type[DyTrackError], str] | None:
+        return self._refusal
 
     def post(self, progress: Progress) -> None:
         self._posted.append(progress)

@@ -26,6 +26,8 @@ from dytrack_platform.training.objective import Trainable
 from dytrack_platform.training.optim import optimizer
 from dytrack_platform.training.state import TrainingState
 
+Part = Literal["train", "validation"]
+
 
 class Outlet(Protocol):
     """Where a worker's progress and checkpoints go."""
@@ -56,6 +58,20 @@ def new_state(config: ExperimentConfig, device: torch.device) -> TrainingState:
         load_backbone(module.network, config.train.initial)
     module.to(device)
     return TrainingState(module=module, optimizer=optimizer(module, config.train))
+
+
+def check(config: ExperimentConfig) -> None:
+    """Open the data and build the network, so that a mistake is told before workers start.
+
+    Raises:
+        ConfigurationError: The backbone cannot be built.
+        CheckpointError: The initial weights do not fit.
+        DataError: A prepared folder is missing, damaged, or smaller than a batch.
+    """
+    new_state(config, torch.device("cpu"))
+    parts: tuple[Part, ...] = ("train", "validation")
+    for part in parts:
+        _stream(config, Place(), part)
 
 
 def train(
