@@ -1,0 +1,155 @@
+"""VOT's layout on disk: sequences with regions and tags, results by tracker and experiment."""
+
+import re
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.errors import ResultError
+from dytrack_platform.evaluation.boxfiles import read_numbers, read_text
+from dytrack_platform.evaluation.vot.regions import UNKNOWN, Region, Special, parse_region
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotSequence:
+    """Annotation of one sequence."""
+
+    name: str
+    folder: Path
+    regions: tuple[Region, ...]
+    """One per frame; what the file lacks at its end is unknown."""
+    size: tuple[int, int] | None
+    """Width and height, or None where neither the description nor a frame says."""
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    @cached_property
+    def anchors(self) -> tuple[list[int], list[int]]:
+        """Frames (from 0) where forward and backward runs of the multistart experiment begin.
+
+        Raises:
+            ResultError: There are none.
+        """
+        values = read_numbers(self.folder / "anchor.value")
+        forward = np.flatnonzero(values > 0).tolist()
+        backward = np.flatnonzero(values < 0).tolist()
+        if not forward and not backward:
+            raise ResultError(f"{self.folder / 'anchor.value'}: names no frame to start from")
+        return forward, backward
+
+
+def read_sequences(root: Path) -> list[VotSequence]:
+    """Read the sequences of a workspace: ``root`` or ``root/sequences`` holds ``list.txt``.
+
+    Raises:
+        ResultError: A file is missing or holds something else.
+    """
+    folder = next((f for f in (root, root / "sequences") if (f / "list.txt").is_file()), None)
+    if folder is None:
+        raise ResultError(f"{root}: no list.txt here or in sequences/; give VOT's folder")
+    return [_read_sequence(folder / name) for name in read_text(folder / "list.txt").split()]
+
+
+def _read_sequence(folder: Path) -> VotSequence:
+    path = folder / "groundtruth.txt"
+    regions = read_regions(path)
+    about = _describe(folder / "sequence")
+    length = int(about.get("length", len(regions)))
+    regions += [Special(UNKNOWN)] * (length - len(regions))
+    size = (int(about["width"]), int(about["height"])) if "width" in about else None
+    return VotSequence(name=folder.name, folder=folder, regions=tuple(regions[:length]), size=size)
+
+
+def _describe(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    pairs = (line.partition("=") for line in read_text(path).splitlines())
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def read_regions(path: Path) -> list[Region]:
+    """Read one region per line.
+
+    Raises:
+        ResultError: The file is missing or a line is no region.
+    """
+    regions: list[Region] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                regions.append(parse_region(line))
+            except ResultError as error:
+                raise ResultError(f"{path}, line {number}: {error}") from None
+    return regions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One result file: what a tracker gave from one start."""
+
+    path: Path
+    regions: tuple[Region, ...]
+    confidence: NDArray[np.float64]
+    """(N,) 0 where the tracker gave none."""
+
+
+def experiment_folder(tracker: Path, names: List[str]) -> Path:
+    """Find the folder of an experiment's results.
+
+    Raises:
+        ResultError: None of the names is there.
+    """
+    for name in names:
+        if (tracker / name).is_dir():
+            return tracker / name
+    raise ResultError(f"{tracker}: has no results of {' or '.join(names)}")
+
+
+def read_repetitions(experiment: Path, sequence: VotSequence) -> list[Run]:
+    """Read ``SEQ/SEQ_001.txt`` and its repetitions.
+
+    Raises:
+        ResultError: There is none, or one has another length than the sequence.
+    """
+    folder = experiment / sequence.name
+    pattern = re.compile(re.escape(sequence.name) + r"_\d{3}\.txt")
+    found = sorted(p for p in folder.glob("*.txt") if pattern.fullmatch(p.name))
+    if not found:
+        raise ResultError(
+            f"{folder}: no result of {sequence.name} (expected {sequence.name}_001.txt)"
+        )
+    return [read_run(path, len(sequence)) for path in found]
+
+
+def read_run(path: Path, frames: int) -> Run:
+    """Read one run and, where it is there, its confidence.
+
+    Raises:
+        ResultError: The file is missing, damaged, or has another length.
+    """
+    regions = read_regions(path)
+    if len(regions) != frames:
+        raise ResultError(
+            f"{path}: {len(regions)} results for {frames} frames; VOT's toolkit stops on that"
+        )
+    return Run(path=path, regions=tuple(regions), confidence=_confidence(path, frames))
+
+
+def _confidence(path: Path, frames: int) -> NDArray[np.float64]:
+    """Read one number per line; an empty line, or a file that ends early, means none."""
+    values = np.zeros(frames)
+    side = path.with_name(f"{path.stem}_confidence.value")
+    if not side.is_file():
+        return values
+    for frame, line in enumerate(read_text(side).splitlines()[:frames]):
+        if line.strip():
+            try:
+                values[frame] = float(line)
+            except ValueError:
+                raise ResultError(f"{side}, line {frame + 1}: expected a number") from None
+    return values

@@ -1,0 +1,202 @@
+"""VOT's measures as vot-toolkit 0.7.4 computes them, and the supervised ones as pysot does.
+
+Everything works on overlaps per frame; ``protocols.py`` reads the runs they come from.
+"""
+
+import math
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_platform.evaluation.vot.regions import (
+    FAILURE,
+    INITIALISATION,
+    UNKNOWN,
+    Region,
+    Special,
+    is_empty,
+)
+
+Floats = NDArray[np.float64]
+
+
+def codes(regions: List[Region], code: int) -> list[int]:
+    """Give the frames (from 0) that hold a code."""
+    return [k for k, r in enumerate(regions) if isinstance(r, Special) and r.code == code]
+
+
+def supervised_accuracy(
+    regions: List[Region], overlaps: Floats, *, burn_in: int = 10
+) -> tuple[float, int]:
+    """Mean overlap without unknown frames, failures and the frames after each start.
+
+    Returns:
+        The mean (0 where nothing is left) and the number of frames it is over.
+    """
+    kept = np.ones(len(regions), dtype=np.bool_)
+    kept[codes(regions, UNKNOWN)] = False
+    kept[codes(regions, FAILURE)] = False
+    for start in codes(regions, INITIALISATION):
+        kept[start : start + burn_in] = False
+    return (float(overlaps[kept].mean()), int(kept.sum())) if kept.any() else (0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A stretch from a start to a failure or to the end."""
+
+    overlaps: Floats
+    """The start's own frame first; the failure's frame is not among them."""
+    failed: bool
+
+
+def fragments(regions: List[Region], overlaps: Floats) -> list[Fragment]:
+    """Cut a supervised run at its failures."""
+    failures, starts = codes(regions, FAILURE), codes(regions, INITIALISATION)
+    if not failures:
+        return [Fragment(overlaps, failed=False)]
+    cut = [Fragment(overlaps[s:f], failed=True) for s, f in zip(starts, failures, strict=False)]
+    if len(starts) > len(failures):
+        cut.append(Fragment(overlaps[starts[-1] :], failed=False))
+    return cut
+
+
+def eao_curve(cut: List[Fragment]) -> Floats:
+    """Expected average overlap at each length, from fragments.
+
+    A failed fragment goes on with zeros to the longest one's end; a whole one stops counting
+    where it ends. Point j is the mean of overlaps 1 to j; point 0 is the first frame's own.
+    """
+    longest = max(len(fragment.overlaps) for fragment in cut)
+    values = np.zeros((len(cut), longest))
+    counted = np.zeros((len(cut), longest))
+    for row, fragment in enumerate(cut):
+        length = len(fragment.overlaps)
+        values[row, :length] = fragment.overlaps
+        counted[row, : longest if fragment.failed else length] = 1
+    means = values.copy()
+    means[:, 1:] = np.cumsum(values[:, 1:], axis=1) / np.arange(1, longest)
+    curve: Floats = np.sum(means * counted, axis=0) / counted.sum(axis=0)
+    return curve
+
+
+def eao_score(curve: Floats, low: int, high: int) -> float:
+    """Mean of the curve over lengths low to high, counted from 0, both included."""
+    part = curve[low : high + 1]
+    return float(part.mean()) if len(part) else float("nan")
+
+
+def multistart_progress(
+    overlaps: Floats, truth: List[Region], *, threshold: float = 0.1, grace: int = 10
+) -> int:
+    """Frames before a run fails: before ``grace`` frames in a row at or below ``threshold``."""
+    left = grace
+    for frame, (value, region) in enumerate(zip(overlaps, truth, strict=True)):
+        if value <= threshold and not is_empty(region):
+            left -= 1
+            if left == 0:
+                return frame + 1 - grace
+        else:
+            left = grace
+    return len(overlaps)
+
+
+def multistart_partial(cut: List[Fragment], length: int) -> tuple[Floats, Floats]:
+    """Give one sequence's share of the multistart EAO curve, and how many runs each point has.
+
+    After the end of a failed run its sum is divided by one less than the length (the toolkit's
+    own arithmetic).
+    """
+    total, active = np.zeros(length), np.zeros(length)
+    for fragment in cut:
+        sums = np.concatenate([[0.0], np.cumsum(fragment.overlaps[1:])])
+        frames = len(fragment.overlaps)
+        for j in range(1, length):
+            if j < frames:
+                total[j] += sums[j] / j
+            elif not fragment.failed:
+                continue
+            else:
+                total[j] += sums[-1] / (j - 1)
+            active[j] += 1
+    return np.divide(total, active, out=np.zeros(length), where=active > 0), active
+
+
+def longterm_thresholds(confidence: List[float] | Floats, resolution: int = 100) -> Floats:
+    """Choose thresholds at even ranks of all confidences, with infinity at both ends."""
+    ordered = sorted((c for c in confidence if not math.isnan(c)), reverse=True)
+    inner = resolution - 2
+    if len(ordered) > inner:
+        step = len(ordered) // inner
+        ranks = np.round(np.linspace(step, len(ordered) - step, num=inner)).astype(int)
+        ordered = [ordered[rank] for rank in ranks]
+    return np.array([math.inf, *ordered, -math.inf])
+
+
+def longterm_curves(
+    overlaps: Floats, confidence: Floats, visible: int, thresholds: Floats
+) -> tuple[Floats, Floats]:
+    """Precision and recall where the tracker is sure enough, one point per threshold.
+
+    Args:
+        overlaps: (N,) per frame.
+        confidence: (N,) the tracker's own.
+        visible: Frames in which there is a target.
+        thresholds: (T,) falling.
+    """
+    precision, recall = np.ones(len(thresholds)), np.zeros(len(thresholds))
+    for k, threshold in enumerate(thresholds):
+        sure = confidence >= threshold
+        if sure.any():
+            precision[k] = overlaps[sure].mean()
+            recall[k] = overlaps[sure].sum() / visible
+    return precision, recall
+
+
+def pysot_accuracy(regions: List[Region], overlaps: Floats, *, burn_in: int = 10) -> Floats:
+    """Overlaps with the frames after each start and all codes taken out as NaN."""
+    values = overlaps.copy()
+    for start in codes(regions, INITIALISATION):
+        values[start : start + burn_in] = np.nan
+    return values
+
+
+def pysot_eao_curve(
+    runs: List[tuple[List[Region], Floats]], weight: float, skip: int = 5
+) -> Floats:
+    """Expected average overlap as pysot's EAOBenchmark forms it.
+
+    Fragments run from a start to ``skip`` frames after the failure, that frame included; all of
+    them have the same weight, as tags are not read here.
+
+    Args:
+        runs: Regions and overlaps of every run of every sequence; NaN at codes.
+        weight: One over the number of repetitions.
+        skip: Frames between a failure and the next start.
+    """
+    longest = max(len(overlaps) for _, overlaps in runs)
+    rows: list[Floats] = []
+    for regions, overlaps in runs:
+        failures = codes(regions, FAILURE)
+        if not failures:
+            row = np.full(longest, np.nan)
+            row[: len(overlaps)] = overlaps
+            rows.append(row)
+            continue
+        starts = [0, *(f + skip for f in failures if f + skip <= len(overlaps))]
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            part = np.nan_to_num(overlaps[start : None if end is None else end + 1], nan=0.0)
+            row = np.zeros(longest) if end is not None else np.full(longest, np.nan)
+            row[: len(part)] = part
+            rows.append(row)
+    table = np.stack(rows)
+    weights = np.full(len(rows), weight)
+    curve = np.ones(longest)
+    sums = np.cumsum(table[:, 1:], axis=1)
+    for j in range(1, longest):
+        known = ~np.isnan(table[:, j])
+        mean = sums[known, j - 1] / j
+        curve[j] = np.sum(mean * weights[known]) / weights[known].sum() if known.any() else 0.0
+    return curve
