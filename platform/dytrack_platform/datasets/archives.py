@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 
-from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, decode, frame_number
+from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, decode, in_number_order
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
@@ -14,7 +14,7 @@ _LARGEST_MEMBER = 64 * 2**20
 
 
 class ZipFrames:
-    """Images at the root of a zip archive, in the order of their numbers."""
+    """Images at the root of a zip archive, in the order of their numbers from 0."""
 
     def __init__(self, tree: Tree, archive: str, members: tuple[str, ...]) -> None:
         self._tree = tree
@@ -40,7 +40,7 @@ class ZipFrames:
                 members.append(name)
         if not members:
             raise DataError(f"{tree.path(archive)}: holds no image at its root")
-        return cls(tree, archive, tuple(sorted(members, key=frame_number)))
+        return cls(tree, archive, tuple(in_number_order(members, 0)))
 
     def __len__(self) -> int:
         return len(self._members)
@@ -56,7 +56,10 @@ class ZipFrames:
             DataError: The archive or the member is damaged or too large.
         """
         archive = _opened(self._tree, self._archive)
-        member = archive.getinfo(self._members[index])
+        try:
+            member = archive.getinfo(self._members[index])
+        except KeyError as error:
+            raise DataError(f"{self.path(index)}: is missing from the archive") from error
         if member.file_size > _LARGEST_MEMBER:
             raise DataError(f"{self.path(index)}: would unpack to {member.file_size:,} bytes")
         try:

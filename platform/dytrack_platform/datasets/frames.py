@@ -20,6 +20,9 @@ from dytrack_platform.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LARGEST_IMAGE = 100_000_000
 """Pixels; a small file can claim many more, and would take the machine's memory."""
+_MOST_MISSING = 100
+"""Where more numbers than this and than the files themselves are missing, they mean something
+else than frames."""
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm")
 
 
@@ -180,13 +183,16 @@ def _capture(tree: Tree, name: str) -> cv2.VideoCapture:
     return capture
 
 
-def image_frames(tree: Tree, folder: str, *, numeric: bool = False) -> ImageFrames:
+def image_frames(
+    tree: Tree, folder: str, *, numbered: bool = False, first: int | None = None
+) -> ImageFrames:
     """List the images of a folder.
 
     Args:
         tree: The folder that holds ``folder``.
         folder: Name of the folder of images; empty for the tree itself.
-        numeric: Sort by the number in the name (``2.jpg`` before ``10.jpg``).
+        numbered: Files are named by the frame's number; see :func:`in_number_order`.
+        first: Number of the first frame, where it is known.
 
     Raises:
         DataError: The folder is missing or holds no image.
@@ -195,9 +201,33 @@ def image_frames(tree: Tree, folder: str, *, numeric: bool = False) -> ImageFram
     names = [name for name in inside.names() if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
         raise DataError(f"{inside.root}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    if numeric:
-        names.sort(key=frame_number)
-    return ImageFrames(inside, tuple(names))
+    return ImageFrames(inside, tuple(in_number_order(names, first) if numbered else names))
+
+
+def in_number_order(names: list[str], first: int | None = None) -> list[str]:
+    """Sort images by the number they are named by (``2.jpg`` before ``10.jpg``).
+
+    A number that is missing gets its name back: reading that frame fails, and the frames after
+    it keep their boxes. Names that are not all different numbers stay as they are.
+
+    Args:
+        names: File names, at least one.
+        first: Number of the first frame, where it is known.
+    """
+    by_number = {frame_number(name): name for name in names}
+    numbers = sorted(by_number)
+    if numbers[0] < 0 or len(by_number) < len(names):
+        return names
+    start = numbers[0] if first is None else min(first, numbers[0])
+    if numbers[-1] - start > 2 * len(names) + _MOST_MISSING:
+        return [by_number[number] for number in numbers]
+    stems = [name.rpartition(".")[0] for name in names]
+    width = max((len(stem) for stem in stems if stem.startswith("0")), default=1)
+    suffix = by_number[numbers[-1]].rpartition(".")[2]
+    return [
+        by_number.get(number, f"{number:0{width}d}.{suffix}")
+        for number in range(start, numbers[-1] + 1)
+    ]
 
 
 def frame_number(name: str) -> int:

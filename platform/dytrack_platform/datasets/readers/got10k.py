@@ -74,7 +74,7 @@ def _indexed(tree: Tree, inside: str) -> list[str]:
 
 def _sequence(folder: Tree, name: str) -> Sequence:
     inside = folder / name
-    frames = image_frames(inside, "")
+    frames = image_frames(inside, "", numbered=True, first=1)
     boxes, bad = read_boxes(inside, "groundtruth.txt")
     if len(boxes) == 1 and len(frames) > 1:
         boxes, absent = first_box_only(boxes, len(frames))

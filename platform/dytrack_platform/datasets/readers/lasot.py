@@ -93,7 +93,7 @@ def _sequence(dataset: str, tree: Tree, name: str) -> Sequence:
     return assemble(
         dataset=dataset,
         name=name,
-        frames=image_frames(inside, "img"),
+        frames=image_frames(inside, "img", numbered=True, first=1),
         boxes_xywh=boxes,
         absent=absent,
         unreadable=bad,

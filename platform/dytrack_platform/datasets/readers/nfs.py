@@ -61,7 +61,7 @@ def read(
 def _sequence(tree: Tree, name: str, rate: str) -> Sequence:
     inside = tree / f"{name}/{rate}"
     boxes, lost, bad = _rows(inside, f"{name}.txt")
-    frames = image_frames(inside, name, numeric=True)
+    frames = image_frames(inside, name, numbered=True, first=1)
     if rate == "30":
         boxes, lost = boxes[::8], lost[::8]
         bad = [row // 8 for row in bad if row % 8 == 0]
@@ -103,7 +103,7 @@ def _repacked(tree: Tree, name: str) -> Sequence:
     return assemble(
         dataset=DATASET,
         name=name,
-        frames=image_frames(tree, f"sequences/{name}", numeric=True),
+        frames=image_frames(tree, f"sequences/{name}", numbered=True, first=1),
         boxes_xywh=boxes,
         absent=np.zeros(len(boxes), bool),
         unreadable=bad,

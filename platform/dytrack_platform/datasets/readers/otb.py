@@ -100,7 +100,7 @@ def _targets(tree: Tree, folder: str) -> list[tuple[str, str]]:
 
 def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
     inside = tree / folder
-    frames = image_frames(inside, "img", numeric=True)
+    frames = image_frames(inside, "img", numbered=True)
     boxes, bad = read_boxes(inside, file)
     if folder in _PARTS:
         first, last = _PARTS[folder]

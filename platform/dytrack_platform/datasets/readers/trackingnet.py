@@ -83,7 +83,7 @@ def _sequence(chunk: Tree, name: str) -> Sequence:
 
 def _frames(chunk: Tree, name: str) -> ImageFrames | ZipFrames:
     if chunk.is_folder(f"frames/{name}"):
-        return image_frames(chunk, f"frames/{name}", numeric=True)
+        return image_frames(chunk, f"frames/{name}", numbered=True, first=0)
     if chunk.is_file(f"zips/{name}.zip"):
         return ZipFrames.open(chunk, f"zips/{name}.zip")
     raise DataError(f"{chunk.root}: has neither frames/{name} nor zips/{name}.zip")

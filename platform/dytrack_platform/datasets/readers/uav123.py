@@ -94,7 +94,7 @@ def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> Sequence:
     base, _, part = name.rpartition("_")
     if dataset == DATASET and base in _STARTS and part.isdecimal():
         images, start = base, _STARTS[base][int(part) - 1]
-    frames = image_frames(tree, f"data_seq/UAV123/{images}", numeric=True)
+    frames = image_frames(tree, f"data_seq/UAV123/{images}", numbered=True, first=1)
     absent = np.asarray(np.isnan(boxes).all(axis=1))
     absent[bad] = False
     return assemble(

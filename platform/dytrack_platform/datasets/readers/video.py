@@ -100,8 +100,8 @@ def _frames(inside: Tree, expected: int) -> ImageFrames | VideoFrames:
     if videos:
         return VideoFrames.open(inside, videos[0], expected)
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-        return image_frames(inside, "")
+        return image_frames(inside, "", numbered=True)
     folders = [name for name in names if inside.is_folder(name)]
     if len(folders) == 1:
-        return image_frames(inside, folders[0])
+        return image_frames(inside, folders[0], numbered=True)
     raise DataError(f"{inside.root}: holds neither a video, nor images, nor one folder of images")

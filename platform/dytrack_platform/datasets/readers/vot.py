@@ -102,9 +102,9 @@ def _frames(inside: Tree) -> ImageFrames:
                 pattern = value.strip()
     folder = pattern.rpartition("/")[0]
     if folder and inside.is_folder(folder):
-        return image_frames(inside, folder)
+        return image_frames(inside, folder, numbered=True, first=1)
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in inside.names()):
-        return image_frames(inside, "")
+        return image_frames(inside, "", numbered=True, first=1)
     raise DataError(f"{inside.root}: has neither {folder or 'color'}/ nor images of its own")
 
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.frames import decode, image_frames
+from dytrack_platform.datasets.frames import decode, image_frames, in_number_order
 from dytrack_platform.datasets.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
@@ -65,11 +65,40 @@ def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded():
 
 
 def test_images_are_listed_by_name_or_by_number(folder):
-    folder.images("a", (0, 2, 10), "{}.jpg")
+    folder.images("a", (0, 1, 10), "{}.jpg")
     folder.text("a/notes.txt", "not an image")
     tree = Tree(str(folder))
-    assert image_frames(tree, "a").names == ("0.jpg", "10.jpg", "2.jpg")
-    assert image_frames(tree, "a", numeric=True).names == ("0.jpg", "2.jpg", "10.jpg")
+    assert image_frames(tree, "a").names == ("0.jpg", "1.jpg", "10.jpg")
+    assert image_frames(tree, "a", numbered=True).names == tuple(f"{i}.jpg" for i in range(11))
     folder.text("b/notes.txt", "")
     with pytest.raises(DataError, match="b: holds no image"):
         image_frames(tree, "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "ordered"),
+    [
+        (["1.jpg", "3.jpg", "2.jpg"], 9, ["1.jpg", "2.jpg", "3.jpg"]),
+        (["0001.jpg", "0004.jpg"], None, ["0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg"]),
+        (["00000003.jpg"], 1, ["00000001.jpg", "00000002.jpg", "00000003.jpg"]),
+        (["0.jpg", "2.jpg"], 0, ["0.jpg", "1.jpg", "2.jpg"]),
+        (["8.png", "11.png"], None, ["8.png", "9.png", "10.png", "11.png"]),
+        (["b.jpg", "a.jpg"], 1, ["b.jpg", "a.jpg"]),
+        (["1.jpg", "1.png", "2.jpg"], 1, ["1.jpg", "1.png", "2.jpg"]),
+    ],
+)
+def test_a_missing_number_keeps_its_place(names, first, ordered):
+    assert in_number_order(names, first) == ordered
+
+
+def test_numbers_that_are_no_frame_numbers_are_not_filled_up():
+    names = ["20240101.jpg", "20250101.jpg"]
+    assert in_number_order(names, 1) == names
+
+
+def test_a_missing_frame_is_named_and_the_others_keep_their_boxes(folder, number_of):
+    folder.images("a", (1, 2, 4), "{:04d}.jpg")
+    frames = image_frames(Tree(str(folder)), "a", numbered=True, first=1)
+    assert number_of(frames.read(3)) == 4
+    with pytest.raises(DataError, match=r"a/0003\.jpg: cannot be read"):
+        frames.read(2)
