@@ -1,1 +1,1 @@
-"""VOT's protocols: regions on a pixel grid, runs that restart, runs from anchors, long-term runs."""
+"""VOT's protocols: regions as pixels, runs that restart, runs from anchors, long-term runs."""

@@ -1,0 +1,78 @@
+"""Score anybody's result files by the rules of one benchmark toolkit.
+
+    dytrack score --protocol lasot-matlab --annotations lasot/annos --absent lasot/absent \
+        --attributes lasot/att --results results --json scores.json
+    dytrack score --protocol vot-multistart --annotations vot2022 --results vot2022/results
+
+Hardware: one core. Time: well under a second a tracker for LaSOT's 280 sequences once the text is
+read. Results lie in ``RESULTS/TRACKER/SEQ.txt``, GOT-10k's tree or VOT's. A tracker on which the
+toolkit itself would stop gets an error that says where; the others are scored all the same.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    results: Annotated[Path, typer.Option(help="Folder with a folder of results per tracker")],
+    protocol: Annotated[
+        str | None, typer.Option(help="Profile, such as lasot-matlab; the dataset's by default")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="In place of --annotations: a dataset to read with --root")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Folder of that dataset")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of that dataset")] = None,
+    absent: Annotated[
+        Path | None, typer.Option(help="Folder of SEQ.txt with a flag per frame, 1 = absent")
+    ] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(help="Folder of SEQ.txt with a row of flags, or a JSON table")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A sequence to leave out; repeatable")
+    ] = None,
+    eao: Annotated[
+        str | None, typer.Option(help="VOT: lengths LOW,HIGH whose mean is the EAO")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="VOT: folder of the experiment in each tracker's results")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where the scores go, at full precision")
+    ] = None,
+) -> None:
+    """Score result files of any tracker by an official protocol."""
+    from dytrack_pipelines import scoring_input, screen
+    from dytrack_pipelines.evaluation_screen import show_scores
+    from dytrack_platform.errors import ResultError
+
+    # Find the benchmark, its rules and the trackers; then score.
+    source = scoring_input.Source(
+        annotations=annotations,
+        dataset=dataset,
+        root=root,
+        split=split,
+        absent=absent,
+        attributes=attributes,
+        exclude=tuple(exclude or ()),
+    )
+    rules = scoring_input.choose_protocol(protocol, source)
+    if rules.startswith("vot-"):
+        scored = scoring_input.score_vot_folder(rules, source, results, experiment, eao)
+    else:
+        scored = scoring_input.score_folder(rules, source, results)
+    # Keep them, and show them.
+    if json_file is not None:
+        scoring_input.write_json(json_file, scored)
+    show_scores(rules, scored["trackers"])
+    for line in scored["unusual"]:
+        screen.say(f"unusual: {line}")
+    # End with an error where a toolkit would have ended.
+    for name, reason in scored["errors"].items():
+        raise ResultError(f"{name} is not scored: {reason}")
