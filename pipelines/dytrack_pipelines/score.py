@@ -74,5 +74,6 @@ def score(
     for line in scored["unusual"]:
         screen.say(f"unusual: {line}")
     # End with an error where a toolkit would have ended.
-    for name, reason in scored["errors"].items():
-        raise ResultError(f"{name} is not scored: {reason}")
+    if scored["errors"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in scored["errors"].items())
+        raise ResultError(f"not scored: {reasons}")

@@ -22,11 +22,9 @@ from dytrack_platform.evaluation.boxfiles import read_boxes, read_flags, read_nu
 from dytrack_platform.evaluation.scoring import Annotation
 
 ATTRIBUTES: dict[int, tuple[str, ...]] = {
-    14: tuple(
-        ["IV", "POC", "DEF", "MB", "CM", "ROT", "BC", "VC", "SV", "FOC", "FM", "OV", "LR", "ARC"]
-    ),
-    11: tuple(["IV", "OPR", "SV", "OCC", "DEF", "MB", "FM", "IPR", "OV", "BC", "LR"]),
-    12: tuple(["SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB"]),
+    14: ("IV", "POC", "DEF", "MB", "CM", "ROT", "BC", "VC", "SV", "FOC", "FM", "OV", "LR", "ARC"),
+    11: ("IV", "OPR", "SV", "OCC", "DEF", "MB", "FM", "IPR", "OV", "BC", "LR"),
+    12: ("SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB"),
 }
 """Columns of attribute files by their number: LaSOT, OTB (MATLAB's order), UAV123."""
 
@@ -91,10 +89,8 @@ def _annotation_files(folder: Path) -> dict[str, Path]:
 def _is_list(path: Path) -> bool:
     """Say whether a text file names sequences instead of holding boxes."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return (
-            re.search(r"[A-Za-z]{2}", file.readline().replace("NaN", "").replace("nan", ""))
-            is not None
-        )
+        words = re.findall(r"[A-Za-z]{2,}", file.readline())
+    return any(word.lower() not in ("nan", "inf") for word in words)
 
 
 def _read_one(name: str, path: Path) -> Annotation:

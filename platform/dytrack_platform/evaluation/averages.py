@@ -27,8 +27,8 @@ class Scores:
     """Scores of any set of frames, in [0, 1]; NaN where nothing could be scored."""
 
     success_auc: float
-    precision20: float
-    """At 20 pixels, or what the profile reports in its place."""
+    precision20: float | None
+    """At 20 pixels, or what the profile reports in its place; None where it reports nothing."""
     norm_precision20: float | None
     """At 0.20, or what the profile reports in its place; None where it has no such measure."""
     success_rate: float

@@ -59,8 +59,8 @@ class Profile:
     """Largest threshold, and points, of the normalised precision curve."""
     area: Literal["mean", "trapezoid"] = "mean"
     """The area under a curve: mean of its points, or the trapezoid rule."""
-    precision_report: Literal["at-20", "area"] = "at-20"
-    """Precision is the curve's value at 20 pixels, or its area."""
+    precision_report: Literal["at-20", "area", "none"] = "at-20"
+    """Precision is the curve's value at 20 pixels, its area, or not one of the measures."""
     norm_report: Literal["at-0.20", "area"] = "at-0.20"
     """Normalised precision is the curve's value at 0.20, or its area."""
 
@@ -228,6 +228,7 @@ _ALL = (
         source="got10k 0.1.3, ExperimentGOT10k",
         success_thresholds=101,
         edges="guarded",
+        precision_report="none",
         norm_scale=None,
         first_frame="left-out",
         absent="left-out",

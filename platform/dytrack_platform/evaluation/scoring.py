@@ -129,8 +129,10 @@ def curve_area(profile: Profile, curve: Floats, thresholds: Floats) -> float:
     return mean_area(curve)
 
 
-def precision_score(profile: Profile, curve: Floats) -> float:
-    """The one number of a precision curve: at 20 pixels, or the area."""
+def precision_score(profile: Profile, curve: Floats) -> float | None:
+    """The one number of a precision curve: at 20 pixels, the area, or none."""
+    if profile.precision_report == "none":
+        return None
     if profile.precision_report == "area":
         return curve_area(profile, curve, profile.pixel_thresholds)
     return float(curve[20])

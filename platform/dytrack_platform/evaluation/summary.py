@@ -223,7 +223,8 @@ def reporting_profile(profile: Profile) -> Profile:
     AO and SR come from GOT-10k's rules in any case; success, precision and normalised precision
     need a profile that has them, and GOT-10k's toolkit has only the first.
     """
-    return PROFILES[FALLBACK.profile] if profile.norm_scale is None else profile
+    whole = profile.norm_scale is not None and profile.precision_report != "none"
+    return profile if whole else PROFILES[FALLBACK.profile]
 
 
 def summary_json(

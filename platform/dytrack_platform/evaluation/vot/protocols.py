@@ -18,7 +18,6 @@ from dytrack_platform.evaluation.vot.files import (
     read_run,
 )
 from dytrack_platform.evaluation.vot.measures import (
-    FAILURE,
     Floats,
     Fragment,
     codes,
@@ -33,7 +32,13 @@ from dytrack_platform.evaluation.vot.measures import (
     pysot_eao_curve,
     supervised_accuracy,
 )
-from dytrack_platform.evaluation.vot.regions import Region, Special, overlap, polygon_overlap
+from dytrack_platform.evaluation.vot.regions import (
+    FAILURE,
+    Region,
+    Special,
+    overlap,
+    polygon_overlap,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,4 +306,5 @@ def _nan_mean(values: Floats, axis: int) -> Floats:
     known = ~np.isnan(values)
     counts = known.sum(axis=axis)
     sums = np.where(known, values, 0.0).sum(axis=axis)
-    return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    means: Floats = np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    return means
