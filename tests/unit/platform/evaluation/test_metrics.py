@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from dytrack_platform.evaluation.metrics import (
+    centre_errors,
+    centres,
+    columns,
+    count_above,
+    count_within,
+    normalised_errors,
+    overlaps,
+    speed,
+    trapezoid_area,
+)
+
+
+def slow_overlap(a, b):
+    width = max(0.0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+    union = a[2] * a[3] + b[2] * b[3] - width * height
+    return width * height / union
+
+
+@pytest.fixture
+def boxes():
+    rng = np.random.default_rng(5)
+    a = np.column_stack([rng.uniform(0, 200, (500, 2)), rng.uniform(1, 80, (500, 2))])
+    return a, a + rng.normal(0, 12, a.shape).clip(-0.9, 30)
+
+
+@pytest.mark.parametrize("edges", ["inclusive", "plain", "guarded"])
+def test_overlaps_equal_a_slow_reference(boxes, edges):
+    a, b = boxes
+    expected = [slow_overlap(x, y) for x, y in zip(a, b, strict=True)]
+    assert np.allclose(overlaps(columns(a), columns(b), edges), expected, rtol=0, atol=1e-12)
+
+
+def test_overlaps_of_hand_drawn_boxes():
+    same, half, apart = [10, 10, 20, 20], [10, 10, 20, 10], [200, 100, 10, 10]
+    truth = np.array([same] * 3, dtype=float)
+    found = overlaps(columns(np.array([same, half, apart], dtype=float)), columns(truth))
+    assert found.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_several_results_against_one_annotation_equal_one_at_a_time(boxes):
+    a, b = boxes
+    stacked = overlaps(columns(np.stack([a, b])), columns(b))
+    assert np.array_equal(stacked[0], overlaps(columns(a), columns(b)))
+    assert stacked.shape == (2, 500)
+
+
+def test_centre_errors_are_distances(boxes):
+    a, b = boxes
+    found = centre_errors(centres(columns(a)), centres(columns(b)))
+    expected = np.hypot(*((a[:, :2] + a[:, 2:] / 2) - (b[:, :2] + b[:, 2:] / 2)).T)
+    assert np.allclose(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", ["quotients", "guarded-quotients", "quotient-of-difference"])
+def test_normalised_errors_are_distances_in_target_sizes(boxes, scale):
+    a, b = (columns(x) for x in boxes)
+    found = normalised_errors(centres(a), centres(b), b, scale)
+    dx = (centres(a).x - centres(b).x) / b.w
+    dy = (centres(a).y - centres(b).y) / b.h
+    assert np.allclose(found, np.hypot(dx, dy), rtol=0, atol=1e-12)
+
+
+def test_inputs_are_not_changed(boxes):
+    a, b = boxes
+    before = a.copy(), b.copy()
+    first, second = columns(a), columns(b)
+    overlaps(first, second)
+    centre_errors(centres(first), centres(second))
+    normalised_errors(centres(first), centres(second), second, "quotients")
+    assert np.array_equal(a, before[0])
+    assert np.array_equal(b, before[1])
+    assert np.array_equal(first.w, before[0][:, 2])
+
+
+@pytest.mark.parametrize("or_equal", [False, True])
+def test_counts_equal_a_loop_over_thresholds(or_equal):
+    values = np.array([0.0, 0.05, 0.05, 0.5, 0.500001, 1.0, np.nan, -1.0, np.inf])
+    thresholds = np.linspace(0, 1, 21)
+    above = count_above(values, thresholds, or_equal=or_equal)
+    within = count_within(values, thresholds)
+    for k, threshold in enumerate(thresholds):
+        exceeds = values >= threshold if or_equal else values > threshold
+        assert above[k] == exceeds.sum()
+        assert within[k] == (values <= threshold).sum()
+
+
+def test_trapezoid_area_of_a_ramp_is_one_half():
+    thresholds = np.linspace(0, 50, 21)
+    assert trapezoid_area(thresholds / 50, thresholds) == pytest.approx(0.5)
+
+
+def test_speed_says_both_averages_and_leaves_out_times_of_zero():
+    found = speed(np.array([0.0, 0.1, 0.2]))
+    assert found.mean_of_reciprocals == pytest.approx(7.5)
+    assert found.frames_over_time == pytest.approx(10.0)
+    assert np.isnan(speed(np.zeros(3)).frames_over_time)
