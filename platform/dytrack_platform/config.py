@@ -71,7 +71,7 @@ class DataConfig:
     draws_per_row: int = 8
     """Pairs drawn from a clip each time it is read."""
     loader_workers: int = 0
-    """Loader processes for each training worker; 0 decodes in a thread of the worker."""
+    """Threads of each training worker that decode and crop ahead; 0 is 1."""
 
     def __post_init__(self) -> None:
         require(

@@ -1,4 +1,6 @@
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,8 +202,6 @@ def test_a_batch_that_does_not_divide_is_refused(data):
 
 
 def test_a_file_damaged_after_opening_ends_the_stream_with_its_name(data, clips):
-    from pathlib import Path
-
     opened = stream(data)
     for path in Path(clips).glob("part-*.parquet"):
         path.write_bytes(b"gone")
@@ -209,10 +209,43 @@ def test_a_file_damaged_after_opening_ends_the_stream_with_its_name(data, clips)
         list(opened.batches(0))
 
 
-def test_a_stream_that_is_left_early_ends_its_thread(data):
-    import threading
+def threads():
+    return [t for t in threading.enumerate() if t.name.startswith(("pairs", "crops"))]
 
-    batches = stream(data).batches(0)
-    next(batches)
-    batches.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("pairs")]
+
+def test_closing_or_forgetting_a_stream_ends_its_threads(data):
+    opened = stream(replace(data, loader_workers=2))
+    next(opened.batches(0))
+    assert threads()
+    opened.close()
+    next(opened.batches(1))
+    del opened
+    assert threads() == []
+
+
+def test_a_stream_that_was_left_early_goes_on_from_there(data):
+    opened, whole = stream(data), list(stream(data).batches(0))
+    assert same(next(opened.batches(0)), whole[0])
+    assert all(map(same, opened.batches(0, 1), whole[1:]))
+
+
+def test_the_next_epoch_is_the_same_whether_it_was_made_ahead_or_not(data):
+    opened = stream(data)
+    list(opened.batches(0))
+    assert all(map(same, opened.batches(1), stream(data).batches(1)))
+    assert list(opened.batches(1, opened.steps_per_epoch)) == []
+
+
+def test_reading_two_epochs_at_once_is_refused(data):
+    opened = stream(data)
+    first = opened.batches(0)
+    next(first)
+    next(opened.batches(3))
+    with pytest.raises(RuntimeError, match="was started again or closed"):
+        next(first)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pairs_do_not_depend_on_the_number_of_threads(data, threads):
+    threaded = stream(replace(data, loader_workers=threads))
+    assert all(map(same, threaded.batches(1), stream(data).batches(1)))
