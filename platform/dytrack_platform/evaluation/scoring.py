@@ -273,6 +273,8 @@ def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[Sequ
     """
     profile, annotation = prepared.profile, prepared.annotation
     notes: list[list[str]] = [list(prepared.notes) for _ in results]
+    if not results:
+        return []
     shortest = len(annotation.boxes_xywh)
     if profile.shorter == "cut-annotation":
         shortest = min(shortest, *(len(result) for result in results))

@@ -80,7 +80,7 @@ def test_repetitions_pool_their_frames():
 def test_the_same_boxes_get_other_scores_from_other_profiles():
     annotation = annotated()
     annotation.boxes_xywh[10, 0] = 0.0  # a target that touches the border
-    result = annotation.boxes_xywh + [0.5, 0, 0, 0]
+    result = annotation.boxes_xywh + np.array([0.5, 0, 0, 0])
     areas = {
         name: sequence_scores(measure(Prepared(profile(name), annotation), [result])[0])
         for name in ("lasot-matlab", "ostrack-otb")
@@ -112,7 +112,7 @@ def test_a_refused_length_names_sequence_profile_and_remedy():
 
 def test_matlab_leaves_a_row_of_zeros_out_of_the_mean():
     lost = annotated(absent=np.arange(30) == 0)
-    far = lost.boxes_xywh + [5000, 0, 0, 0]
+    far = lost.boxes_xywh + np.array([5000, 0, 0, 0])
     rules = profile("lasot-matlab")
     dead = measure(Prepared(rules, lost), [far])[0]
     good = measure(Prepared(rules, annotated()), [annotated().boxes_xywh])[0]
