@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines import screen
+from dytrack_pipelines.demo import demo
 from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
 from dytrack_pipelines.prepare import prepare
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (prepare, train, search, evaluate, publish, track, describe, ui):
+for _command in (demo, prepare, train, search, evaluate, publish, track, describe, ui):
     app.command()(_command)
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(

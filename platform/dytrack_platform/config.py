@@ -162,6 +162,8 @@ class SearchConfig:
     """Trials at the same time."""
     epochs: int = 1
     """Epochs of a trial."""
+    pairs_per_epoch: int = 0
+    """Pairs in an epoch of a trial; 0 takes the recipe's ``data.pairs_per_epoch``."""
     exits: tuple[tuple[int, ...], ...] = ()
     """Exit placements to choose from; empty: those of the recipe only."""
     recycling: tuple[str, ...] = ("none", "cascade")
@@ -175,6 +177,10 @@ class SearchConfig:
         for name in ("trials", "concurrent", "epochs"):
             value = getattr(self, name)
             require(value >= 1, f"{name}: must be at least 1, got {value}")
+        require(
+            self.pairs_per_epoch >= 0,
+            f"pairs_per_epoch: must not be negative, got {self.pairs_per_epoch}",
+        )
         low, high = self.distillation
         require(
             0 < low < high,

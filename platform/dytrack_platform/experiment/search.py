@@ -17,6 +17,7 @@ from dytrack_model.cost import exit_gmacs
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, flatten, resolve, to_dict
 from dytrack_platform.errors import TrainingError
+from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.training import validation, worker
 from dytrack_platform.training.loop import Progress
 
@@ -81,8 +82,10 @@ def search(config: ExperimentConfig, say: Callable[[str], None]) -> Searched:
         TrainingError: No trial finished.
     """
     check_space(config)
+    config = with_absolute_paths(config)
+    worker.check(config)
     name = f"{config.name}-search"
-    location = f"{storage.absolute(config.train.storage)}/{name}"
+    location = f"{config.train.storage}/{name}"
     record = storage.read_json(f"{location}/{_RECORD}") or {"run_id": None}
     if record["run_id"] is not None and not tracking.exists(record["run_id"]):
         record["run_id"] = None
@@ -142,7 +145,9 @@ def _tuner(config: ExperimentConfig, location: str, say: Callable[[str], None]) 
 def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Train one configuration in this process and report both objectives."""
     config = resolve(recipe, {**changes, "train.workers": 1})
-    config = resolve(to_dict(config), {"train.epochs": config.search.epochs})
+    pairs = config.search.pairs_per_epoch or config.data.pairs_per_epoch
+    shorter = {"train.epochs": config.search.epochs, "data.pairs_per_epoch": pairs}
+    config = resolve(to_dict(config), shorter)
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
     place = worker.Place(device=torch.device("cuda" if config.train.gpu else "cpu"))
     state = worker.train(config, _Silent(), place)

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
-from dytrack_platform.config import ExperimentConfig, SourceConfig, dump, flatten, resolve, to_dict
+from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
 from dytrack_platform.errors import ClusterError, ConfigurationError, DyTrackError, TrainingError
+from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.training import worker
 from dytrack_platform.training.loop import Progress
 from dytrack_platform.training.state import TRACKER
@@ -56,7 +57,7 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         DataError: A prepared folder is missing or too small.
         TrainingError: Training ended before its last step.
     """
-    config = _absolute(config)
+    config = with_absolute_paths(config)
     location = f"{config.train.storage}/{config.name}"
     record = _claim(config, location)
     if record.get("finished"):
@@ -83,24 +84,6 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         storage.write_json(f"{location}/{_RECORD}", record)
         run.metrics(metrics, step=int(metrics["step"]))
     return _finished(record, start)
-
-
-def _absolute(config: ExperimentConfig) -> ExperimentConfig:
-    """Make local paths absolute: a worker runs in another folder."""
-
-    def sources(found: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
-        return tuple(replace(source, path=storage.absolute(source.path)) for source in found)
-
-    data = replace(
-        config.data, train=sources(config.data.train), validation=sources(config.data.validation)
-    )
-    initial = config.train.initial
-    train = replace(
-        config.train,
-        storage=storage.absolute(config.train.storage),
-        initial=storage.absolute(initial) if initial else None,
-    )
-    return replace(config, data=data, train=train)
 
 
 def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
