@@ -137,5 +137,5 @@ def test_missing_folders_are_refused(tmp_path):
         read_annotations(tmp_path / "none")
     with pytest.raises(ResultError, match="no such folder of results"):
         find_trackers(tmp_path / "none")
-    with pytest.raises(ResultError, match="no results; expected TRACKER/SEQ.txt"):
+    with pytest.raises(ResultError, match=r"no results; expected TRACKER/SEQ\.txt"):
         find_trackers(tmp_path)
