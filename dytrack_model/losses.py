@@ -70,10 +70,10 @@ def _gaussian_radius(width: Tensor, height: Tensor) -> Tensor:
     overlap = _MIN_OVERLAP
     total, area = width + height, width * height
 
-    def root(a: float, b: Tensor, c: Tensor) -> Tensor:
+    def _root(a: float, b: Tensor, c: Tensor) -> Tensor:
         return (b + torch.sqrt((b**2 - 4 * a * c).clamp(min=0))) / 2
 
-    both_inside = root(1.0, total, area * (1 - overlap) / (1 + overlap))
-    one_inside = root(4.0, 2 * total, (1 - overlap) * area)
-    none_inside = root(4 * overlap, -2 * overlap * total, (overlap - 1) * area)
+    both_inside = _root(1.0, total, area * (1 - overlap) / (1 + overlap))
+    one_inside = _root(4.0, 2 * total, (1 - overlap) * area)
+    none_inside = _root(4 * overlap, -2 * overlap * total, (overlap - 1) * area)
     return torch.minimum(torch.minimum(both_inside, one_inside), none_inside)

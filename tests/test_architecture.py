@@ -1,0 +1,51 @@
+"""Rules of the repository that no linter states."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = [
+    ROOT / "dytrack_model",
+    ROOT / "platform/dytrack_platform",
+    ROOT / "pipelines/dytrack_pipelines",
+]
+MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+STORIES = sorted((ROOT / "pipelines/dytrack_pipelines").glob("*.py"))
+
+
+def test_standard_platform_is_not_hidden():
+    code = "import platform; assert platform.system() and not hasattr(platform, '__path__')"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_module_fits_on_a_few_screens(path):
+    assert len(path.read_text().splitlines()) <= 400, "split it, or say here why it must be long"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_unpickled_and_no_shell_is_called(path):
+    text = path.read_text()
+    assert not re.search(r"pickle\.loads?\(|allow_pickle=True|shell=True|os\.system\(", text)
+    for call in re.findall(r"torch\.load\([^)]*\)", text):
+        assert "weights_only=True" in call
+
+
+def tensor_functions():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+            if public and "Tensor" in ast.unparse(node.args):
+                yield pytest.param(node, id=f"{path.name}:{node.name}")
+
+
+@pytest.mark.parametrize("node", list(tensor_functions()))
+def test_public_tensor_function_states_its_shapes(node):
+    assert re.search(
+        r"\([A-Z0-9][A-Za-z0-9]*(, ?[A-Za-z0-9*+ ]+)+,?\)|\([A-Z],\)", ast.get_docstring(node) or ""
+    )

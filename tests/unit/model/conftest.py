@@ -1,0 +1,32 @@
+"""A small untrained network and a picture to run it on."""
+
+import numpy as np
+import pytest
+import torch
+
+from dytrack_model.config import variant
+from dytrack_model.network import DyTrackNetwork
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return DyTrackNetwork(variant("test")).eval()
+
+
+@pytest.fixture
+def crops():
+    """Template and search crops of three images, uint8 RGB."""
+    generator = torch.Generator().manual_seed(1)
+    template = torch.randint(0, 256, (3, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    search = torch.randint(0, 256, (3, 3, 128, 128), generator=generator, dtype=torch.uint8)
+    return template, search
+
+
+@pytest.fixture
+def picture():
+    """A frame (240, 320, 3) of smooth colours with a bright square."""
+    y, x = np.mgrid[:240, :320]
+    frame = np.stack([x * 255 // 319, y * 255 // 239, (x + y) % 256], axis=-1).astype(np.uint8)
+    frame[100:140, 150:200] = 255
+    return frame

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from dytrack_model.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
+from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
+
+
+def test_box_formats_round_trip():
+    boxes = torch.rand(50, 4) + 0.01
+    torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes)
+
+
+def test_iou_of_hand_drawn_boxes():
+    first = torch.tensor([[0, 0, 2, 2], [0, 0, 1, 1], [0, 0, 4, 4]], dtype=torch.float32)
+    second = torch.tensor([[1, 0, 3, 2], [2, 2, 3, 3], [0, 0, 4, 4]], dtype=torch.float32)
+    iou, giou = iou_and_giou(first, second)
+    torch.testing.assert_close(iou, torch.tensor([1 / 3, 0.0, 1.0]))
+    torch.testing.assert_close(giou, torch.tensor([1 / 3, -7 / 9, 1.0]))
+
+
+def test_boxes_without_area_overlap_nothing():
+    iou, giou = iou_and_giou(torch.zeros(1, 4), torch.zeros(1, 4))
+    assert iou.item() == 0
+    assert torch.isfinite(giou).all()
+
+
+def test_a_box_mapped_into_a_crop_and_back_is_the_same_box():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        box = np.array([*rng.uniform(-50, 300, 2), *rng.uniform(1, 200, 2)])
+        around, side = tuple(rng.uniform(0, 300, 2)), float(rng.uniform(10, 600))
+        back = box_from_crop(box_to_crop(box, around, side), around, side)
+        np.testing.assert_allclose(back, box, atol=1e-9)
+
+
+def test_a_crop_of_its_own_size_copies_the_pixels(picture):
+    cut = crop(picture, (160.0, 120.0), 64.0, 64)
+    np.testing.assert_array_equal(cut, picture[88:152, 128:192])
+
+
+def test_outside_the_image_a_crop_is_black(picture):
+    cut = crop(picture, (0.0, 0.0), 40.0, 40)
+    assert not cut[:19, :].any()
+    assert cut[25:, 25:].any()
+
+
+def test_a_target_lies_where_its_mapped_box_says(picture):
+    box = (150.0, 100.0, 50.0, 40.0)
+    side = crop_side(box, 4.0)
+    cut = crop(picture, centre(box), side, 128)
+    cx, cy, w, h = box_to_crop(box, centre(box), side) * 128
+    white = np.argwhere((cut == 255).all(axis=2))
+    assert white[:, 1].min() == pytest.approx(cx - w / 2, abs=1.5)
+    assert white[:, 0].max() + 1 == pytest.approx(cy + h / 2, abs=1.5)
+
+
+def test_a_clipped_box_keeps_ten_pixels_inside():
+    box = clip_box(np.array([-100.0, 300.0, 20.0, 20.0]), 320, 240)
+    assert box[0] == 0
+    assert box[2] >= 10
+    assert box[1] <= 230

@@ -1,0 +1,49 @@
+from collections import Counter
+
+import pytest
+
+from dytrack_model.errors import ConfigurationError
+from dytrack_model.policy import CycleExit, RandomExit, Thresholds, shares_to_cycle
+
+
+def taken(policy, scores):
+    """The exit at which a frame with these predicted IoUs leaves."""
+    policy.begin_frame()
+    for exit_index, score in enumerate(scores):
+        if policy.leave(exit_index, score):
+            return exit_index
+    return len(scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "exit_index"), [((0.7, 0.1), 0), ((0.6, 0.8), 1), ((0.1, 0.1), 2)]
+)
+def test_a_frame_leaves_at_the_first_exit_whose_score_reaches_the_threshold(scores, exit_index):
+    assert taken(Thresholds((0.7, 0.8)), scores) == exit_index
+
+
+def test_thresholds_that_answer_everything_beforehand_read_no_score():
+    assert not Thresholds((0.0, 0.0)).reads_score
+    assert not Thresholds((float("inf"),)).reads_score
+    assert Thresholds((float("inf"), 0.5)).reads_score
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+def test_negative_and_nan_thresholds_are_refused(value):
+    with pytest.raises(ConfigurationError, match="must not be negative or NaN"):
+        Thresholds((value,))
+
+
+def test_random_exits_are_seeded_and_keep_their_shares():
+    draws = [[taken(RandomExit((1, 1, 2), seed), (0, 0)) for _ in range(1)] for seed in (3, 3)]
+    assert draws[0] == draws[1]
+    policy = RandomExit((1, 1, 2), 0)
+    counts = Counter(taken(policy, (0, 0)) for _ in range(4000))
+    assert counts[2] / 4000 == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_cycle_repeats_and_holds_each_exits_share():
+    cycle = shares_to_cycle((0.5, 0.25, 0.25), 20)
+    assert Counter(cycle) == {0: 10, 1: 5, 2: 5}
+    policy = CycleExit((0, 2, 1))
+    assert [taken(policy, (0, 0)) for _ in range(6)] == [0, 2, 1, 0, 2, 1]
