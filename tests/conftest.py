@@ -14,3 +14,28 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data folder ../shared is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """Made sequences in GOT-10k layout: a root with the splits train and test."""
+    from dytrack_platform.datasets.synthetic import SynthConfig, make
+
+    root = tmp_path_factory.mktemp("made")
+    config = SynthConfig(frames=(12, 16), width=160, height=120, target_side=(20.0, 40.0))
+    make(root, config, "train", 10, workers=1)
+    make(root, config, "test", 3, workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def made_clips(made, tmp_path_factory) -> Path:
+    """The training split of the made sequences as prepared clips, written without Ray."""
+    from dytrack_platform.datasets.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.shards import write_shard
+    from dytrack_platform.datasets.windows import ClipConfig
+
+    out = tmp_path_factory.mktemp("clips")
+    config = ClipConfig(search_size=128, frames=8)
+    plan = plan_preparation("got10k", str(made), "train", str(out), config)
+    return Path(finish(plan, {job.file: write_shard(job) for job in plan.jobs}).folder)

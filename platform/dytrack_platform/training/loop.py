@@ -144,7 +144,7 @@ def _step(
         losses: Losses = module(*tensors, progress)
     if not torch.isfinite(losses.total):
         raise TrainingError(
-            f"the loss is {float(losses.total)} at step {state.step}: lower train.head_lr or "
+            f"the loss is {losses.total.item()} at step {state.step}: lower train.head_lr or "
             "train.backbone_lr, or train in fp32"
         )
     state.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,86 @@
+import pytest
+
+from dytrack_platform.config import dump, flatten, load, parse_override, resolve, to_dict
+from dytrack_platform.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {"exits": (8, 4)}}, r"^model\.exits: must rise strictly, got \(8, 4\)$"),
+        ({"model": {"widht": 3}}, r"^model\.widht: no such key; did you mean model\.width\?"),
+        ({"trian": {}}, r"^trian: no such key; did you mean train\?"),
+        ({"model": {"width": "abc"}}, r"^model\.width: input should be a valid integer"),
+        ({"model": {"variant": "huge"}}, r"^model\.variant: must be one of test, tiny"),
+        ({"model": 3}, "^model: must be a mapping, got 3"),
+        ({"data": {"train": [{"path": ""}]}}, r"^data\.train\.0\.path: must name"),
+        ({"data": {"train": [{"wieght": 1}]}}, r"^data\.train\.wieght: no such key"),
+        ({"train": {"batch_size": 10, "workers": 4}}, r"^train\.batch_size: must be a multiple"),
+        ({"train": {"keep": 1}}, r"^train\.keep: must be at least 2"),
+        ({"train": {"schedule": "linear"}}, r"^train\.schedule: input should be 'step' or"),
+        ({"loss": {"giou": -1}}, r"^loss\.giou: must not be negative"),
+        ({"search": {"distillation": [1, 0.1]}}, r"^search\.distillation: must be a rising"),
+        ({"name": "../out"}, "^name: must be letters, digits"),
+        ({"seed": -1}, "^seed: must not be negative"),
+    ],
+)
+def test_a_mistake_is_named_by_its_dotted_key(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        resolve({"name": "x", **values})
+
+
+def test_a_missing_name_is_asked_for():
+    with pytest.raises(ConfigurationError, match=r"^name: is required$"):
+        resolve({})
+
+
+def test_a_variant_brings_its_values_and_other_keys_change_them():
+    config = resolve({"name": "x", "model": {"variant": "test", "recycling": "add"}})
+    assert (config.model.width, config.model.recycling) == (64, "add")
+
+
+def test_overrides_use_the_same_keys_and_are_checked():
+    config = resolve({"name": "x"}, {"train.epochs": 3, "model.variant": "small"})
+    assert (config.train.epochs, config.model.width) == (3, 384)
+    with pytest.raises(ConfigurationError, match=r"^train\.epochs: must be at least 1"):
+        resolve({"name": "x"}, {"train.epochs": 0})
+    with pytest.raises(ConfigurationError, match="has no keys below it"):
+        resolve({"name": "x"}, {"name.first": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("train.epochs=3", ("train.epochs", 3)),
+        ("train.head_lr=1e-4", ("train.head_lr", 1e-4)),
+        ("model.exits=[2, 6, 12]", ("model.exits", [2, 6, 12])),
+        ("train.initial=", ("train.initial", None)),
+    ],
+)
+def test_an_override_is_read_as_yaml(text, parsed):
+    assert parse_override(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=3", "model.exits=[1,"])
+def test_a_malformed_override_is_refused(text):
+    with pytest.raises(ConfigurationError):
+        parse_override(text)
+
+
+def test_a_recipe_survives_a_dump(tmp_path):
+    config = resolve({"name": "x", "model": {"variant": "base"}, "search": {"exits": [[2, 12]]}})
+    (tmp_path / "r.yaml").write_text(dump(config))
+    assert load(tmp_path / "r.yaml") == config
+    assert flatten(to_dict(config))["model.width"] == 768
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [", "not valid YAML"), ("- 1", "must hold keys and values"), (None, "no such recipe")],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        load(path)
