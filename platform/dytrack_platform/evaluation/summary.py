@@ -119,6 +119,7 @@ class PointSummary:
             "attributes": {
                 name: scores.named(curves=False)
                 | {"exit_share": self._share_of(self.attributes.get(name, ()))}
+                | {"sequences": len(self.attributes.get(name, ()))}
                 for name, scores in self.score.attributes.items()
             },
             "per_sequence": {name: self._row(name) for name in self.results},
