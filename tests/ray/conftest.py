@@ -1,6 +1,7 @@
-"""One Ray for all tests of this tier."""
+"""One Ray for all tests of this tier, and a store of their own for each test's runs."""
 
 import pytest
+import yaml
 
 from dytrack_platform.experiment.cluster import session
 
@@ -9,3 +10,47 @@ from dytrack_platform.experiment.cluster import session
 def ray_session():
     with session(cpus=4):
         yield
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty MLflow store, also for processes that a test starts."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return uri
+
+
+@pytest.fixture
+def values(made_clips, tmp_path):
+    """A tiny experiment as nested values."""
+    return {
+        "name": "tiny",
+        "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
+        "data": {
+            "train": [{"path": str(made_clips)}],
+            "pairs_per_epoch": 32,
+            "validation_pairs": 8,
+            "draws_per_row": 4,
+        },
+        "train": {
+            "epochs": 2,
+            "batch_size": 8,
+            "workers": 2,
+            "storage": str(tmp_path / "runs"),
+            "checkpoint_steps": 3,
+        },
+        "search": {
+            "trials": 3,
+            "exits": [[1, 2], [2]],
+            "recycling": ["none", "cascade"],
+            "pairs_per_epoch": 16,
+        },
+    }
+
+
+@pytest.fixture
+def recipe_file(values, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path

@@ -54,7 +54,8 @@ def space(config: ExperimentConfig) -> dict[str, Any]:
     placements = search.exits or (config.model.exits,)
     low, high = search.distillation
     return {
-        "model.exits": ray.tune.choice([list(exits) for exits in placements]),
+        # Optuna stores plain values only: a placement travels as text.
+        "model.exits": ray.tune.choice(["-".join(map(str, exits)) for exits in placements]),
         "model.recycling": ray.tune.choice(list(search.recycling)),
         "distillation.feature": ray.tune.loguniform(low, high),
     }
@@ -144,7 +145,7 @@ def _tuner(config: ExperimentConfig, location: str, say: Callable[[str], None]) 
 
 def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Train one configuration in this process and report both objectives."""
-    config = resolve(recipe, {**changes, "train.workers": 1})
+    config = resolve(recipe, {**plain_changes(changes), "train.workers": 1})
     pairs = config.search.pairs_per_epoch or config.data.pairs_per_epoch
     shorter = {"train.epochs": config.search.epochs, "data.pairs_per_epoch": pairs}
     config = resolve(to_dict(config), shorter)
@@ -177,6 +178,12 @@ def balanced_objectives(
     }
 
 
+def plain_changes(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Turn what the sampler drew into values of the recipe: ``2-6-12`` is an exit placement."""
+    exits = [int(depth) for depth in str(drawn["model.exits"]).split("-")]
+    return {**drawn, "model.exits": exits}
+
+
 class _Silent:
     """Takes a trial's progress and checkpoints and keeps neither: only the scores count."""
 
@@ -196,7 +203,7 @@ def _finished(results: ResultGrid) -> list[Trial]:
             trials.append(
                 Trial(
                     name=f"trial-{index:03d}",
-                    changes=dict(result.config or {}),
+                    changes=plain_changes(dict(result.config or {})),
                     iou=float(metrics[ACCURACY]),
                     gmacs=float(metrics[COST]),
                 )

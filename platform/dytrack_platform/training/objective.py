@@ -1,7 +1,7 @@
 """What is minimised: the losses of every exit, and what the exits learn from the deepest one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,12 @@ from dytrack_model.losses import box_losses, centre_targets, decisioner_loss, fo
 from dytrack_model.network import DyTrackNetwork, ExitOutput
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """The objective of one batch and its parts."""
+class Losses(NamedTuple):
+    """The objective of one batch and its parts.
+
+    A tuple, not a dataclass: a parallel wrapper with a static graph looks for tensors in what
+    forward returns, and where it finds none the first step's gradients are never exchanged.
+    """
 
     total: Tensor
     """() scalar to minimise."""

@@ -1,0 +1,89 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from dytrack_model import checkpoint
+from dytrack_platform.config import resolve
+from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingError
+from dytrack_platform.experiment.train import train
+
+pytestmark = pytest.mark.ray
+
+DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
+
+
+def run(values, **changes):
+    said, shown = [], []
+    overrides = {key.replace("__", "."): value for key, value in changes.items()}
+    trained = train(resolve(values, overrides), shown.append, said.append)
+    return trained, shown, said
+
+
+def status_of(run_id):
+    return mlflow.MlflowClient().get_run(run_id)
+
+
+def test_two_workers_train_a_tracker_and_the_same_command_again_does_nothing(
+    ray_session, store, values
+):
+    trained, shown, said = run(values)
+    assert said == []
+    assert shown[-1].step == shown[-1].steps == 8
+    saved = checkpoint.load(trained.tracker)
+    assert saved.notes["step"] == 8
+    found = status_of(trained.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params["model.exits"] == "[1, 2]"
+    assert {"train/exit1/loss", "val/exit2/iou", "samples_per_s"} <= set(found.data.metrics)
+    _, _, said = run(values)
+    assert "already finished" in said[0]
+
+
+def test_a_name_with_another_configuration_is_refused(ray_session, store, values):
+    run(values)
+    with pytest.raises(ConfigurationError, match=r"train\.epochs was 2, is 3; 1 in all"):
+        run(values, train__epochs=3)
+
+
+def test_a_job_larger_than_the_cluster_is_refused_at_once(ray_session, store, values):
+    with pytest.raises(ClusterError, match=r"train\.workers: 8 workers need 8 CPU, the cluster"):
+        run(values, train__workers=8)
+
+
+def test_a_failed_run_is_failed_in_mlflow_with_the_reason(ray_session, store, values):
+    with pytest.raises(TrainingError, match="the loss is"):
+        run(values, train__head_lr=1e30, train__backbone_lr=1e30, train__workers=1)
+    found = mlflow.search_runs(experiment_names=["dytrack"], output_format="list")[0]
+    assert found.info.status == "FAILED"
+    assert "the loss is" in found.data.tags["failure"]
+
+
+def sealed(folder):
+    return sorted(folder.glob("step_*/state.json"))
+
+
+def test_a_killed_command_continues_from_its_last_checkpoint(store, values, recipe_file, tmp_path):
+    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=30"]
+    command += ["--set", "train.workers=1"]
+    folder = Path(values["train"]["storage"]) / "tiny"
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not sealed(folder):
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "continuing" in second.stdout
+    step = int(second.stdout.split("from step ")[1].split()[0])
+    assert step > 0
+    assert checkpoint.load(folder / "tracker").notes["step"] == 120
+    assert list(folder.glob("*.part")) == []
