@@ -17,6 +17,7 @@ from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
 from dytrack_pipelines.prepare import prepare
 from dytrack_pipelines.publish import publish
+from dytrack_pipelines.score import score
 from dytrack_pipelines.search import search
 from dytrack_pipelines.submit import submit
 from dytrack_pipelines.track import track
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, prepare, train, search, evaluate, publish, track, describe, ui):
+for _command in (demo, prepare, train, search, evaluate, score, publish, track, describe, ui):
     app.command()(_command)
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
