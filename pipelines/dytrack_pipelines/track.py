@@ -8,8 +8,10 @@ import csv
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -104,13 +106,32 @@ def write_table(path: Path, history: "list[Mark]") -> None:
     """Write one row for each frame, beside its place first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
+    with written_whole(beside, path) as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for index, mark in enumerate(history):
             box = [f"{value:.4f}" for value in mark.box_xywh]
             writer.writerow([index, *box, mark.depth, f"{mark.predicted_iou:.4f}", int(mark.lost)])
-    beside.rename(path)
+
+
+@contextmanager
+def written_whole(beside: Path, path: Path) -> Iterator[TextIO]:
+    """Open a file beside its place; it moves there when the body ends well, else it goes.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    from dytrack_platform.errors import StorageError
+
+    try:
+        with beside.open("w", newline="") as file:
+            yield file
+        beside.rename(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}): free space or choose another folder"
+        ) from error
 
 
 def _report(history: "list[Mark]", seconds: float) -> None:

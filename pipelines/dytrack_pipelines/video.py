@@ -60,6 +60,7 @@ class VideoWriter:
         self._path = path
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
+        self._written = 0
         # OpenCV chooses the container by the suffix.
         self._beside = path.with_name(f".part-{path.name}") if path else None
 
@@ -77,8 +78,12 @@ class VideoWriter:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._beside), codec, self._fps, (width, height))
             if not self._writer.isOpened():
-                raise StorageError(f"{self._path}: OpenCV cannot write it; use a name in .mp4")
+                self._beside.unlink(missing_ok=True)
+                raise StorageError(
+                    f"{self._path}: OpenCV cannot write it; use a name in .mp4, where there is space"
+                )
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self._written += 1
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +97,22 @@ class VideoWriter:
         if self._writer is None or self._beside is None or self._path is None:
             return
         self._writer.release()
-        if kind is None:
-            self._beside.rename(self._path)
-        else:
+        if kind is not None:
             self._beside.unlink(missing_ok=True)
+            return
+        # OpenCV does not say when a write fails: read back how many frames there are.
+        if count_frames(self._beside) != self._written:
+            self._beside.unlink(missing_ok=True)
+            raise StorageError(
+                f"{self._path}: not all {self._written} frames could be written; free space or "
+                "choose another folder"
+            )
+        self._beside.rename(self._path)
+
+
+def count_frames(path: Path) -> int:
+    """Give the number of frames that a video's header tells; 0 where it does not open."""
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    return count

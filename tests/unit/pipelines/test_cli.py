@@ -1,0 +1,179 @@
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+import typer
+
+from dytrack_model import checkpoint
+from dytrack_model.config import variant
+from dytrack_model.cost import exit_gmacs
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import OperatingPoint
+from dytrack_pipelines import cli
+from dytrack_pipelines.cli import app
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def dytrack(monkeypatch, capsys):
+    """Run a command in this process, as the console script would."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dytrack", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def commands():
+    return sorted(typer.main.get_command(app).commands)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_is_explained(name):
+    command = typer.main.get_command(app).commands[name]
+    assert command.help
+    silent = [p.name for p in command.params if p.name != "help" and not getattr(p, "help", None)]
+    assert silent == []
+
+
+def test_a_mistake_in_a_recipe_ends_with_one_sentence_and_code_2(dytrack, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\nmodel: {exits: [8, 4]}\n")
+    done = dytrack("train", str(recipe))
+    assert done.returncode == 2
+    assert done.stderr == "error: model.exits: must rise strictly, got (8, 4)\n"
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path):
+    words = ["train", str(tmp_path / "gone.yaml"), "--debug"]
+    command = [sys.executable, "-m", "dytrack_pipelines.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    torch.manual_seed(0)
+    points = [OperatingPoint(name="balanced", thresholds=(0.4, 0.4))]
+    folder = tmp_path_factory.mktemp("model") / "tracker"
+    return checkpoint.save(folder, DyTrackNetwork(variant("test")), points)
+
+
+@pytest.fixture(scope="module")
+def video(made, tmp_path_factory):
+    from dytrack_pipelines.demo import film
+
+    return film(made, tmp_path_factory.mktemp("video") / "video.mp4")
+
+
+def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
+    from dytrack_pipelines.video import VideoReader
+
+    path, box = video
+    init = ",".join(f"{value:g}" for value in box)
+    out, table = tmp_path / "new" / "out.mp4", tmp_path / "boxes.csv"
+    words = ["track", str(path), "--init", init, "--model", str(tracker)]
+    done = dytrack(*words, "--out", str(out), "--csv", str(table))
+    assert done.returncode == 0, done.stderr
+    frames = len(list(VideoReader(path).frames()))
+    assert len(list(VideoReader(out).frames())) == frames
+    lines = table.read_text().splitlines()
+    assert lines[0] == "frame,x,y,w,h,exit,predicted_iou,lost"
+    assert len(lines) == frames + 1
+    assert re.fullmatch(r"1,(-?\d+\.\d{4},){4}[124],[01]\.\d{4},[01]", lines[2])
+    assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("init", "sentence"),
+    [
+        ("1,2,3", "--init: expected four numbers x,y,w,h in pixels, got '1,2,3'"),
+        ("a,b,c,d", "--init: expected four numbers"),
+        ("1,2,nan,4", "--init: expected four numbers"),
+        ("10,10,0,5", "has no area"),
+        ("900,10,5,5", "outside the image of 160x120"),
+    ],
+)
+def test_a_box_that_is_no_target_is_named(dytrack, video, tracker, init, sentence):
+    done = dytrack("track", str(video[0]), "--init", init, "--model", str(tracker))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_video_that_does_not_open_is_named(dytrack, tracker, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    for path, sentence in ((broken, "OpenCV does not open it"), (tmp_path / "x.mp4", "no such")):
+        done = dytrack("track", str(path), "--init", "1,1,5,5", "--model", str(tracker))
+        assert done.returncode == 2
+        assert sentence in done.stderr
+
+
+def test_an_unknown_point_names_the_known_ones(dytrack, video, tracker):
+    words = ["--init", "10,10,20,20", "--model", str(tracker), "--point", "best"]
+    done = dytrack("track", str(video[0]), *words)
+    assert done.returncode == 2
+    assert "this tracker has balanced" in done.stderr
+
+
+def test_describe_shows_costs_and_points(dytrack, tracker):
+    done = dytrack("describe", str(tracker), "--frames", "0")
+    assert done.returncode == 0, done.stderr
+    for gmacs in exit_gmacs(checkpoint.load(tracker).network):
+        assert f"{gmacs:.4f}" in done.stdout
+    assert "operating point balanced: leave where the predicted IoU reaches 0.4, 0.4" in done.stdout
+
+
+def test_a_port_in_use_is_named(dytrack):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = dytrack("ui", "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a disk of its own with no space left."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=16k", "none", str(folder)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this user may not mount a disk of its own")
+    (folder / "filler").write_bytes(bytes(12 * 1024))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(("option", "name"), [("--csv", "boxes.csv"), ("--out", "out.mp4")])
+def test_a_full_disk_is_named_and_nothing_is_half_written(
+    dytrack, video, tracker, full_disk, option, name
+):
+    (full_disk / "more").write_bytes(bytes(4 * 1024))
+    init = ",".join(f"{value:g}" for value in video[1])
+    words = ["track", str(video[0]), "--init", init, "--model", str(tracker)]
+    done = dytrack(*words, option, str(full_disk / name))
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "space" in done.stderr
+    assert not (full_disk / name).exists()
