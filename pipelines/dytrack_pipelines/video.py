@@ -80,7 +80,7 @@ class VideoWriter:
             if not self._writer.isOpened():
                 self._beside.unlink(missing_ok=True)
                 raise StorageError(
-                    f"{self._path}: OpenCV cannot write it; use a name in .mp4, where there is space"
+                    f"{self._path}: OpenCV cannot write it; use a .mp4 name, where there is space"
                 )
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self._written += 1

@@ -1,6 +1,7 @@
 """The model registry: publish a tracker as a version, find it again by name, alias or path."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,7 +66,13 @@ def publish(
         **tags,
     }
     try:
-        with tracking.run(f"publish {name}", run_id=run_id, kind="publish"):
+        with (
+            tracking.run(f"publish {name}", run_id=run_id, kind="publish"),
+            warnings.catch_warnings(),
+        ):
+            # MLflow asks for its own kinds of type hints and for an input example; the signature
+            # below says more than either.
+            warnings.simplefilter("ignore", UserWarning)
             logged = mlflow.pyfunc.log_model(
                 name=_ARTIFACT,
                 python_model=str(_CODE),
