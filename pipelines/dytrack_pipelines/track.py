@@ -32,7 +32,9 @@ def track(
     point: Annotated[
         str, typer.Option(help="Operating point: fast, quick, balanced, careful or accurate.")
     ] = "balanced",
-    out: Annotated[Path | None, typer.Option(help="Video to write (.mp4).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
+    ] = None,
     boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
 ) -> None:
@@ -52,13 +54,14 @@ def track(
     saved = registry.load(model)
     exits = saved.network.config.exits
     tracker = Tracker(saved.network, Thresholds(saved.point(point).thresholds))
+    film = VideoWriter(out, reader.fps)
     # Take the target from the first frame.
     frames = reader.frames()
     first = next(frames)
     tracker.start(RGB(first), parse_box(init))
     history = [Mark(box_xywh=tracker.box_xywh)]
     seconds = 0.0
-    with VideoWriter(out, reader.fps) as writer, screen.live_line() as line:
+    with film as writer, screen.live_line() as line:
         writer.write(draw(first, history, len(exits)))
         # Follow it frame by frame.
         for frame in frames:

@@ -50,13 +50,22 @@ class VideoReader:
             raise DataError(f"{self._path}: not one frame decodes; the file is damaged")
 
 
+_CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
+"""What OpenCV's wheels can write, by suffix; browsers play .webm."""
+
+
 class VideoWriter:
     """Writes a video beside its place and renames it when all frames are in.
 
     With the path ``None`` it writes nothing.
+
+    Raises:
+        DataError: The suffix names no format that can be written.
     """
 
     def __init__(self, path: Path | None, fps: float) -> None:
+        if path is not None and path.suffix not in _CODECS:
+            raise DataError(f"{path}: a video's name must end in {', '.join(_CODECS)}")
         self._path = path
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
@@ -75,12 +84,12 @@ class VideoWriter:
         if self._writer is None:
             height, width = frame.shape[:2]
             self._beside.parent.mkdir(parents=True, exist_ok=True)
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            codec = cv2.VideoWriter.fourcc(*_CODECS[self._beside.suffix])
             self._writer = cv2.VideoWriter(str(self._beside), codec, self._fps, (width, height))
             if not self._writer.isOpened():
                 self._beside.unlink(missing_ok=True)
                 raise StorageError(
-                    f"{self._path}: OpenCV cannot write it; use a .mp4 name, where there is space"
+                    f"{self._path}: OpenCV cannot write it; free space or choose another folder"
                 )
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self._written += 1

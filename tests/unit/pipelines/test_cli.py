@@ -124,6 +124,13 @@ def test_a_video_that_does_not_open_is_named(dytrack, tracker, tmp_path):
         assert sentence in done.stderr
 
 
+def test_a_video_format_that_cannot_be_written_is_named_before_tracking(dytrack, video, tracker):
+    words = ["--init", "10,10,20,20", "--model", str(tracker), "--out", "out.xyz"]
+    done = dytrack("track", str(video[0]), *words)
+    assert done.returncode == 2
+    assert "out.xyz: a video's name must end in .mp4, .webm, .avi" in done.stderr
+
+
 def test_an_unknown_point_names_the_known_ones(dytrack, video, tracker):
     words = ["--init", "10,10,20,20", "--model", str(tracker), "--point", "best"]
     done = dytrack("track", str(video[0]), *words)

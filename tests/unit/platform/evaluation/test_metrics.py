@@ -81,8 +81,8 @@ def test_inputs_are_not_changed(boxes):
 def test_counts_equal_a_loop_over_thresholds(or_equal):
     values = np.array([0.0, 0.05, 0.05, 0.5, 0.500001, 1.0, np.nan, -1.0, np.inf])
     thresholds = np.linspace(0, 1, 21)
-    above = count_above(values, thresholds, or_equal=or_equal)
-    within = count_within(values, thresholds)
+    above = count_above(np.sort(values), thresholds, or_equal=or_equal)
+    within = count_within(np.sort(values), thresholds)
     for k, threshold in enumerate(thresholds):
         exceeds = values >= threshold if or_equal else values > threshold
         assert above[k] == exceeds.sum()
