@@ -52,8 +52,6 @@ def align(
         rest = np.full((frames - len(result), 4), filler)
         notes.append(f"{len(result)} results for {frames} frames: the rest counts as failures")
         result = np.concatenate([result, rest])
-    if profile.first_frame == "annotation":
-        result[0] = annotation_xywh[0]
     return result
 
 

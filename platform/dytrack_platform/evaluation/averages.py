@@ -174,13 +174,14 @@ def _pooled(profile: Profile, scores: List[SequenceScore]) -> Scores:
     def ratio(counts: List[Counts]) -> Floats:
         return np.asarray(np.sum(counts, axis=0) / max(frames, 1), dtype=np.float64)
 
+    success = ratio([s.success for s in scores])
     norms = [s.norm_precision for s in scores if s.norm_precision is not None]
     return _scores(
         profile,
-        ratio([s.success for s in scores]),
+        success,
         ratio([s.precision for s in scores]),
         ratio(norms) if norms else None,
-        success_rate=sum(s.above_half for s in scores) / max(frames, 1),
+        success_rate=float(success[len(success) // 2]),
         mean_overlap=sum(s.overlap_sum for s in scores) / valid if valid else float("nan"),
         sequences=len(scores),
     )
@@ -229,7 +230,7 @@ def summarise(
         mao=_class_mean(by_name, classes, "mean_overlap"),
         msr50=_class_mean(by_name, classes, "success_rate"),
         coverage=(
-            sum(s.covered for s in scores) / max(sum(s.frames for s in scores), 1)
+            sum(s.covered or 0 for s in scores) / max(sum(s.frames for s in scores), 1)
             if profile.missing_sequence == "zeros"
             else None
         ),

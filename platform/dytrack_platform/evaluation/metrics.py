@@ -136,34 +136,34 @@ def _length(dx: Floats, dy: Floats) -> Floats:
         return np.sqrt(dx, out=dx)
 
 
-def count_above(values: Floats, thresholds: Floats, *, or_equal: bool = False) -> Counts:
+def count_above(ordered: Floats, thresholds: Floats, *, or_equal: bool = False) -> Counts:
     """Count values above each threshold; NaN is above none.
 
     Args:
-        values: (N,) measurements.
+        ordered: (N,) measurements, sorted (NaN last, as ``np.sort`` leaves them).
         thresholds: (T,) rising.
         or_equal: Count a value that equals the threshold too.
 
     Returns:
         (T,) counts.
     """
-    ordered = np.sort(values)
-    known = len(ordered) - int(np.count_nonzero(np.isnan(ordered)))
-    below = np.searchsorted(ordered[:known], thresholds, side="left" if or_equal else "right")
-    return known - below
+    known = len(ordered)
+    if known and np.isnan(ordered[-1]):
+        known -= int(np.count_nonzero(np.isnan(ordered)))
+    return known - ordered[:known].searchsorted(thresholds, side="left" if or_equal else "right")
 
 
-def count_within(values: Floats, thresholds: Floats) -> Counts:
+def count_within(ordered: Floats, thresholds: Floats) -> Counts:
     """Count values at or below each threshold; NaN is within none.
 
     Args:
-        values: (N,) measurements.
+        ordered: (N,) measurements, sorted (NaN last).
         thresholds: (T,) rising and finite.
 
     Returns:
         (T,) counts.
     """
-    return np.searchsorted(np.sort(values), thresholds, side="right")
+    return ordered.searchsorted(thresholds, side="right")
 
 
 def mean_area(curve: Floats) -> float:

@@ -63,10 +63,8 @@ class SequenceScore:
     """Sum of the overlaps of the frames whose annotation is valid."""
     overlap_frames: int
     """How many those are."""
-    covered: int
-    """Frames with a result that is neither NaN nor all zero (TrackingNet's coverage)."""
-    above_half: int
-    """Frames whose overlap is above 0.5."""
+    covered: int | None
+    """Frames with a result that is neither NaN nor all zero, where the profile reports it."""
     notes: tuple[str, ...] = ()
     """What was unusual about the annotation or the result, and what the profile made of it."""
 
@@ -92,8 +90,8 @@ class SequenceScore:
 
     @property
     def success_rate(self) -> float:
-        """Fraction of frames whose overlap is above 0.5."""
-        return self.above_half / self.frames if self.frames else float("nan")
+        """The success curve at 0.5, the middle of its thresholds."""
+        return float(self.success_curve[len(self.success) // 2])
 
 
 def _ratio(counts: Counts, frames: int) -> Floats:
@@ -116,8 +114,7 @@ def merge(repetitions: List[SequenceScore]) -> SequenceScore:
         norm_precision=np.sum(norm, axis=0) if norm else None,
         overlap_sum=float(np.sum([r.overlap_sum for r in repetitions])),
         overlap_frames=sum(r.overlap_frames for r in repetitions),
-        covered=sum(r.covered for r in repetitions),
-        above_half=sum(r.above_half for r in repetitions),
+        covered=None if first.covered is None else sum(r.covered or 0 for r in repetitions),
         notes=tuple(dict.fromkeys(note for r in repetitions for note in r.notes)),
     )
 
@@ -280,41 +277,61 @@ def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[Sequ
         shortest = min(shortest, *(len(result) for result in results))
     if shortest < len(annotation.boxes_xywh):  # the one rule that ties the annotation to a result
         return [_cut_annotation(prepared, result) for result in results]
-    aligned = np.stack(
-        [
-            align(profile, annotation.name, annotation.boxes_xywh, result, own)
-            for result, own in zip(results, notes, strict=True)
-        ]
-    )
-    covered = np.count_nonzero(_covers(aligned), axis=1)
+    boxes = _stacked(prepared, results, notes)
+    covered = _covered(boxes) if profile.missing_sequence == "zeros" else [None] * len(results)
     if prepared.rows is not None:
-        aligned = aligned[:, prepared.rows]
-    boxes = prepared.image_rules(columns(aligned))
-    overlap, error, norm = _measures(prepared, boxes)
+        boxes = Columns(*(values.take(prepared.rows, axis=1) for values in boxes))
+    overlap, error, norm = _measures(prepared, prepared.image_rules(boxes))
     valid = _valid_overlaps(prepared)
-    scores = []
-    for k, own in enumerate(notes):
-        values = overlap[k] if valid is None else overlap[k][valid]
-        scores.append(
-            SequenceScore(
-                profile=profile,
-                name=annotation.name,
-                frames=overlap.shape[1],
-                success=count_above(
-                    overlap[k], profile.overlap_thresholds, or_equal=profile.success_or_equal
-                ),
-                precision=count_within(error[k], profile.pixel_thresholds),
-                norm_precision=(
-                    None if norm is None else count_within(norm[k], profile.scaled_thresholds)
-                ),
-                overlap_sum=float(np.sum(values)),
-                overlap_frames=len(values),
-                covered=int(covered[k]),
-                above_half=int(np.count_nonzero(overlap[k] > 0.5)),
-                notes=tuple(own),
-            )
+    sums = overlap.sum(axis=1) if valid is None else overlap.compress(valid, axis=1).sum(axis=1)
+    levels, pixels = profile.overlap_thresholds, profile.pixel_thresholds
+    scaled = profile.scaled_thresholds
+    # From here on only ranks matter; these arrays are our own.
+    for values in (overlap, error, norm):
+        if values is not None:
+            values.sort(axis=1)
+    return [
+        SequenceScore(
+            profile=profile,
+            name=annotation.name,
+            frames=overlap.shape[1],
+            success=count_above(overlap[k], levels, or_equal=profile.success_or_equal),
+            precision=count_within(error[k], pixels),
+            norm_precision=None if norm is None else count_within(norm[k], scaled),
+            overlap_sum=float(sums[k]),
+            overlap_frames=overlap.shape[1] if valid is None else int(np.count_nonzero(valid)),
+            covered=covered[k],
+            notes=tuple(own),
         )
-    return scores
+        for k, own in enumerate(notes)
+    ]
+
+
+def _stacked(
+    prepared: Prepared, results: List[NDArray[np.generic]], notes: List[list[str]]
+) -> Columns:
+    """Give (R, N) columns of all results, aligned and repaired by the profile's rules."""
+    profile, annotation = prepared.profile, prepared.annotation
+    truth = annotation.boxes_xywh
+    stacked = np.empty((4, len(results), len(truth)))
+    for k, result in enumerate(results):
+        if len(result) == len(truth):
+            stacked[:, k] = result.T
+    # A minimum is NaN where anything is; whole results of the right length need no repair.
+    least = stacked.min(axis=2)
+    for k, (result, own) in enumerate(zip(results, notes, strict=True)):
+        whole = (least[2:, k] > 0).all() and not np.isnan(least[:2, k]).any()
+        if not whole or len(result) != len(truth):
+            stacked[:, k] = align(profile, annotation.name, truth, result, own).T
+    if profile.first_frame == "annotation":
+        stacked[:, :, 0] = truth[0][:, None]
+    return Columns(*stacked)
+
+
+def _covered(boxes: Columns) -> list[int | None]:
+    """Count, for each result, the boxes that are neither NaN nor all zero."""
+    size = sum(np.abs(values) for values in boxes)  # NaN is not above 0
+    return [int(count) for count in np.count_nonzero(size > 0, axis=1)]
 
 
 def _measures(prepared: Prepared, boxes: Columns) -> tuple[Floats, Floats, Floats | None]:
@@ -348,12 +365,6 @@ def _valid_overlaps(prepared: Prepared) -> Mask | None:
         either = failed if invalid is None else invalid
         return None if either is None else ~either
     return ~(invalid | failed)
-
-
-def _covers(boxes: Floats) -> Mask:
-    """Say which boxes are neither NaN nor all zero."""
-    usable: Mask = np.abs(boxes).sum(axis=2) > 0  # NaN is not above 0
-    return usable
 
 
 def _cut_annotation(prepared: Prepared, result: NDArray[np.generic]) -> SequenceScore:
