@@ -78,6 +78,8 @@ class SequenceResult:
     """Width and height of the first frame in pixels."""
     undecoded: tuple[int, ...] = ()
     """Frames that did not decode; they repeat the box before."""
+    broken: tuple[int, ...] = ()
+    """Frames for which the tracker gave NaN or no area; they repeat the box before too."""
 
     def __len__(self) -> int:
         return len(self.boxes_xywh)
@@ -104,7 +106,7 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
     times, decode, network = np.zeros(frames), np.zeros(frames), np.full(frames, np.nan)
     exits = np.full(frames, -1, dtype=np.int64)
     scores, gmacs = np.full(frames, np.nan), np.full(frames, np.nan)
-    undecoded = []
+    undecoded, broken = [], []
     pictures = sequence.frames.iterate()
     for frame in range(frames):
         began = time.perf_counter()
@@ -132,6 +134,9 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
         step = tracker.step(image)
         times[frame] = time.perf_counter() - decoded
         boxes[frame], scores[frame], exits[frame] = step.box_xywh, step.score, step.exit
+        if not _has_area(boxes[frame]):
+            broken.append(frame)
+            boxes[frame] = boxes[frame - 1]
         gmacs[frame], network[frame] = step.gmacs, step.network_ms
     return SequenceResult(
         name=sequence.name,
@@ -144,6 +149,7 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
         gmacs=gmacs,
         image_size=image_size,
         undecoded=tuple(undecoded),
+        broken=tuple(broken),
     )
 
 
@@ -151,10 +157,14 @@ def _first_box(sequence: Sequence) -> NDArray[np.float64]:
     if len(sequence) == 0:
         raise DataError(f"{sequence.name}: the sequence has no annotated frame")
     first = np.asarray(sequence.boxes_xywh[0], dtype=np.float64)
-    if not np.isfinite(first).all() or first[2] <= 0 or first[3] <= 0:
+    if not _has_area(first):
         shown = ", ".join(f"{value:g}" for value in first)
         raise DataError(
             f"{sequence.name}: the first box ({shown}) has NaN or no area, so no tracker can be "
             "started; mend the annotation or leave the sequence out"
         )
     return first
+
+
+def _has_area(box_xywh: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(box_xywh).all() and box_xywh[2] > 0 and box_xywh[3] > 0)

@@ -101,6 +101,7 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
         "image_size": list(result.image_size),
         "exits": result.exits.tolist(),
         "undecoded": list(result.undecoded),
+        "broken": list(result.broken),
     }
     write_atomically(boxes, format_boxes(result.boxes_xywh))
     write_atomically(sidecar, json.dumps(about | series) + "\n")
@@ -155,6 +156,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         series = {name: _array(stored[name]) for name in _SERIES}
         exits = np.array(stored["exits"], dtype=np.int64)
         undecoded = tuple(int(frame) for frame in stored["undecoded"])
+        broken = tuple(int(frame) for frame in stored["broken"])
         width, height = stored["image_size"]
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{sidecar}: damaged ({error}); delete it and evaluate again") from error
@@ -169,6 +171,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         exits=exits,
         image_size=(int(width), int(height)),
         undecoded=undecoded,
+        broken=broken,
         **series,
     )
 

@@ -268,8 +268,18 @@ def unusual(points: List[PointSummary]) -> list[str]:
         for name, score in point.score.sequences.items():
             for note in score.notes:
                 lines.setdefault(f"{name}: {note}")
-            if frames := point.results[name].undecoded:
-                shown = ", ".join(str(frame + 1) for frame in frames[:8])
-                more = "" if len(frames) <= 8 else f" and {len(frames) - 8} more"
-                lines.setdefault(f"{name}: frames that do not decode: {shown}{more}")
+            result = point.results[name]
+            if result.undecoded:
+                lines.setdefault(f"{name}: frames that do not decode: {_few(result.undecoded)}")
+            if result.broken:
+                lines.setdefault(
+                    f"{name}: {point.name} gave NaN or no area, so the box before was kept, "
+                    f"in frames {_few(result.broken)}"
+                )
     return list(lines)
+
+
+def _few(frames: tuple[int, ...]) -> str:
+    """Name the first few frames, counted from 1."""
+    shown = ", ".join(str(frame + 1) for frame in frames[:8])
+    return shown if len(frames) <= 8 else f"{shown} and {len(frames) - 8} more"

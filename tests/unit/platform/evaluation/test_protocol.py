@@ -83,6 +83,18 @@ def test_a_frame_that_does_not_decode_keeps_the_box_before_and_is_listed():
     assert result.exits[4] == -1
 
 
+def test_a_box_without_area_keeps_the_one_before_and_is_listed():
+    class Failing(Recorder):
+        def step(self, image):
+            step = super().step(image)
+            bad = {3: [np.nan, 0, 5, 5], 4: [1, 1, 0, 5], 5: [1, 1, 5, -2]}
+            return Step(box_xywh=np.array(bad.get(self.frames, step.box_xywh), dtype=float))
+
+    result = run_sequence(Failing(), moving())
+    assert result.broken == (3, 4, 5)
+    assert result.boxes_xywh[3:6].tolist() == [[2, 0, 5, 5]] * 3
+
+
 def test_a_first_frame_that_does_not_decode_is_an_error_that_names_it():
     with pytest.raises(DataError, match=r"square: frame 1 \(frames/0000\.jpg\) does not decode"):
         run_sequence(Recorder(), moving(broken=(0,)))
