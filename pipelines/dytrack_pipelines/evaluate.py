@@ -42,13 +42,21 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Profile of success and precision; the dataset's by default")
     ] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Also write got10k, trackingnet, text or pytracking files")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Sequences at a time")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker")] = 1,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda")] = "cpu",
 ) -> None:
     """Evaluate a tracker: official scores, speed, exits, one HTML report."""
     from dytrack_pipelines import screen
-    from dytrack_pipelines.evaluation_screen import key_values, progress_line, show_points
+    from dytrack_pipelines.evaluation_screen import (
+        key_values,
+        progress_line,
+        show_points,
+        write_exports,
+    )
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.experiment import evaluate as evaluation
@@ -73,6 +81,11 @@ def evaluate(
     # Track everything, score it, and write the report.
     with screen.live_line() as line:
         summary = evaluation.evaluate(job, sequences, faults, progress_line(line))
+    # Write what servers and other toolkits take.
+    if export is not None:
+        entries = summary["points"] or summary["baselines"]
+        exports = write_exports(out, export, [entry["name"] for entry in entries])
+        screen.say(f"{export} files: {', '.join(str(path) for path in exports)}")
     # Show the points and where to look.
     show_points(summary)
     if summary["reused"]:

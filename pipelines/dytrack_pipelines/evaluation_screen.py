@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dytrack_pipelines import screen
@@ -36,6 +37,19 @@ def key_values(options: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise ConfigurationError(f"--tracker-option {option}: expected KEY=VALUE")
         pairs.append((key, value))
     return tuple(pairs)
+
+
+def write_exports(out: Path, layout: str, points: Sequence[str]) -> list[Path]:
+    """Write each point's results as ``exports/POINT.zip`` or ``exports/POINT/``."""
+    from dytrack_platform.evaluation import exports
+
+    suffix = ".zip" if layout in exports.ARCHIVES else ""
+    return [
+        exports.export(
+            layout, exports.stored_results(out, point), out / "exports" / f"{point}{suffix}"
+        )
+        for point in points
+    ]
 
 
 def progress_line(line: screen.Line) -> Callable[["Progress"], None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dytrack_platform.evaluation.scoreboard import TrackerFiles
     from dytrack_platform.evaluation.scoring import Annotation
 
 
@@ -128,3 +129,30 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     from dytrack_platform.evaluation.results import write_atomically
 
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def distinct_trackers(folders: list[Path]) -> list["TrackerFiles"]:
+    """Take each folder for one tracker; equal names get their parent's in front.
+
+    Raises:
+        ResultError: A folder is missing, holds no result, or is named twice.
+    """
+    from dataclasses import replace
+
+    from dytrack_platform.errors import ResultError
+    from dytrack_platform.evaluation.scoreboard import find_trackers
+
+    found = []
+    for folder in folders:
+        own = find_trackers(folder)
+        if len(own) != 1:
+            raise ResultError(f"{folder}: holds {len(own)} trackers; name the folder of one")
+        found.append(own[0])
+    names = [tracker.name for tracker in found]
+    long = [
+        name if names.count(name) == 1 else f"{folder.absolute().parent.name}/{name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    if len(set(long)) != len(long):
+        raise ResultError(f"two of the folders are called {long[0]}; rename one of them")
+    return [replace(tracker, name=name) for tracker, name in zip(found, long, strict=True)]

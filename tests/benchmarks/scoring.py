@@ -48,9 +48,7 @@ def ours(data):
     for truth, results in data:
         prepared = Prepared(rules, Annotation(name="made", boxes_xywh=truth))
         for score in measure(prepared, results):
-            curves.append(
-                (score.success_curve, score.precision_curve, score.norm_precision_curve)
-            )
+            curves.append((score.success_curve, score.precision_curve, score.norm_precision_curve))
     return curves
 
 

@@ -65,9 +65,7 @@ def find_trackers(folder: Path) -> list[TrackerFiles]:
     if not folder.is_dir():
         raise ResultError(f"{folder}: no such folder of results")
     alone = _tracker_files(folder)
-    if alone.boxes and any(
-        path.parent == folder for paths in alone.boxes.values() for path in paths
-    ):
+    if alone.boxes:
         return [alone]
     found = [_tracker_files(child) for child in sorted(folder.iterdir()) if child.is_dir()]
     found = [tracker for tracker in found if tracker.boxes]
