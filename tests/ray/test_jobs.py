@@ -33,7 +33,9 @@ def head(tmp_path_factory):
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
-    command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--disable-usage-stats"]
+    # Another Ray on this machine has the agent's usual port.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-port={dashboard}"]
+    command += [f"--temp-dir={folder}", "--disable-usage-stats"]
     log = (tmp_path_factory.mktemp("head") / "log").open("w")
     process = subprocess.Popen(
         command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -102,4 +104,4 @@ def test_data_is_prepared_on_the_cluster(head, made, tmp_path):
 def test_a_cluster_that_does_not_answer_is_named():
     done = submit(f"http://127.0.0.1:{free_port()}", "describe", "test")
     assert done.returncode == 1
-    assert "no Ray dashboard answers at http://127.0.0.1" in done.stderr
+    assert "no Ray dashboard takes jobs at http://127.0.0.1" in done.stderr

@@ -69,8 +69,8 @@ def sealed(folder):
 
 
 def test_a_killed_command_continues_from_its_last_checkpoint(store, values, recipe_file, tmp_path):
-    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=30"]
-    command += ["--set", "train.workers=1"]
+    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
+    command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
     folder = Path(values["train"]["storage"]) / "tiny"
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 90
@@ -85,5 +85,5 @@ def test_a_killed_command_continues_from_its_last_checkpoint(store, values, reci
     assert "continuing" in second.stdout
     step = int(second.stdout.split("from step ")[1].split()[0])
     assert step > 0
-    assert checkpoint.load(folder / "tracker").notes["step"] == 120
+    assert checkpoint.load(folder / "tracker").notes["step"] == 400
     assert list(folder.glob("*.part")) == []

@@ -20,6 +20,10 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+# "ray start" asks for a token wherever one lies in the home folder, but a client sends it only
+# when told to.
+if (Path.home() / ".ray" / "auth_token").is_file() or "RAY_AUTH_TOKEN" in os.environ:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402  (the settings above must come first)
 

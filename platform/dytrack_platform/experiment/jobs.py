@@ -1,18 +1,28 @@
 """Send a command to a Ray cluster as a job: ship the packages, stream the log, give its end."""
 
 import asyncio
+import logging
 import os
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dytrack_platform.experiment import cluster  # sets Ray's environment first
 
+from ray.exceptions import AuthenticationError  # isort: skip
 from ray.job_submission import JobStatus, JobSubmissionClient  # isort: skip
 
 from dytrack_platform.errors import ClusterError
+
+_AGENT_WAIT_S = 60.0
+
+# Names of uploaded packages say nothing that a user can act on.
+logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
 
 _FORWARDED = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 """Settings of this shell that the job needs too; secrets belong to the cluster, not to a job."""
@@ -47,19 +57,25 @@ def submit(
         words = [_carry(word, Path(name)) for word in command]
         try:
             client = JobSubmissionClient(address)
-            job = client.submit_job(
+            job = _send(
+                client,
                 # The Jobs API takes one string for a shell: every word is quoted.
-                entrypoint=shlex.join(["python", "-m", "dytrack_pipelines.cli", *words]),
-                runtime_env={
+                shlex.join(["python", "-m", "dytrack_pipelines.cli", *words]),
+                {
                     "py_modules": cluster.packages(),
                     "working_dir": name,
                     "env_vars": {**forwarded, **(environment or {})},
                 },
             )
+        except AuthenticationError as error:
+            raise ClusterError(
+                f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or "
+                "set RAY_AUTH_TOKEN"
+            ) from error
         except (ConnectionError, RuntimeError) as error:
             raise ClusterError(
-                f"no Ray dashboard answers at {address}: {str(error).splitlines()[0]}; start one "
-                "with 'ray start --head' or give --address"
+                f"no Ray dashboard takes jobs at {address}: {str(error).splitlines()[0]}; start "
+                "one with 'ray start --head' or give --address"
             ) from error
     say(f"job {job} on {address}\n")
     try:
@@ -68,6 +84,18 @@ def submit(
         client.stop_job(job)
         raise
     return _exit_code(client, job)
+
+
+def _send(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, Any]) -> str:
+    """Submit; a cluster that has just started answers before its agent takes jobs."""
+    deadline = time.monotonic() + _AGENT_WAIT_S
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
 
 
 def _carry(word: str, folder: Path) -> str:
