@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.boxfiles import read_numbers, read_text
+from dytrack_platform.evaluation.vot.binary import read_binary
 from dytrack_platform.evaluation.vot.regions import UNKNOWN, Region, Special, parse_region
 
 
@@ -117,22 +118,32 @@ def read_repetitions(experiment: Path, sequence: VotSequence) -> list[Run]:
         ResultError: There is none, or one has another length than the sequence.
     """
     folder = experiment / sequence.name
-    pattern = re.compile(re.escape(sequence.name) + r"_\d{3}\.txt")
-    found = sorted(p for p in folder.glob("*.txt") if pattern.fullmatch(p.name))
-    if not found:
-        raise ResultError(
-            f"{folder}: no result of {sequence.name} (expected {sequence.name}_001.txt)"
-        )
-    return [read_run(path, len(sequence)) for path in found]
+    pattern = re.compile(re.escape(sequence.name) + r"_\d{3}")
+    stems = sorted(
+        {p.stem for p in folder.glob("*.*") if _is_result(p) and pattern.fullmatch(p.stem)}
+    )
+    if not stems:
+        raise ResultError(f"{folder}: no result; expected {sequence.name}_001.txt or .bin")
+    return [read_run(folder / stem, len(sequence)) for stem in stems]
 
 
-def read_run(path: Path, frames: int) -> Run:
-    """Read one run and, where it is there, its confidence.
+def _is_result(path: Path) -> bool:
+    return path.suffix in (".txt", ".bin")
+
+
+def read_run(stem: Path, frames: int) -> Run:
+    """Read one run, binary or text, and its confidence where that is there.
+
+    Args:
+        stem: The file without ``.bin`` or ``.txt``; where both are there the first counts.
+        frames: Frames that the run must have.
 
     Raises:
         ResultError: The file is missing, damaged, or has another length.
     """
-    regions = read_regions(path)
+    binary, plain = stem.with_name(f"{stem.name}.bin"), stem.with_name(f"{stem.name}.txt")
+    path = binary if binary.is_file() else plain
+    regions = read_binary(path) if path == binary else read_regions(path)
     if len(regions) != frames:
         raise ResultError(
             f"{path}: {len(regions)} results for {frames} frames; VOT's toolkit stops on that"

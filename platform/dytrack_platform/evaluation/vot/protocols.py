@@ -217,9 +217,7 @@ def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, List[Regio
     order = [(k, sequence.regions[k:]) for k in forward]
     order += [(k, sequence.regions[k::-1]) for k in backward]
     name = sequence.name
-    return [
-        (read_run(folder / name / f"{name}_{k:08d}.txt", len(truth)), truth) for k, truth in order
-    ]
+    return [(read_run(folder / name / f"{name}_{k:08d}", len(truth)), truth) for k, truth in order]
 
 
 def _longterm(profile: VotProfile, sequences: List[VotSequence], folder: Path) -> dict[str, Any]:

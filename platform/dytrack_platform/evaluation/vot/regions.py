@@ -6,6 +6,7 @@ rounding, so a rectangle of 20 x 20 covers 400 pixels while the polygon through 
 covers 441.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,8 @@ def parse_region(line: str) -> Region:
     line = line.strip()
     try:
         if line.startswith("m"):
-            return _parse_mask([int(part) for part in line[1:].split(",")])
+            x, y, w, h, *runs = (int(part) for part in line[1:].split(","))
+            return mask_from_runs(x, y, w, h, runs)
         numbers = [float(part) for part in line.split(",")]
     except ValueError:
         raise ResultError(f"expected a VOT region, got {line!r:.60}") from None
@@ -83,10 +85,8 @@ def parse_region(line: str) -> Region:
     raise ResultError(f"expected 1, 4 or an even number of 6 or more values, got {len(numbers)}")
 
 
-def _parse_mask(numbers: list[int]) -> Raster:
-    """Read ``x, y, w, h`` and row-major run lengths, the first of zeros."""
-    x, y, w, h = numbers[:4]
-    runs = numbers[4:]
+def mask_from_runs(x: int, y: int, w: int, h: int, runs: Sequence[int]) -> Raster:
+    """Build a mask from row-major run lengths inside its window, the first of zeros."""
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     pixels = np.zeros(w * h, dtype=np.bool_)
     kept = min(len(flat), len(pixels))

@@ -2,11 +2,13 @@
 
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
 
 from dytrack_platform.errors import ConfigurationError, ResultError
+from dytrack_platform.evaluation.vot.binary import read_binary
 from dytrack_platform.evaluation.vot.files import read_repetitions, read_sequences
 from dytrack_platform.evaluation.vot.measures import (
     Fragment,
@@ -199,6 +201,36 @@ def test_a_result_of_another_length_is_refused_by_name(tmp_path):
     sequences = write_vot(tmp_path, results=2)
     with pytest.raises(ResultError, match=r"one_001\.txt: 2 results for 3 frames"):
         read_repetitions(tmp_path / "results" / "T" / "baseline", sequences[0])
+
+
+def test_binary_results_are_read_as_the_same_regions(tmp_path):
+    path = tmp_path / "one_001.bin"
+    path.write_bytes(
+        struct.pack("<hI", 1, 4)
+        + struct.pack("<BI", 0, 1)
+        + struct.pack("<B4f", 1, 1.5, 2, 3, 4)
+        + struct.pack("<BH6f", 2, 3, 0, 0, 5, 0, 5, 5)
+        + struct.pack("<BhhHHH3H", 3, 2, 3, 2, 2, 3, 1, 2, 1)
+    )
+    start, box, polygon, mask = read_binary(path)
+    assert (start, box) == (Special(1), Rectangle(1.5, 2, 3, 4))
+    assert polygon.corners.tolist() == [[0, 0], [5, 0], [5, 5]]
+    assert mask.pixels.tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (struct.pack("<hI", 1, 9), "damaged or not a VOT result"),
+        (struct.pack("<hI", 7, 0), "version 7 of VOT's binary results is not known"),
+        (struct.pack("<hIB", 1, 1, 9), "no region has kind 9"),
+        (b"", "damaged or not a VOT result"),
+    ],
+)
+def test_a_damaged_binary_result_is_refused(tmp_path, data, message):
+    (tmp_path / "x.bin").write_bytes(data)
+    with pytest.raises(ResultError, match=message):
+        read_binary(tmp_path / "x.bin")
 
 
 def test_a_missing_experiment_and_a_falling_range_are_refused(tmp_path):
