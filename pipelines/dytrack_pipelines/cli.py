@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines import screen
+from dytrack_pipelines.compare import compare
 from dytrack_pipelines.demo import demo
 from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
@@ -22,6 +23,7 @@ from dytrack_pipelines.search import search
 from dytrack_pipelines.submit import submit
 from dytrack_pipelines.track import track
 from dytrack_pipelines.train import train
+from dytrack_pipelines.trax import trax
 from dytrack_pipelines.ui import ui
 
 app = typer.Typer(
@@ -32,7 +34,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (demo, prepare, train, search, evaluate, score, publish, track, describe, ui):
+for _command in (
+    demo,
+    prepare,
+    train,
+    search,
+    evaluate,
+    score,
+    compare,
+    publish,
+    track,
+    describe,
+    ui,
+):
     app.command()(_command)
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
