@@ -15,7 +15,7 @@ TEXT = (ROOT / "README.md").read_text() + (ROOT / "cluster" / "README.md").read_
 
 def test_every_command_and_option_exists():
     commands = typer.main.get_command(app).commands
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
     found = re.findall(r"^dytrack (.+)$", blocks, re.MULTILINE)
     assert len(found) >= 6
     for line in found:

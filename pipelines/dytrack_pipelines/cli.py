@@ -45,6 +45,7 @@ for _command in (
     publish,
     track,
     describe,
+    trax,
     ui,
 ):
     app.command()(_command)
