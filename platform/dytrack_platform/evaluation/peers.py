@@ -1,7 +1,8 @@
 """OpenCV's trackers under the same protocol, so that a comparison is one command.
 
 OpenCV wants blue first and whole pixels, and gives whole pixels back. Turning the channels round
-is charged to the tracker: about a millisecond for a full-HD frame.
+is charged to the tracker: about a millisecond for a full-HD frame. MIL and its like draw random
+numbers from the clock, so two runs of them differ.
 """
 
 from collections.abc import Callable, Mapping

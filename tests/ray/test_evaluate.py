@@ -1,0 +1,155 @@
+"""Evaluation over workers: complete, resumable, and the same whatever dies."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import ray
+import torch
+
+from dytrack_model.checkpoint import save
+from dytrack_model.config import VARIANTS
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import OperatingPoint
+from dytrack_platform.datasets import readers
+from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.experiment import dispatch
+from dytrack_platform.experiment.evaluate import Evaluation, evaluate
+
+pytestmark = pytest.mark.ray
+
+TIMES = {"fps", "ms_p50", "ms_p95", "ms_p99", "ms_network", "ms_crop", "ms_decode", "reused"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    points = [OperatingPoint(name="balanced", thresholds=(0.45, 0.5))]
+    folder = tmp_path_factory.mktemp("model") / "tracker"
+    return str(save(folder, DyTrackNetwork(VARIANTS["test"]), points))
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    names = []
+    for number, frames in enumerate((40, 30, 20, 20)):
+        folder = root / f"square-{number}"
+        folder.mkdir()
+        names.append(folder.name)
+        boxes = []
+        for k in range(frames):
+            image = rng.integers(0, 80, (120, 160, 3), dtype=np.uint8)
+            x, y = 20 + 2 * k, 30 + k
+            image[y : y + 20, x : x + 24] = (40, 200, 220)
+            cv2.imwrite(str(folder / f"{k:08d}.jpg"), image)
+            boxes.append(f"{x},{y},24,20")
+        (folder / "groundtruth.txt").write_text("\n".join(boxes) + "\n")
+    (root / "test.txt").write_text("\n".join(names) + "\n")
+    return list(readers.read("video", str(root), "test"))
+
+
+def steady(summary):
+    """Leave out what differs from run to run: times."""
+    if isinstance(summary, dict):
+        return {k: steady(v) for k, v in summary.items() if k not in TIMES}
+    return [steady(v) for v in summary] if isinstance(summary, list) else summary
+
+
+def job(out, model=None, **more):
+    baselines = ("fixed", "random", "cycle", "oracle", "static", "cv2:MIL")
+    settings = {"dataset": "video", "out": out, "model": model, "baselines": baselines}
+    return Evaluation(**settings | more)
+
+
+def test_points_baselines_and_peers_stand_side_by_side(ray_session, tmp_path, model, sequences):
+    seen = []
+    summary = evaluate(job(tmp_path, model, workers=2), sequences, report=seen.append)
+    assert [point["name"] for point in summary["points"]] == ["balanced"]
+    others = [point["name"] for point in summary["baselines"]]
+    expected = ["exit-1", "exit-2", "exit-3", "static", "cv2-MIL", "random", "cycle", "oracle"]
+    assert others == expected
+    assert summary["frames"] == 110
+    assert seen[-1].finished == seen[-1].total == 8 * 4
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "results" / "balanced" / "square-0.txt").is_file()
+    exits = {b["name"]: b["exit_share"] for b in summary["baselines"]}
+    assert exits["exit-2"] == [0.0, 1.0]
+    oracle = next(b for b in summary["baselines"] if b["name"] == "oracle")
+    fixed = [b["ao"] for b in summary["baselines"] if b["name"].startswith("exit-")]
+    assert oracle["ao"] >= max(fixed) - 0.01
+
+
+def test_a_second_run_reuses_everything_and_another_model_nothing(
+    ray_session, tmp_path, model, sequences, tmp_path_factory
+):
+    small = {"baselines": ("static",), "workers": 1}
+    first = evaluate(job(tmp_path, model, **small), sequences)
+    again = evaluate(job(tmp_path, model, **small), sequences)
+    assert (first["reused"], again["reused"]) == (0, 8)
+    assert steady(again) == steady(first)
+    torch.manual_seed(1)
+    other = save(tmp_path_factory.mktemp("other") / "tracker", DyTrackNetwork(VARIANTS["test"]))
+    changed = evaluate(job(tmp_path, str(other), points=("0.45,0.5",), **small), sequences)
+    assert changed["reused"] == 4  # the box that never moves has no model
+
+
+def test_a_worker_killed_mid_run_changes_nothing_but_times(
+    ray_session, tmp_path, model, sequences, monkeypatch
+):
+    settings = {
+        "baselines": ("fixed",),
+        "workers": 2,
+    }  # MIL draws from the clock: never twice alike
+    undisturbed = evaluate(job(tmp_path / "a", model, **settings), sequences)
+    pools = []
+    make = dispatch.JudgePool
+
+    def keep(*arguments):
+        pools.append(make(*arguments))
+        return pools[-1]
+
+    monkeypatch.setattr(dispatch, "JudgePool", keep)
+    done = []
+
+    def kill_one(progress):
+        done.append(progress)
+        if len(done) == 2:
+            ray.kill(pools[0].judges[0])
+
+    disturbed = evaluate(job(tmp_path / "b", model, **settings), sequences, report=kill_one)
+    assert len(done) == 16
+    assert steady(disturbed) == steady(undisturbed)
+
+
+def test_a_sequence_that_cannot_be_tracked_is_listed_and_the_others_are_scored(
+    ray_session, tmp_path, model, sequences
+):
+    broken = replace(sequences[1], boxes_xywh=sequences[1].boxes_xywh * [1, 1, 0, 1])
+    mixed = [sequences[0], broken, *sequences[2:]]
+    summary = evaluate(job(tmp_path, model, baselines=()), mixed)
+    assert summary["sequences"] == 3
+    reject = json.loads((tmp_path / "rejects.jsonl").read_text().splitlines()[0])
+    assert reject["sequence"] == "square-1"
+    assert "has NaN or no area" in reject["reason"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"points": ("0.5",)}, "this tracker takes 2 thresholds"),
+        ({"points": ("quick",)}, "operating point 'quick'"),
+        ({"baselines": ("best",)}, "baselines: must be of fixed"),
+        ({"protocol": "otb"}, "protocol: must be one of"),
+        ({"model": None, "baselines": ("fixed",)}, "fixed needs a tracker of ours"),
+        ({"model": None, "baselines": ()}, "give a tracker of ours, or another one"),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_starts(tmp_path, model, sequences, more, message):
+    with pytest.raises(ConfigurationError, match=message):
+        evaluate(job(tmp_path, **({"model": model} | more)), sequences)
+    assert not list(tmp_path.iterdir())
