@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.cluster
 
 DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 
