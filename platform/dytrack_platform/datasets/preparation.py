@@ -41,7 +41,7 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 REJECTS = "rejects.jsonl"
 _FRAMES_PER_SHARD = 1024
-_FEWEST_SHARDS = 16
+_FEWEST_SHARDS = 32
 """Where sequences are few, shards are small, so that every core gets some."""
 
 
@@ -67,8 +67,9 @@ class Preparation:
 
     @property
     def missing(self) -> tuple[ShardJob, ...]:
-        """The shards still to be written."""
-        return tuple(job for job in self.jobs if job.file not in self.finished)
+        """The shards still to be written, the longest first, so that none is left for the end."""
+        jobs = [job for job in self.jobs if job.file not in self.finished]
+        return tuple(sorted(jobs, key=lambda job: -sum(map(len, job.sequences))))
 
 
 @dataclass(frozen=True, slots=True)
