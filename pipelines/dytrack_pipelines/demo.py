@@ -70,8 +70,8 @@ def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when
     from dytrack_platform.datasets.synthetic import SynthConfig
 
     return SynthConfig(
-        strength=0.6,
-        distractors=0.2,
+        strength=0.7,
+        distractors=0.25,
         occlusion=0.25,
         leaving_view=0.1,
         aspect=0.2,
