@@ -14,7 +14,7 @@ from dytrack_platform.datasets.synthetic.motion import (
     wander,
 )
 from dytrack_platform.datasets.synthetic.scene import Scene, Thing
-from dytrack_platform.datasets.synthetic.textures import cut_out, palette, texture
+from dytrack_platform.datasets.synthetic.supply import Look, Supply, supply_for
 
 _SPRITE = 96
 _USUAL_STEP = 0.25
@@ -29,24 +29,31 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
     Args:
         config: Shares and strength of the challenges.
         rng: Source of all chance; the same state gives the same scene.
+
+    Raises:
+        DataError: The folder of pictures cannot be used.
     """
+    supply = supply_for(config.pictures)
     frames = int(rng.integers(config.frames[0], config.frames[1] + 1))
     has = {name: bool(rng.random() < getattr(config, name)) for name in CHALLENGES}
     strong = {name: config.strength if has[name] else 0.0 for name in CHALLENGES}
-    camera_x, camera_y, zoom, background = _camera(config, rng, frames, strong["camera"])
+    camera_x, camera_y, zoom, background = _camera(config, supply, rng, frames, strong["camera"])
     poses = _target_poses(config, rng, frames, strong)
-    colours = palette(rng)
-    aspect = float(np.exp(rng.uniform(-0.7, 0.7)))
-    target = Thing(cut_out(rng, _SPRITE, aspect, colours), poses)
-    others = [_passer_by(config, rng, frames, poses, palette(rng))] if rng.random() < 0.5 else []
+    look = supply.look(rng)
+    target = Thing(_sprite(supply, rng, look), poses)
+    others = []
+    if rng.random() < 0.5:
+        others.append(_passer_by(config, supply, rng, frames, poses, supply.look(rng)))
     if has["distractors"]:
-        near = np.clip(colours + rng.normal(0, 12, colours.shape), 0, 255).astype(np.float32)
+        near = supply.similar(rng, look)
         others += [
-            _passer_by(config, rng, frames, poses, near) for _ in range(int(rng.integers(1, 4)))
+            _passer_by(config, supply, rng, frames, poses, near)
+            for _ in range(int(rng.integers(1, 4)))
         ]
     if has["occlusion"]:
         others += [
-            _occluder(rng, frames, poses, config.strength) for _ in range(int(rng.integers(1, 3)))
+            _occluder(supply, rng, frames, poses, config.strength)
+            for _ in range(int(rng.integers(1, 3)))
         ]
     light = 1 + (0.08 + 0.45 * strong["illumination"]) * wander(rng, frames, frames)
     return Scene(
@@ -65,14 +72,26 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
     )
 
 
+def _sprite(
+    supply: Supply,
+    rng: np.random.Generator,
+    look: Look | None = None,
+    *,
+    side: int = _SPRITE,
+    spread: float = 0.7,
+) -> Pixels:
+    aspect = float(np.exp(rng.uniform(-spread, spread)))
+    return supply.cut_out(rng, side, aspect, supply.look(rng) if look is None else look)
+
+
 def _camera(
-    config: SynthConfig, rng: np.random.Generator, frames: int, strength: float
+    config: SynthConfig, supply: Supply, rng: np.random.Generator, frames: int, strength: float
 ) -> tuple[Curve, Curve, Curve, Pixels]:
     margin = 48
-    background = texture(rng, config.height + 2 * margin, config.width + 2 * margin)
+    background = supply.background(rng, config.height + 2 * margin, config.width + 2 * margin)
     for _ in range(int(rng.integers(3, 9))):  # things that stand about
         side = int(rng.integers(config.height // 8, config.height // 2))
-        picture = cut_out(rng, side, float(np.exp(rng.uniform(-0.7, 0.7))), palette(rng))
+        picture = _sprite(supply, rng, side=side)
         left = int(rng.integers(0, background.shape[1] - side))
         top = int(rng.integers(0, background.shape[0] - side))
         solid = picture[..., 3] > 127
@@ -128,10 +147,11 @@ def _path(rng: np.random.Generator, extent: int, frames: int, step: float) -> Cu
 
 def _passer_by(
     config: SynthConfig,
+    supply: Supply,
     rng: np.random.Generator,
     frames: int,
     target: Poses,
-    colours: np.ndarray,
+    look: Look,
 ) -> Thing:
     """An object that moves on its own, about as large as the target."""
     size = target.size * float(rng.uniform(0.7, 1.3))
@@ -149,10 +169,12 @@ def _passer_by(
     apart = float(np.hypot(poses.x[0] - target.x[0], poses.y[0] - target.y[0]))
     shift = max(0.0, 1.2 * float(size[0]) - apart)
     poses.x[:] += shift if poses.x[0] >= target.x[0] else -shift
-    return Thing(cut_out(rng, _SPRITE, float(np.exp(rng.uniform(-0.7, 0.7))), colours), poses)
+    return Thing(_sprite(supply, rng, look), poses)
 
 
-def _occluder(rng: np.random.Generator, frames: int, target: Poses, strength: float) -> Thing:
+def _occluder(
+    supply: Supply, rng: np.random.Generator, frames: int, target: Poses, strength: float
+) -> Thing:
     """Something that crosses in front of the target once."""
     progress = event(rng, frames, (14, 30))
     angle, beside = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(-0.5, 0.5))
@@ -170,5 +192,4 @@ def _occluder(rng: np.random.Generator, frames: int, target: Poses, strength: fl
         phase=still,
         wave=still,
     )
-    picture = cut_out(rng, _SPRITE, float(np.exp(rng.uniform(-0.5, 0.5))), palette(rng))
-    return Thing(picture, poses, hides=True)
+    return Thing(_sprite(supply, rng, spread=0.5), poses, hides=True)

@@ -65,6 +65,9 @@ class SynthConfig:
     """Standard deviation of sensor noise in grey levels."""
     quality: int = 92
     """JPEG quality of the frames."""
+    pictures: str = ""
+    """Folder or URL of real pictures that backgrounds and objects are taken from, in COCO's
+    layout or with images alone; empty: both are drawn."""
     seed: int = 0
     """Seed of everything."""
 
