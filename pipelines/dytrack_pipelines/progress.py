@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dytrack_pipelines import screen
+
 if TYPE_CHECKING:
     from dytrack_platform.experiment.ingest import Progress
 
@@ -20,6 +22,7 @@ def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
         MofNCompleteColumn(),
         TextColumn("sequences  {task.fields[speed]:.0f} frames/s  {task.fields[rejects]} rejects"),
         TimeRemainingColumn(),
+        console=screen.console,
     ) as bar:
         task = bar.add_task(title, total=None, speed=0.0, rejects=0)
 
@@ -33,3 +36,15 @@ def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
             )
 
         yield report
+
+
+@contextmanager
+def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of ``total`` are done, and the time left; give its callback."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=screen.console) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -54,7 +54,13 @@ class FullFrames(Dataset):
         frames = np.sort(rng.choice(visible, 2, replace=False))
         files = [Path(sequence.frames.path(frame)).read_bytes() for frame in frames]
         clip = StoredClip(
-            "made", sequence.name, frames, files, sequence.boxes_xywh[frames], np.ones(2, bool)
+            "made",
+            sequence.name,
+            frames,
+            files,
+            sequence.boxes_xywh[frames],
+            np.ones(2, bool),
+            np.ones(2),
         )
         pair = draw_pair(ClipPictures(clip), self.data, MODEL, rng, augment=True)
         return pair.template.transpose(2, 0, 1), pair.search.transpose(2, 0, 1), pair.box_cxcywh

@@ -173,6 +173,8 @@ class StoredClip:
     """(K, 4) pixels of each window."""
     visible: NDArray[np.bool_]
     """(K,)"""
+    scales: NDArray[np.float64]
+    """(K,) pixels of the window for one of the frame."""
 
     def name(self, index: int) -> str:
         """Name one of its frames, for messages."""
@@ -205,6 +207,7 @@ class ShardReader:
             jpegs=values["images"],
             boxes_xywh=np.array(values["boxes"], np.float64).reshape(-1, 4),
             visible=np.array(values["visible"], bool),
+            scales=np.array(values["scales"], np.float64),
         )
 
 

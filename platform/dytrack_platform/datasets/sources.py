@@ -85,8 +85,12 @@ def _rows(source: SourceConfig, data: DataConfig, model: ModelConfig) -> list[Cl
     return rows
 
 
-def partitions(path: str) -> list[Tree]:
+def partitions(path: str, *, finished: bool = True) -> list[Tree]:
     """Find the prepared partitions of a folder: itself, or those below it, of one split.
+
+    Args:
+        path: A partition, the root that ``dytrack prepare`` was given, or a folder between.
+        finished: Refuse partitions whose preparation was not finished, and several splits.
 
     Raises:
         DataError: There is none, one is unfinished, or they are of several splits.
@@ -108,6 +112,8 @@ def partitions(path: str) -> list[Tree]:
         found += [root / name for name in below if root.is_file(f"{name}/{MANIFEST}")]
     if not found:
         raise DataError(f"{path}: holds no prepared clips; make them with dytrack prepare")
+    if not finished:
+        return found
     manifests = [read_manifest(partition) for partition in found]
     for partition, manifest in zip(found, manifests, strict=True):
         if not manifest["complete"]:

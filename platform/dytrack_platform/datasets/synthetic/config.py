@@ -1,6 +1,6 @@
 """How difficult made sequences are: one knob for each challenge."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dytrack_platform.errors import ConfigurationError
@@ -93,6 +93,40 @@ class SynthConfig:
     def to_dict(self) -> dict[str, Any]:
         """Give plain JSON types; tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SynthConfig":
+        """Build from plain JSON types, all keys optional.
+
+        Raises:
+            ConfigurationError: A key is unknown, or a value is of the wrong type or wrong.
+        """
+        known = {f.name: f for f in fields(cls)}
+        checked: dict[str, Any] = {}
+        for key, value in values.items():
+            _require(key in known, f"{key}: no such knob; known: {', '.join(known)}")
+            default = known[key].default
+            checked[key] = _like(default, key, value)
+        return cls(**checked)
+
+
+def _like(default: Any, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever YAML held)
+    """Bring a value to the type of its field's default."""
+    if isinstance(default, tuple):
+        _require(
+            isinstance(value, list | tuple) and len(value) == len(default),
+            f"{key}: must be a list of {len(default)} numbers, got {value!r}",
+        )
+        return tuple(_like(d, key, v) for d, v in zip(default, value, strict=True))
+    if isinstance(default, float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        _require(is_number, f"{key}: must be a number, got {value!r}")
+        return float(value)
+    _require(
+        type(value) is type(default),
+        f"{key}: must be of type {type(default).__name__}, got {value!r}",
+    )
+    return value
 
 
 def _require(condition: bool, message: str) -> None:

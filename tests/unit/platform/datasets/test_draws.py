@@ -15,6 +15,7 @@ def a_clip(frames, visible=None):
         jpegs=[b""] * count,
         boxes_xywh=np.tile([1.0, 2.0, 3.0, 4.0], (count, 1)),
         visible=np.ones(count, bool) if visible is None else np.array(visible),
+        scales=np.ones(count),
     )
 
 
