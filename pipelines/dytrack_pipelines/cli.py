@@ -13,6 +13,7 @@ from rich.text import Text
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines import screen
 from dytrack_pipelines.compare import compare
+from dytrack_pipelines.data import data_app
 from dytrack_pipelines.demo import demo
 from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
@@ -49,6 +50,7 @@ for _command in (
     ui,
 ):
     app.command()(_command)
+app.add_typer(data_app, name="data")
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     submit
