@@ -34,14 +34,17 @@ CLIPS = ClipConfig(frames=40, span=40)
 
 
 def plain_loop(root: str, first: int, last: int) -> int:
-    """Do what a preparation does to frames, and keep the result in memory."""
+    """Do what a preparation does to frames, and write the windows to a file a sequence."""
     cv2.setNumThreads(1)
-    kept = []
+    count = 0
     for sequence in list(readers.read("got10k", root, "train"))[first:last]:
+        kept = []
         for index in range(len(sequence)):
             frame = decode(Path(sequence.frames.path(index)).read_bytes(), "frame")
-            kept.append(cut_window(frame, sequence.boxes_xywh[index], CLIPS))
-    return len(kept)
+            kept.append(cut_window(frame, sequence.boxes_xywh[index], CLIPS).jpeg)
+        Path(root, f"{sequence.name}.windows").write_bytes(b"".join(kept))
+        count += len(kept)
+    return count
 
 
 def decode_and_encode(root: str, seconds: float) -> float:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from dytrack_platform.datasets import readers
 from dytrack_platform.datasets.annotations import usable_boxes
 from dytrack_platform.datasets.frames import decode
-from dytrack_platform.datasets.preparation import INDEX, read_manifest
+from dytrack_platform.datasets.manifest import INDEX, read_manifest
 from dytrack_platform.datasets.sequence import Fault, Sequence
 from dytrack_platform.datasets.shards import ShardReader, ShardSummary, StoredClip, read_summary
 from dytrack_platform.datasets.tree import Tree

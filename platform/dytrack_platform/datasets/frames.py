@@ -6,8 +6,9 @@ a tracker must not learn from grey.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from dytrack_platform.datasets.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+
+if TYPE_CHECKING:
+    from tempfile import _TemporaryFileWrapper
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LARGEST_IMAGE = 100_000_000
@@ -173,14 +177,21 @@ def _rgb(pixels: cv2.typing.MatLike) -> Pixels:
 
 def _capture(tree: Tree, name: str) -> cv2.VideoCapture:
     path = tree.path(name)
-    if tree.local is None:
-        raise DataError(f"{path}: a video must lie on this machine; copy it to a local folder")
-    if not Path(path).is_file():
+    if not tree.is_file(name):
         raise DataError(f"{path}: no such video")
-    capture = cv2.VideoCapture(path)
+    capture = cv2.VideoCapture(path if tree.local is not None else _local_copy(tree, name).name)
     if not capture.isOpened():
         raise DataError(f"{path}: does not open as a video")
     return capture
+
+
+@lru_cache(maxsize=2)
+def _local_copy(tree: Tree, name: str) -> "_TemporaryFileWrapper[bytes]":
+    """Fetch a remote video; the copy is removed when it is forgotten."""
+    copy = NamedTemporaryFile(suffix=f".{name.rpartition('.')[2]}")  # noqa: SIM115
+    copy.write(tree.read_bytes(name))
+    copy.flush()
+    return copy
 
 
 def image_frames(

@@ -25,9 +25,17 @@ import pyarrow.parquet as pq
 
 from dytrack_platform.datasets import readers
 from dytrack_platform.datasets.clips import plan_clips
+from dytrack_platform.datasets.manifest import (
+    INDEX,
+    MANIFEST,
+    REJECTS,
+    new_manifest,
+    partition_folder,
+    refuse_other,
+    to_json,
+)
 from dytrack_platform.datasets.sequence import Fault, Sequence
 from dytrack_platform.datasets.shards import (
-    SCHEMA_VERSION,
     ShardJob,
     ShardSummary,
     plan_digest,
@@ -37,9 +45,6 @@ from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.errors import DataError
 
-MANIFEST = "manifest.json"
-INDEX = "index.parquet"
-REJECTS = "rejects.jsonl"
 _FRAMES_PER_SHARD = 1024
 _FEWEST_SHARDS = 32
 """Where sequences are few, shards are small, so that every core gets some."""
@@ -83,17 +88,6 @@ class Prepared:
     rejects: int
 
 
-def partition_folder(dataset: str, split: str) -> str:
-    """Name the folder of a dataset's split inside of a prepared root.
-
-    Raises:
-        DataError: The split cannot be part of a path.
-    """
-    if not split or split.startswith(".") or not all(c.isalnum() or c in "-_." for c in split):
-        raise DataError(f"split {split!r}: must be letters, digits, '-', '_' or '.'")
-    return f"dataset={dataset}/split={split}"
-
-
 def plan_preparation(
     dataset: str,
     root: str,
@@ -129,10 +123,10 @@ def plan_preparation(
     listed = len({sequence.name for sequence in found} | unusable)
     sequences = [s for s in _without_small(found, config.smallest_side) if s.visible.any()]
     chosen = replace(config, sequences_per_shard=_sequences_per_shard(sequences, config, listed))
-    manifest = _manifest(dataset, split or "all", root, chosen)
+    manifest = new_manifest(dataset, split or "all", root, chosen)
     if not fresh:
-        _refuse_other(partition, manifest)
-    partition.write_bytes(MANIFEST, _json(manifest))
+        refuse_other(partition, manifest)
+    partition.write_bytes(MANIFEST, to_json(manifest))
     jobs = _jobs(partition.root, sequences, chosen, listed)
     finished = {} if fresh else _finished(partition, jobs)
     return Preparation(
@@ -215,53 +209,6 @@ def _finished(partition: Tree, jobs: tuple[ShardJob, ...]) -> dict[str, ShardSum
     return found
 
 
-def _manifest(dataset: str, split: str, source: str, config: ClipConfig) -> dict[str, Any]:
-    values = config.to_dict()
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "complete": False,
-        "dataset": dataset,
-        "split": split,
-        "source": source,
-        "configuration": values,
-        "configuration_hash": hashlib.sha256(json.dumps(values).encode()).hexdigest(),
-    }
-
-
-def _refuse_other(partition: Tree, manifest: dict[str, Any]) -> None:
-    if not partition.is_file(MANIFEST):
-        return
-    found = read_manifest(partition)
-    if found["configuration_hash"] != manifest["configuration_hash"]:
-        wanted, there = manifest["configuration"], found["configuration"]
-        keys = [key for key in wanted if there.get(key) != wanted[key]]
-        differences = ", ".join(f"{key} {there.get(key)} (now {wanted[key]})" for key in keys)
-        raise DataError(
-            f"{partition.root}: holds clips of another configuration: {differences}; name "
-            "another --out, or write them anew with --fresh"
-        )
-
-
-def read_manifest(partition: Tree) -> dict[str, Any]:
-    """Read a partition's manifest.
-
-    Raises:
-        DataError: It is missing, damaged, or of a newer program.
-    """
-    path = partition.path(MANIFEST)
-    try:
-        found: dict[str, Any] = json.loads(partition.read_bytes(MANIFEST))
-        version = int(found["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is not a manifest of prepared clips ({error!r})") from error
-    if version > SCHEMA_VERSION:
-        raise DataError(
-            f"{path}: has schema version {version}, this program knows up to {SCHEMA_VERSION}; "
-            "update dytrack, or prepare the data again"
-        )
-    return found
-
-
 def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepared:
     """Write index, rejects and manifest, and remove what earlier preparations left over.
 
@@ -292,7 +239,7 @@ def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepar
         frames=sum(row["frames"] for row in rows),
         rejects=len(rejects),
     )
-    manifest = _manifest(
+    manifest = new_manifest(
         preparation.dataset, preparation.split, preparation.source, preparation.config
     )
     manifest |= {
@@ -305,7 +252,7 @@ def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepar
         "rejects": done.rejects,
         "shards": [file for file, _ in ordered],
     }
-    partition.write_bytes(MANIFEST, _json(manifest))
+    partition.write_bytes(MANIFEST, to_json(manifest))
     for name in partition.names():
         if name.startswith("part-") and name not in summaries:
             partition.remove(name)
@@ -327,7 +274,3 @@ def _index(rows: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     return buffer.getvalue()
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1) + "\n").encode()

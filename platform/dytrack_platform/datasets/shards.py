@@ -7,7 +7,6 @@ reads any row without its neighbours.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence as Items
 from dataclasses import asdict, dataclass
@@ -119,13 +118,13 @@ def write_shard(job: ShardJob) -> ShardSummary:
             rows.append(ShardRow(clip.sequence, clip.number, len(clip.frames), visible))
     summary = ShardSummary(job.plan, tuple(rows), tuple(faults))
     schema = SCHEMA.with_metadata({_FOOTER: summary.to_json().encode()})
-    buffer = io.BytesIO()
+    buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(
         buffer, schema, compression="none", use_dictionary=False, write_statistics=False
     ) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
-    Tree(job.out).write_bytes(job.file, buffer.getvalue())
+            writer.write_table(table)
+    Tree(job.out).write_bytes(job.file, buffer.getvalue().to_pybytes())
     return summary
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config import DataConfig, SourceConfig
-from dytrack_platform.datasets.preparation import INDEX, MANIFEST, REJECTS, read_manifest
+from dytrack_platform.datasets.manifest import INDEX, MANIFEST, REJECTS, read_manifest
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.datasets.windows import window_factor
 from dytrack_platform.errors import ConfigurationError, DataError

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.annotations import usable_boxes
-from dytrack_platform.datasets.preparation import INDEX, read_manifest
+from dytrack_platform.datasets.manifest import INDEX, read_manifest
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.datasets.shards import ShardReader
 from dytrack_platform.datasets.tree import Tree

@@ -65,11 +65,12 @@ def prepare(
         DataError: The source cannot be used, or ``out`` holds clips of another configuration.
         StorageError: ``out`` cannot be written.
         ClusterError: Ray does not start.
+        FailureError: Workers kept dying.
     """
     preparation = plan_preparation(dataset, root, split, out, config or ClipConfig(), fresh=fresh)
     written: dict[str, ShardSummary] = {}
     members = {job.file: len(job.sequences) for job in preparation.jobs}
-    start = time.monotonic()
+    start = time.monotonic()  # set again when Ray is up: its start is not the frames' pace
 
     def tell() -> None:
         done = [*preparation.finished, *written]
@@ -92,16 +93,24 @@ def prepare(
     if preparation.missing:
         with session():
             import ray
+            from ray.exceptions import ObjectLostError, OutOfMemoryError, WorkerCrashedError
 
+            start = time.monotonic()
             for name in _CHATTY:
                 logging.getLogger(name).setLevel(logging.ERROR)
             jobs = [ray.put(job) for job in preparation.missing]
             numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
-            for row in numbers.map(partial(_write, jobs)).iter_rows():
-                if row["failure"]:
-                    raise StorageError(row["failure"])
-                written[row["file"]] = ShardSummary.from_json(row["summary"])
-                tell()
+            try:
+                for row in numbers.map(partial(_write, jobs)).iter_rows():
+                    if row["failure"]:
+                        raise StorageError(row["failure"])
+                    written[row["file"]] = ShardSummary.from_json(row["summary"])
+                    tell()
+            except (WorkerCrashedError, OutOfMemoryError, ObjectLostError) as error:
+                raise FailureError(
+                    f"{preparation.partition.root}: a worker died again and again "
+                    f"({str(error)[:200]}); what is finished is kept, run the same command again"
+                ) from error
     if len(written) < len(preparation.missing):
         raise FailureError(
             f"{preparation.partition.root}: {len(preparation.missing) - len(written)} shards were "

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from dytrack_platform.datasets import preparation as module
-from dytrack_platform.datasets.preparation import finish, plan_preparation, read_manifest
+from dytrack_platform.datasets.manifest import read_manifest
+from dytrack_platform.datasets.preparation import finish, plan_preparation
 from dytrack_platform.datasets.sequence import Fault
 from dytrack_platform.datasets.shards import ShardReader, read_summary, write_shard
 from dytrack_platform.datasets.tree import Tree

@@ -69,6 +69,22 @@ def test_images_may_stand_for_a_video(folder, number_of):
     assert (number_of(first.frames.read(2)), number_of(second.frames.read(0))) == (3, 5)
 
 
+def test_a_dataset_that_is_not_local_is_read_videos_included(folder):
+    from dytrack_platform.datasets.tree import Tree
+
+    path = a_video(folder, frames=3)
+    remote = Tree(f"memory://{folder.root.parent.name}")
+    for name in (path.name, "groundtruth.txt"):
+        remote.write_bytes(f"walk/{name}", (path.parent / name).read_bytes())
+    folder.images("stills", range(1, 3), "{:04d}.png")
+    for name in ("0001.png", "0002.png"):
+        remote.write_bytes(f"stills/{name}", (folder.root / "stills" / name).read_bytes())
+    remote.write_bytes("stills/groundtruth.txt", b"1,2,3,4\n1,2,3,4\n")
+    stills, video = read("video", remote.root)
+    assert stills.frames.read(1).shape == (24, 32, 3)
+    assert [level(frame) for frame in video.frames.iterate()] == [0, 1, 2]
+
+
 def test_fewer_boxes_than_frames_are_reported(folder, faults):
     a_video(folder, rows=4)
     (sequence,) = read("video", str(folder), None, faults)
