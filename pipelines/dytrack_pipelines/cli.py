@@ -26,6 +26,7 @@ from dytrack_pipelines.track import track
 from dytrack_pipelines.train import train
 from dytrack_pipelines.trax import trax
 from dytrack_pipelines.ui import ui
+from dytrack_pipelines.upload import upload
 
 app = typer.Typer(
     name="dytrack",
@@ -48,6 +49,7 @@ for _command in (
     describe,
     trax,
     ui,
+    upload,
 ):
     app.command()(_command)
 app.add_typer(data_app, name="data")

@@ -27,6 +27,8 @@ def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (ty
 
     def show(progress: "Progress") -> None:
         line.show(describe(progress, config.train.epochs, config.train.workers))
+        if progress.step % progress.steps_per_epoch == 0:
+            screen.say(summarise(progress, config.model.exits))
 
     # Train, with one line that says where it is.
     screen.say(f"{config.name}: starting {config.train.workers} workers")
@@ -41,8 +43,19 @@ def describe(progress: "Progress", epochs: int, workers: int) -> str:
     return (
         f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  "
         f"{progress.samples_per_s * workers:.0f} samples/s  loss {progress.losses['loss']:.3f}  "
-        f"data wait {progress.data_wait:.0%}  {screen.clock(progress.seconds_left)} left"
+        f"data wait {progress.data_wait:.1%}  {progress.gflops * workers:.0f} GFLOP/s "
+        f"({progress.peak_share:.0%} of peak)  {screen.clock(progress.seconds_left)} left"
     )
+
+
+def summarise(progress: "Progress", exits: tuple[int, ...]) -> str:
+    """Put a finished epoch into one line: each exit's IoU and the decisioner's error."""
+    losses = progress.losses
+    said = f"epoch {progress.epoch + 1} done: loss {losses['loss']:.3f}"
+    for depth in exits:
+        iou, error = losses.get(f"exit{depth}/iou"), losses.get(f"exit{depth}/iou_error")
+        said += f"  exit {depth}: IoU {iou:.3f}, its estimate off by {error:.3f}" if iou else ""
+    return said
 
 
 def report(trained: "Trained", exits: tuple[int, ...]) -> None:

@@ -24,7 +24,8 @@ from dytrack_model.config import (
 )
 from dytrack_platform.errors import ConfigurationError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Parallel = Literal["ddp", "fsdp"]
 Schedule = Literal["step", "cosine"]
 
 
@@ -99,6 +100,8 @@ class TrainConfig:
     """Pairs in a step over all workers together."""
     workers: int = 1
     """Training processes; each takes an equal part of every batch."""
+    min_workers: int = 0
+    """Fewest workers to go on with where a node is lost or not there yet; 0: always ``workers``."""
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for each worker."""
     gpu: bool = False
@@ -118,33 +121,94 @@ class TrainConfig:
     warmup: float = 0.0
     """Fraction of training over which the learning rate rises linearly."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward pass (bf16: autocast)."""
+    """Arithmetic of the forward pass (autocast); fp16 scales the loss so that gradients live."""
+    accumulate: int = 1
+    """Parts that a worker cuts its share of a batch into, one after the other, to save memory.
+    Batch norm sees the parts, so the result is close to that of 1, not equal."""
+    parallel: Parallel = "ddp"
+    """ddp: every worker holds everything. fsdp: weights and optimiser are spread (FSDP2)."""
+    compile: bool = False
+    """Compile the network with ``torch.compile``: a minute at the start, faster steps after."""
+    channels_last: bool = False
+    """Keep pictures and convolutions in channels-last order."""
+    activation_checkpointing: bool = False
+    """Compute a block's activations again in the backward pass instead of keeping them."""
+    ema: float = 0.0
+    """Decay of an average of the weights that validation and the saved tracker use; 0: none."""
+    skip_nonfinite: int = 0
+    """Batches with a loss or gradient that is not finite that may be left out; then it stops."""
+    freeze_backbone: bool = False
+    """Train heads, decisioners and recycling only (a second stage, see ``initial``)."""
+    report_steps: int = 20
+    """Optimiser steps between two points of the curves."""
+    pictures: int = 4
+    """Validation pairs drawn with the boxes of every exit after each epoch; 0: none."""
     checkpoint_steps: int = 200
     """Optimiser steps between checkpoints; what a crash can cost at most."""
     keep: int = 2
     """Checkpoints kept; at least two, so that a damaged one has a predecessor."""
+    async_checkpoints: bool = True
+    """Upload checkpoints while training goes on; what a crash can cost stays the same or grows
+    by one interval where an upload takes longer than one."""
+    validate_every: int = 0
+    """Validate every so many checkpoints in a task beside the training; 0: at the end only."""
     max_failures: int = 3
     """How often a lost worker is replaced before the run fails."""
+    controller_failures: int = 3
+    """How often Ray Train may fail to start workers before the run fails."""
     start_timeout_s: float = 60.0
-    """Seconds to wait for the workers before saying that the cluster is too small."""
+    """Seconds to wait for nodes and for the workers before saying that the cluster is too
+    small."""
+    grace_s: float = 25.0
+    """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     initial: str | None = None
-    """Backbone weights to start from (safetensors, or .pth read without unpickling)."""
+    """What to start from: backbone weights (safetensors, or .pth read without unpickling), or
+    the folder of a tracker or of a run, whose whole network is taken."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "workers", "checkpoint_steps"):
+        for name in ("epochs", "batch_size", "workers", "checkpoint_steps", "report_steps"):
             value = getattr(self, name)
             require(value >= 1, f"{name}: must be at least 1, got {value}")
         require(
-            self.batch_size % self.workers == 0,
-            f"batch_size: must be a multiple of workers {self.workers}, got {self.batch_size}",
+            0 <= self.min_workers <= self.workers,
+            f"min_workers: must lie in [0, workers {self.workers}], got {self.min_workers}",
+        )
+        for count in range(self.min_workers or self.workers, self.workers + 1):
+            require(
+                self.batch_size % count == 0,
+                f"batch_size: must be a multiple of workers {count}, got {self.batch_size}",
+            )
+        share = self.batch_size // self.workers
+        require(
+            1 <= self.accumulate <= share,
+            f"accumulate: must lie in [1, {share}], a worker's share of a batch, got "
+            f"{self.accumulate}",
+        )
+        require(0 <= self.ema < 1, f"ema: must lie in [0, 1), got {self.ema}")
+        require(
+            not (self.parallel == "fsdp" and self.compile),
+            "compile: works with parallel ddp only, got fsdp",
+        )
+        require(
+            not (self.parallel == "fsdp" and self.precision == "fp16"),
+            "precision: fp16 works with parallel ddp only, got fsdp; take bf16",
         )
         require(self.keep >= 2, f"keep: must be at least 2, got {self.keep}")
         for name in ("head_lr", "backbone_lr", "cpus_per_worker", "start_timeout_s"):
             value = getattr(self, name)
             require(value > 0, f"{name}: must be positive, got {value}")
-        for name in ("weight_decay", "clip_norm", "max_failures"):
+        for name in (
+            "weight_decay",
+            "clip_norm",
+            "max_failures",
+            "controller_failures",
+            "skip_nonfinite",
+            "validate_every",
+            "pictures",
+            "grace_s",
+        ):
             value = getattr(self, name)
             require(value >= 0, f"{name}: must not be negative, got {value}")
         for name in ("drop_at", "warmup"):
@@ -216,6 +280,16 @@ class ExperimentConfig:
             f"name: must be letters, digits, '-', '_' or '.', got {self.name!r}",
         )
         require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
+        require(
+            not self.train.activation_checkpointing or self.model.attention == "joint",
+            "train.activation_checkpointing: works with model.attention joint only, got "
+            f"{self.model.attention}",
+        )
+        require(
+            self.data.pairs_per_epoch >= self.train.batch_size,
+            f"data.pairs_per_epoch: must be at least train.batch_size {self.train.batch_size}, "
+            f"got {self.data.pairs_per_epoch}",
+        )
 
 
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)

@@ -45,6 +45,11 @@ def packages() -> list[str]:
     return [str(folder) for folder in (*folders, pipelines)]
 
 
+def joined() -> bool:
+    """Say whether the running Ray is a cluster that was there before, not one started here."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.

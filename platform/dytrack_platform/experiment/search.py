@@ -18,8 +18,8 @@ from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, flatten, resolve, to_dict
 from dytrack_platform.errors import TrainingError
 from dytrack_platform.experiment.paths import with_absolute_paths
+from dytrack_platform.training import state as state_files
 from dytrack_platform.training import validation, worker
-from dytrack_platform.training.loop import Progress
 
 ACCURACY, COST = "iou", "gmacs"
 """The two objectives: mean IoU up, mean GMACs of a frame down, both at the balanced point."""
@@ -151,8 +151,10 @@ def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     config = resolve(to_dict(config), shorter)
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
     place = worker.Place(device=torch.device("cuda" if config.train.gpu else "cpu"))
-    state = worker.train(config, _Silent(), place)
-    predicted, true = worker.validation_scores(config, state, place.device)
+    # Only the scores count: a trial is short and starts again rather than resumes.
+    state = worker.train(config, worker.Outlet(), place)
+    module = state_files.trained(state, config)
+    predicted, true = worker.validation_scores(config, module, place.device)
     points = {point.name: point for point in validation.operating_points(predicted)}
     point = points.get("balanced", points["accurate"])
     costs = torch.tensor(exit_gmacs(state.module.network))
@@ -182,16 +184,6 @@ def plain_changes(drawn: dict[str, Any]) -> dict[str, Any]:
     """Turn what the sampler drew into values of the recipe: ``2-6-12`` is an exit placement."""
     exits = [int(depth) for depth in str(drawn["model.exits"]).split("-")]
     return {**drawn, "model.exits": exits}
-
-
-class _Silent:
-    """Takes a trial's progress and checkpoints and keeps neither: only the scores count."""
-
-    def progress(self, progress: Progress) -> None:
-        """Tune shows the trials."""
-
-    def checkpoint(self, folder: Path | None, metrics: dict[str, float]) -> None:
-        """A trial is short: it starts again rather than resumes."""
 
 
 def _finished(results: ResultGrid) -> list[Trial]:

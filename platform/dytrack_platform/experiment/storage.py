@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,15 +40,7 @@ def write_json(location: str, content: dict[str, Any]) -> None:
     Raises:
         StorageError: There is no space or no permission.
     """
-    filesystem, path = url_to_fs(location)
-    parent, beside = path.rpartition("/")[0], path + ".part"
-    try:
-        filesystem.makedirs(parent, exist_ok=True)
-        with filesystem.open(beside, "w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-        filesystem.mv(beside, path)
-    except OSError as error:
-        raise StorageError(f"{location}: cannot be written: {error}") from error
+    write_bytes(location, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def folders(location: str, prefix: str) -> list[str]:
@@ -83,13 +76,40 @@ def copy_folder(source: str, target: str) -> str:
     return target
 
 
-def local_copies(locations: list[str]) -> Iterator[Path]:
-    """Give each folder as a local one, downloading it only when it is asked for."""
-    for location in locations:
-        if "://" not in location:
-            yield Path(location)
-            continue
-        filesystem, path = url_to_fs(location)
-        with TemporaryDirectory(prefix="dytrack-") as name:
-            filesystem.get(path + "/", name + "/", recursive=True)
-            yield Path(name)
+@contextmanager
+def local_copy(location: str) -> Iterator[Path]:
+    """Give a folder as a local one while the body runs, downloading it where it is remote."""
+    if "://" not in location:
+        yield Path(location)
+        return
+    filesystem, path = url_to_fs(location)
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        filesystem.get(path + "/", name + "/", recursive=True)
+        yield Path(name)
+
+
+def write_bytes(location: str, content: bytes) -> str:
+    """Write a whole file beside and rename it; gives ``location``.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    filesystem, path = url_to_fs(location)
+    beside = path + ".part"
+    try:
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with filesystem.open(beside, "wb") as file:
+            file.write(content)
+        filesystem.mv(beside, path)
+    except OSError as error:
+        raise StorageError(f"{location}: cannot be written: {error}") from error
+    return location
+
+
+def remove(location: str) -> None:
+    """Remove a file; one that is already gone is no fault."""
+    filesystem, path = url_to_fs(location)
+    try:
+        filesystem.rm_file(path)
+    except FileNotFoundError:
+        return

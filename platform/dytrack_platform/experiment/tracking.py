@@ -3,17 +3,21 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "2")
+# At its defaults MLflow tries an unreachable server for minutes; the journal has its own patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from dytrack_platform.errors import StorageError
@@ -25,6 +29,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 EXPERIMENT = "dytrack"
 DEFAULT_URI = "sqlite:///mlflow.db"
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
+_PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +94,12 @@ def connect() -> str:
             return str(found.experiment_id)
         return str(mlflow.create_experiment(EXPERIMENT, artifact_location=_artifact_folder()))
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise StorageError(
-            f"the MLflow store {uri()} does not answer: {reason}; set MLFLOW_TRACKING_URI"
-        ) from error
+        raise _unreachable(error) from error
 
 
 @contextmanager
 def run(
-    name: str, *, run_id: str | None = None, parent: str | None = None, kind: str = "train"
+    name: str, *, run_id: str | None = None, parent: str | None = None, kind: str = "search"
 ) -> Iterator[Run]:
     """Open a run, or go on with ``run_id``, and end it as FINISHED, FAILED or KILLED.
 
@@ -110,7 +113,7 @@ def run(
         parent_run_id=None if run_id else parent,
         nested=parent is not None,
         tags={"kind": kind},
-        log_system_metrics=kind == "train" and parent is None,
+        log_system_metrics=False,
     )
     active = mlflow.active_run()
     assert active is not None  # just started
@@ -127,6 +130,94 @@ def run(
         raise
     finally:
         mlflow.end_run(status)
+
+
+def begin(name: str, run_id: str | None, kind: str = "train") -> str:
+    """Make a run, or open an earlier one again; gives its id.
+
+    Raises:
+        StorageError: The store does not answer.
+    """
+    experiment = connect()
+    client = mlflow.MlflowClient()
+    try:
+        if run_id is None:
+            made = client.create_run(experiment, run_name=name, tags={"kind": kind})
+            return str(made.info.run_id)
+        client.set_terminated(run_id, "RUNNING")
+        if "failure" in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, "failure")
+    except (MlflowException, OSError) as error:
+        raise _unreachable(error) from error
+    return run_id
+
+
+def deliver(run_id: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Log entries of a journal, in order.
+
+    Args:
+        run_id: The run.
+        folder: Where the files that entries name lie.
+        entries: What :class:`~dytrack_platform.experiment.journal.Journal` noted.
+
+    Raises:
+        StorageError: The store does not answer: try again later.
+    """
+    mlflow.set_tracking_uri(uri())
+    client = mlflow.MlflowClient()
+    metrics = [
+        Metric(key, float(value), entry["time"], entry["step"])
+        for entry in entries
+        for key, value in entry.get("metrics", {}).items()
+    ]
+    for start in range(0, len(metrics), 1000):
+        some = metrics[start : start + 1000]
+        _attempt(partial(client.log_batch, run_id, metrics=some))
+    for entry in entries:
+        _attempt(partial(_deliver_one, client, run_id, folder, entry))
+
+
+def _attempt(call: Callable[[], object]) -> None:
+    """Make a call; what MLflow will never take is passed over with a warning.
+
+    Raises:
+        StorageError: The store does not answer.
+    """
+    try:
+        call()
+    except MlflowException as error:
+        if error.error_code not in _PERMANENT:
+            raise _unreachable(error) from error
+        _LOG.warning("MLflow refuses a part of the journal: %s", _first_line(error))
+    except OSError as error:
+        raise _unreachable(error) from error
+
+
+def _deliver_one(
+    client: mlflow.MlflowClient, run_id: str, folder: Path, entry: dict[str, Any]
+) -> None:
+    if "parameters" in entry:
+        Run(run_id).parameters(entry["parameters"])
+    elif "tags" in entry:
+        tags = [RunTag(key, value) for key, value in entry["tags"].items()]
+        client.log_batch(run_id, tags=tags)
+    elif "file" in entry:
+        path = folder / entry["file"]
+        inside = str(Path(entry["file"]).parent)
+        if path.is_file():
+            client.log_artifact(run_id, str(path), None if inside == "." else inside)
+    elif "status" in entry:
+        client.set_terminated(run_id, entry["status"], end_time=entry["time"])
+
+
+def _unreachable(error: Exception) -> StorageError:
+    return StorageError(
+        f"the MLflow store {uri()} does not answer: {_first_line(error)}; set MLFLOW_TRACKING_URI"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def exists(run_id: str) -> bool:

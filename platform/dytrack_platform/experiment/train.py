@@ -1,9 +1,8 @@
 """Train over Ray: the same recipe on a laptop and on every node of a cluster."""
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,25 @@ from dytrack_platform.experiment import cluster, storage, tracking  # sets Ray's
 
 import ray  # isort: skip
 import ray.train
-import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.validation_config import ValidationConfig
 
-from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
-from dytrack_platform.errors import ClusterError, ConfigurationError, DyTrackError, TrainingError
+from dytrack_platform.config import ExperimentConfig, dump, flatten, to_dict
+from dytrack_platform.datasets.fingerprint import changes, fingerprint
+from dytrack_platform.errors import ConfigurationError, DataError, TrainingError
+from dytrack_platform.experiment import fleet, provenance
+from dytrack_platform.experiment.board import Show, new_board, stopping_gently, watching
+from dytrack_platform.experiment.journal import Journal
 from dytrack_platform.experiment.paths import with_absolute_paths
+from dytrack_platform.experiment.ray_worker import PREFIX, TerminableTorch, validate_beside, work
+from dytrack_platform.experiment.record import recording, upload
 from dytrack_platform.training import worker
-from dytrack_platform.training.loop import Progress
 from dytrack_platform.training.state import TRACKER
 
-_RECORD = "experiment.json"
-_PREFIX = "step_"
+__all__ = ["Show", "Trained", "train", "upload_pending"]
 
-Show = Callable[[Progress], None]
+_RECORD = "experiment.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +57,10 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     Raises:
         ConfigurationError: A run of this name exists with another configuration.
         ClusterError: The cluster is smaller than the recipe asks for.
-        DataError: A prepared folder is missing or too small.
+        DataError: A prepared folder is missing, too small, or changed since the run began.
+        StorageError: Nodes do not share the storage, it is full, or MLflow does not answer.
         TrainingError: Training ended before its last step.
+        SystemExit: The command was told to end; a checkpoint was written.
     """
     config = with_absolute_paths(config)
     location = f"{config.train.storage}/{config.name}"
@@ -64,26 +69,48 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         say(f"{config.name}: already finished in {location}; nothing to train")
         return _finished(record)
     worker.check(config)
-    kept = storage.folders(location, _PREFIX)
-    start = int(kept[0].rpartition(_PREFIX)[2]) if kept else 0
-    if start:
-        say(f"{config.name}: continuing {location} from step {start}")
+    _require_same_data(config, record, location)
+    kept = storage.folders(location, PREFIX)
+    start = int(kept[0].rpartition(PREFIX)[2]) if kept else 0
     with (
-        tracking.run(config.name, run_id=record["run_id"]) as run,
+        recording(config.name, _journal_folder(location), record["run_id"], say) as (run_id, log),
         cluster.session(),
     ):
-        record["run_id"] = run.run_id
+        record["run_id"] = run_id
         storage.write_json(f"{location}/{_RECORD}", record)
-        run.parameters(flatten(to_dict(config)))
-        run.text(dump(config), "recipe.yaml")
-        _require_room(config)
-        metrics = _fit(config, location, show, run)
-        newest = storage.folders(location, _PREFIX)[0]
+        log.parameters(flatten(to_dict(config)))
+        log.tags(provenance.code())
+        log.file("recipe.yaml", dump(config).encode())
+        log.file("environment.txt", provenance.environment().encode())
+        fleet.require_room(config, say)
+        fleet.require_shared(config, location)
+        metrics = _fit(config, location, run_id, show, say, log)
+        newest = storage.folders(location, PREFIX)[0]
         tracker = storage.copy_folder(f"{newest}/{TRACKER}", f"{location}/{TRACKER}")
         record |= {"finished": True, "tracker": tracker, "metrics": metrics}
         storage.write_json(f"{location}/{_RECORD}", record)
-        run.metrics(metrics, step=int(metrics["step"]))
+        log.metrics(metrics, step=int(metrics["step"]))
     return _finished(record, start)
+
+
+def upload_pending(location: str) -> str:
+    """Deliver to MLflow what it lacks of a run; gives the run's id.
+
+    Raises:
+        ConfigurationError: There is no run in this folder.
+        StorageError: MLflow does not answer, or a command is at work on the run.
+    """
+    location = storage.absolute(location)
+    record = storage.read_json(f"{location}/{_RECORD}")
+    if record is None or record["run_id"] is None:
+        raise ConfigurationError(f"{location}: holds no run; name the folder of a training")
+    upload(_journal_folder(location), record["run_id"])
+    return str(record["run_id"])
+
+
+def _journal_folder(location: str) -> Path:
+    """Give a local folder for a run's journal: the run's own, or one here where that is a URL."""
+    return Path(location) if "://" not in location else Path("journals") / Path(location).name
 
 
 def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
@@ -91,7 +118,7 @@ def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
     recipe = to_dict(config)
     record = storage.read_json(f"{location}/{_RECORD}")
     if record is None:
-        return {"recipe": recipe, "run_id": None}
+        return {"recipe": recipe, "run_id": None, "data": None}
     before, now = flatten(record["recipe"]), flatten(recipe)
     changed = sorted(key for key in before | now if before.get(key) != now.get(key))
     if changed:
@@ -106,31 +133,81 @@ def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
     return record
 
 
-def _require_room(config: ExperimentConfig) -> None:
-    """Say at once what Ray would otherwise wait for without end."""
-    has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needs = {"CPU": config.train.workers * config.train.cpus_per_worker}
-    if config.train.gpu:
-        needs["GPU"] = float(config.train.workers)
-    for kind, count in needs.items():
-        if has.get(kind, 0.0) < count:
-            raise ClusterError(
-                f"train.workers: {config.train.workers} workers need {count:g} {kind}, "
-                f"the cluster has {has.get(kind, 0.0):g}; lower train.workers or add nodes"
-            )
+def _require_same_data(config: ExperimentConfig, record: dict[str, Any], location: str) -> None:
+    """Note what the data are, or refuse to go on with others."""
+    now = fingerprint(config.data)
+    if record.get("data") is None:
+        record["data"] = now
+        return
+    changed = changes(record["data"], now)
+    if changed:
+        raise DataError(
+            f"data changed since {location} began: {'; '.join(changed)}: restore them, or train "
+            "under another name"
+        )
 
 
 def _fit(
-    config: ExperimentConfig, location: str, show: Show, run: tracking.Run
+    config: ExperimentConfig,
+    location: str,
+    run_id: str,
+    show: Show,
+    say: Callable[[str], None],
+    log: Journal,
 ) -> dict[str, float]:
+    board = new_board()
+    trainer = _trainer(config, location, run_id, board)
+    error: Exception | None = None
+    metrics: dict[str, Any] = {}
+    with (
+        watching(board, show, say, log),
+        stopping_gently(board, config.train.grace_s, say) as told,
+    ):
+        try:
+            metrics = dict(trainer.fit().metrics or {})
+        except ray.train.TrainingFailedError as failed:
+            error = failed
+    refusal = ray.get(board.standing.remote()).refusal
+    if refusal is not None:
+        kind, sentence = refusal
+        raise kind(sentence) from error
+    if error is not None:
+        raise TrainingError(_cause(error)) from error
+    if told() and metrics.get("step") != worker.steps_of(config):
+        # The checkpoint is written; what the signal asked for happens now.
+        say(f"stopped at step {metrics.get('step', 0):g}; the same command continues from there")
+        raise SystemExit(128 + signal.SIGTERM)
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def _trainer(
+    config: ExperimentConfig,
+    location: str,
+    run_id: str,
+    board: Any,  # noqa: ANN401  (an actor handle)
+) -> TorchTrainer:
     settings = config.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
-    board = _Board.remote()  # type: ignore[attr-defined]
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"recipe": to_dict(config), "location": location, "board": board},
+    workers: Any = settings.workers
+    if 0 < settings.min_workers < settings.workers:
+        workers = (settings.min_workers, settings.workers)  # Train V2's class knows a range
+    given = {
+        "recipe": to_dict(config),
+        "location": location,
+        "board": board,
+        "run_id": run_id,
+        "validating": settings.validate_every > 0,
+    }
+    validation = ValidationConfig(
+        fn=validate_beside,
+        ray_remote_kwargs={"num_cpus": 1, "num_gpus": 1 if settings.gpu else 0, "max_retries": 1},
+    )
+    return TorchTrainer(
+        work,
+        train_loop_config=given,
+        torch_config=TerminableTorch(),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
+            num_workers=workers,
             use_gpu=settings.gpu,
             resources_per_worker={"CPU": settings.cpus_per_worker},
         ),
@@ -140,119 +217,12 @@ def _fit(
             checkpoint_config=CheckpointConfig(num_to_keep=settings.keep),
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,
-                controller_failure_limit=3,  # type: ignore[call-arg]  # Train V2's own class
+                # Train V2's own class, which has more fields than the one that mypy sees.
+                controller_failure_limit=settings.controller_failures,  # type: ignore[call-arg]
             ),
         ),
+        validation_config=validation if settings.validate_every else None,
     )
-    with _watching(board, show, run):
-        try:
-            result = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise TrainingError(_cause(error)) from error
-    refusal = ray.get(board.refusal.remote())
-    if refusal is not None:
-        kind, sentence = refusal
-        raise kind(sentence)
-    return {k: float(v) for k, v in (result.metrics or {}).items()}
-
-
-def _work(settings: dict[str, Any]) -> None:
-    """Run one worker inside Ray Train.
-
-    An error of ours would only happen again: it goes to the board, and neither this group of
-    workers nor the next one tries once more. Anything else reaches Ray, which replaces workers.
-    """
-    board = settings["board"]
-    if ray.get(board.refusal.remote()) is not None:
-        return
-    try:
-        _train_worker(settings)
-    except DyTrackError as error:
-        ray.get(board.refuse.remote(type(error), str(error)))
-
-
-def _train_worker(settings: dict[str, Any]) -> None:
-    config = resolve(settings["recipe"])
-    context = ray.train.get_context()
-    torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
-    place = worker.Place(
-        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device()
-    )
-    outlet = _RayOutlet(settings["board"], place.rank)
-    kept = storage.folders(settings["location"], _PREFIX)
-    worker.train(config, outlet, place, storage.local_copies(kept))
-
-
-class _RayOutlet:
-    """Sends progress to the driver's board and checkpoints to Ray Train."""
-
-    def __init__(self, board: Any, rank: int) -> None:  # noqa: ANN401  (an actor handle)
-        self._board = board
-        self._rank = rank
-
-    def progress(self, progress: Progress) -> None:
-        if self._rank == 0:
-            self._board.post.remote(progress)
-
-    def checkpoint(self, folder: Path | None, metrics: dict[str, float]) -> None:
-        # The step names the folder, so that a step done again after a crash replaces its own.
-        name = f"{_PREFIX}{int(metrics['step']):08d}"
-        kept = Checkpoint.from_directory(folder) if folder else None
-        ray.train.report(metrics, checkpoint=kept, checkpoint_dir_name=name)
-
-
-@ray.remote(num_cpus=0)
-class _Board:
-    """Holds progress until the driver fetches it: one writer to MLflow, wherever workers run."""
-
-    def __init__(self) -> None:
-        self._posted: list[Progress] = []
-        self._refusal: tuple[type[DyTrackError], str] | None = None
-
-    def refuse(self, kind: type[DyTrackError], sentence: str) -> None:
-        self._refusal = (kind, sentence)
-
-    def refusal(self) -> tuple[type[DyTrackError], str] | None:
-        return self._refusal
-
-    def post(self, progress: Progress) -> None:
-        self._posted.append(progress)
-
-    def drain(self) -> list[Progress]:
-        posted, self._posted = self._posted, []
-        return posted
-
-
-@contextmanager
-def _watching(board: Any, show: Show, run: tracking.Run) -> Iterator[None]:  # noqa: ANN401
-    """Show and log what workers post while the body runs."""
-    done = threading.Event()
-
-    def fetch() -> None:
-        for progress in ray.get(board.drain.remote()):
-            show(progress)
-            values = {f"train/{name}": value for name, value in progress.losses.items()}
-            values |= {
-                "samples_per_s": progress.samples_per_s,
-                "data_wait": progress.data_wait,
-                "rate": progress.rate,
-                "grad_norm": progress.grad_norm,
-                "epoch": float(progress.epoch),
-            }
-            run.metrics(values, progress.step)
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            fetch()
-
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        fetch()
 
 
 def _finished(record: dict[str, Any], started_at: int = 0) -> Trained:

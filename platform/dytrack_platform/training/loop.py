@@ -3,11 +3,14 @@
 It does not know how it is distributed: the caller wraps the module and gives each worker its
 part of the stream. Position in the stream is (epoch, step of the epoch), both derived from the
 number of optimiser steps, so a restored state continues in the middle of an epoch.
+
+After each step all workers agree, in one exchange of two numbers, on whether the step was sound
+and on whether to write a checkpoint or to stop: none of them waits for another that does not come.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -15,9 +18,13 @@ from torch import Tensor, nn
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.errors import TrainingError
+from dytrack_platform.training.meter import DTYPES, Meter, Progress, pair_gflop, peak_gflops
 from dytrack_platform.training.objective import Losses
-from dytrack_platform.training.optim import rate_factor, set_rate
+from dytrack_platform.training.optim import clip, norms, rate_factor, rates, set_rate
+from dytrack_platform.training.parallel import highest, hold_gradients
 from dytrack_platform.training.state import TrainingState
+
+__all__ = ["Batch", "Hooks", "Progress", "Stream", "Wish", "run"]
 
 
 class Batch(Protocol):
@@ -52,28 +59,14 @@ class Stream(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """What a callback learns after some steps."""
+class Wish(IntEnum):
+    """What a worker wants after a step; all of them do what the one that wants most wants."""
 
-    epoch: int
-    """Counted from 0."""
-    step: int
-    """Optimiser steps done, over all epochs."""
-    steps: int
-    """Optimiser steps in all."""
-    samples_per_s: float
-    """Pairs per second of this worker since the last report, waiting included."""
-    data_wait: float
-    """Share of the time that the step waited for data, in [0, 1]."""
-    seconds_left: float
-    """Estimate until the end."""
-    rate: float
-    """Learning rate of the heads."""
-    grad_norm: float
-    """Norm of the last gradient before clipping."""
-    losses: dict[str, float]
-    """Means since the last report: ``loss`` and the parts of the objective."""
+    NOTHING = 0
+    SAVE = 1
+    """Write a checkpoint now, and go on."""
+    STOP = 2
+    """Write a checkpoint now, and end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +74,15 @@ class Hooks:
     """What the loop calls."""
 
     report: Callable[[Progress], None]
-    """After every ``report_steps`` steps and at the end of an epoch."""
+    """After every ``train.report_steps`` steps and at the end of an epoch."""
     checkpoint: Callable[[TrainingState, Progress], None]
-    """After every ``train.checkpoint_steps`` steps and at the end."""
-    report_steps: int = 20
+    """After every ``train.checkpoint_steps`` steps, when one is wished for, and at the end."""
+    wish: Callable[[int], Wish] = lambda step: Wish.NOTHING
+    """Asked after every step."""
+    keep_batch: Callable[[Batch, int], str] = lambda batch, step: "nowhere"
+    """Keeps a batch that was not finite, and says where."""
+    epoch: Callable[[TrainingState, Progress], None] = lambda state, progress: None
+    """At the end of an epoch."""
 
 
 def run(
@@ -94,7 +92,7 @@ def run(
     stream: Stream,
     hooks: Hooks,
     device: torch.device,
-) -> None:
+) -> bool:
     """Train from ``state.step`` to the end.
 
     Args:
@@ -105,26 +103,46 @@ def run(
         hooks: Callbacks.
         device: Where the module is.
 
+    Returns:
+        Whether the last step was reached; if not, a worker wished to stop.
+
     Raises:
-        TrainingError: The loss is not finite.
+        TrainingError: More batches than allowed had a loss or gradient that is not finite.
     """
-    steps = config.train.epochs * stream.steps_per_epoch
-    meter = _Meter(steps, len(range(state.step, steps)))
+    per_epoch = stream.steps_per_epoch
+    steps = config.train.epochs * per_epoch
+    meter: Meter | None = None
     module.train()
-    for epoch in range(state.step // stream.steps_per_epoch, config.train.epochs):
-        batches = stream.batches(epoch, state.step % stream.steps_per_epoch)
+    for epoch in range(state.step // per_epoch, config.train.epochs):
+        batches = stream.batches(epoch, state.step % per_epoch)
+        if meter is None:
+            meter = _meter(config, state, steps, per_epoch, device)
         while (batch := meter.wait_for(batches)) is not None:
-            grad_norm, losses = _step(config, state, module, batch, device, state.step / steps)
-            state.step += 1
-            meter.add(losses, len(batch.boxes_cxcywh))
-            at_end = state.step % stream.steps_per_epoch == 0
+            wish = _step(config, state, module, batch, hooks, device, steps, meter)
+            at_end = state.step % per_epoch == 0
             saving = state.step % config.train.checkpoint_steps == 0 or state.step == steps
-            if at_end or saving or state.step % hooks.report_steps == 0:
-                rate = float(state.optimizer.param_groups[0]["lr"])
-                progress = meter.flush(epoch, state.step, rate, float(grad_norm))
+            saving = saving or wish != Wish.NOTHING
+            if at_end or saving or state.step % config.train.report_steps == 0:
+                progress = meter.flush(state.step, rates(state.optimizer), state.skipped)
                 hooks.report(progress)
+                if at_end:
+                    summary = {"epoch": float(epoch), "step": float(state.step)}
+                    state.history.append({**summary, **progress.losses})
+                    hooks.epoch(state, progress)
                 if saving:
                     hooks.checkpoint(state, progress)
+            if wish == Wish.STOP and state.step < steps:
+                return False
+    return True
+
+
+def _meter(
+    config: ExperimentConfig, state: TrainingState, steps: int, per_epoch: int, device: torch.device
+) -> Meter:
+    settings = config.train
+    gflop = pair_gflop(state.module.network, frozen=settings.freeze_backbone)
+    peak = peak_gflops(device, settings.precision)
+    return Meter(steps, per_epoch, first=state.step, gflop=gflop, peak=peak)
 
 
 def _step(
@@ -132,68 +150,85 @@ def _step(
     state: TrainingState,
     module: nn.Module,
     batch: Batch,
+    hooks: Hooks,
+    device: torch.device,
+    steps: int,
+    meter: Meter,
+) -> Wish:
+    """Do one step, or leave its batch out where that is allowed; gives what was agreed on."""
+    settings = config.train
+    set_rate(state.optimizer, rate_factor(settings, state.step / steps))
+    # Batch norm has taken in what is not finite before anybody can see it.
+    buffers = [b.clone() for b in state.module.buffers()] if settings.skip_nonfinite else []
+    values = _backward(config, state, module, batch, device, state.step / steps)
+    loss, norm = values["loss"], values["norm/all"]
+    # In fp16 an overflowing gradient is the scaler's everyday work: it halves its factor.
+    fault = not torch.isfinite(loss) or not (state.scaler.is_enabled() or torch.isfinite(norm))
+    broken, wish = highest([int(fault), int(hooks.wish(state.step + 1))], device)
+    if broken:
+        _leave_out(config, state, batch, hooks, loss, norm)
+        for buffer, before in zip(state.module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    else:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    state.step += 1
+    if state.averages is not None and not broken:
+        state.averages.update(state.step)
+    meter.add({} if broken else values, len(batch.boxes_cxcywh))
+    return Wish(wish)
+
+
+def _backward(
+    config: ExperimentConfig,
+    state: TrainingState,
+    module: nn.Module,
+    batch: Batch,
     device: torch.device,
     progress: float,
-) -> tuple[Tensor, Losses]:
-    set_rate(state.optimizer, rate_factor(config.train, progress))
+) -> dict[str, Tensor]:
+    """Leave the clipped gradient of a batch in the parameters; gives losses and norms."""
+    settings = config.train
     tensors = [
         t.to(device, non_blocking=True) for t in (batch.template, batch.search, batch.boxes_cxcywh)
     ]
-    half = config.train.precision == "bf16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-        losses: Losses = module(*tensors, progress)
-    if not torch.isfinite(losses.total):
-        raise TrainingError(
-            f"the loss is {losses.total.item()} at step {state.step}: lower train.head_lr or "
-            "train.backbone_lr, or train in fp32"
-        )
+    if settings.channels_last:
+        for index in (0, 1):
+            tensors[index] = tensors[index].contiguous(memory_format=torch.channels_last)
     state.optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    limit = config.train.clip_norm or float("inf")
-    grad_norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
-    state.optimizer.step()
-    return grad_norm, losses
-
-
-class _Meter:
-    """Means of losses and shares of time between two reports."""
-
-    def __init__(self, steps: int, remaining: int) -> None:
-        self._steps = steps
-        self._began = self._since = time.perf_counter()
-        self._first = steps - remaining
-        self._waited = 0.0
-        self._samples = 0
-        self._count = 0
-        self._sums: dict[str, Tensor] = {}
-
-    def wait_for(self, batches: Iterator[Batch]) -> Batch | None:
-        began = time.perf_counter()
-        batch = next(batches, None)
-        self._waited += time.perf_counter() - began
-        return batch
-
-    def add(self, losses: Losses, samples: int) -> None:
+    pairs = len(tensors[2])
+    parts = list(zip(*(t.tensor_split(settings.accumulate) for t in tensors), strict=True))
+    values: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, 1):
+        hold_gradients(module, number < len(parts))
+        dtype = DTYPES[settings.precision]
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            losses: Losses = module(*part, progress)
+        share = len(part[2]) / pairs
+        state.scaler.scale(losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._samples += samples
-        self._count += 1
+            values[name] = values.get(name, torch.zeros_like(value)) + value * share
+    state.scaler.unscale_(state.optimizer)
+    values |= {f"norm/{name}": value for name, value in norms(state.module).items()}
+    clip(state.module, float(values["norm/all"]), settings.clip_norm or float("inf"))
+    return values
 
-    def flush(self, epoch: int, step: int, rate: float, grad_norm: float) -> Progress:
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
-        per_step = (now - self._began) / max(step - self._first, 1)
-        progress = Progress(
-            epoch=epoch,
-            step=step,
-            steps=self._steps,
-            samples_per_s=self._samples / seconds,
-            data_wait=self._waited / seconds,
-            seconds_left=per_step * (self._steps - step),
-            rate=rate,
-            grad_norm=grad_norm,
-            losses={name: float(value) / self._count for name, value in self._sums.items()},
+
+def _leave_out(
+    config: ExperimentConfig,
+    state: TrainingState,
+    batch: Batch,
+    hooks: Hooks,
+    loss: Tensor,
+    norm: Tensor,
+) -> None:
+    """Keep a batch that was not finite; end training where no more may be left out."""
+    where = hooks.keep_batch(batch, state.step)
+    state.skipped += 1
+    if state.skipped > config.train.skip_nonfinite:
+        what = f"loss is {loss.item()}" if not torch.isfinite(loss) else f"gradient is {norm:.3g}"
+        raise TrainingError(
+            f"the {what} at step {state.step}, {state.skipped} such batches, "
+            f"{config.train.skip_nonfinite} allowed (train.skip_nonfinite); the batch is kept in "
+            f"{where}: lower train.head_lr or train.backbone_lr, or train in fp32"
         )
-        self._since, self._waited, self._samples, self._count = now, 0.0, 0, 0
-        self._sums = {}
-        return progress

@@ -3,30 +3,35 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dytrack_platform.config import TrainConfig
+from dytrack_platform.training.parallel import whole
+
+_BACKBONE, _HEADS = "backbone", "heads"
 
 
 def optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW over a module that has a ``network.backbone``.
+    """Build fused AdamW over the parameters of a module with a ``network.backbone`` that train.
 
     Norms, biases, tokens and positions are not decayed. Each group keeps its rate under
-    ``base_lr``, which :func:`set_rate` multiplies.
+    ``base_lr``, which :func:`set_rate` multiplies, and says in ``part`` what it holds.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        in_backbone = ".backbone." in f".{name}"
+        if not parameter.requires_grad:
+            continue
         decayed = parameter.ndim >= 2 and not name.endswith(("token", "position", "type"))
-        groups.setdefault((in_backbone, decayed), []).append(parameter)
+        groups.setdefault((_part(name), decayed), []).append(parameter)
     described = []
-    for (in_backbone, decayed), parameters in sorted(groups.items(), key=lambda item: item[0]):
-        rate = config.backbone_lr if in_backbone else config.head_lr
+    for (part, decayed), parameters in sorted(groups.items(), key=_order):
+        rate = config.backbone_lr if part == _BACKBONE else config.head_lr
         described.append(
             {
                 "params": parameters,
                 "lr": rate,
                 "base_lr": rate,
+                "part": part,
                 "weight_decay": config.weight_decay if decayed else 0.0,
             }
         )
@@ -48,3 +53,42 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Put the schedule's factor on every group."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Give the learning rate of each part that trains: ``heads``, and maybe ``backbone``."""
+    return {group["part"]: float(group["lr"]) for group in optimizer.param_groups}
+
+
+def norms(module: nn.Module) -> dict[str, Tensor]:
+    """Give the gradient's norm, () scalars: of ``all``, and of each part that trains."""
+    gradients: dict[str, list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            gradients.setdefault(_part(name), []).append(parameter.grad)
+    parts = {
+        part: whole(nn.utils.get_total_norm(tensors)).detach()
+        for part, tensors in gradients.items()
+    }
+    return {"all": torch.stack(list(parts.values())).norm(), **parts}
+
+
+def clip(module: nn.Module, norm: float, limit: float) -> None:
+    """Scale the gradient of norm ``norm`` down to ``limit``.
+
+    torch's own function cannot mix spread weights with a norm that is not.
+    """
+    if norm <= limit or not math.isfinite(norm):
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(limit / norm)
+
+
+def _part(name: str) -> str:
+    return _BACKBONE if ".backbone." in f".{name}" else _HEADS
+
+
+def _order(item: tuple[tuple[str, bool], list[nn.Parameter]]) -> tuple[bool, bool]:
+    (part, decayed), _ = item
+    return part == _BACKBONE, decayed

@@ -1,13 +1,22 @@
-"""The whole state of training on disk: safetensors and JSON, written beside and then renamed.
+"""The whole state of training on disk: safetensors and JSON, sealed by its last file.
 
 A checkpoint is a folder::
 
     tracker/model.safetensors, tracker/tracker.json   a tracker that can be used as it is
-    state.safetensors                                 distiller and optimiser
-    state.json                                        step, configuration, best score, notes
+    state.safetensors                                 distiller, optimiser; with an average of the
+                                                      weights also the weights themselves, because
+                                                      the tracker then holds the average
+    workers/rank_00000.safetensors …                  random states, one file for each worker
+    state.json                                        step, scaler, configuration, metrics so far,
+                                                      notes, and size and checksum of the others
+
+``state.json`` is written last: a folder without it, or whose files differ from what it says, was
+not finished or was damaged later, and is never continued from.
 """
 
+import copy
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +25,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dytrack_model import checkpoint
 from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
+from dytrack_platform.training import randomness
+from dytrack_platform.training.averages import Averages
 from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.parallel import ALONE, Place, fill, whole
 
 TRACKER = "tracker"
+SEAL = "state.json"
 _TENSORS = "state.safetensors"
-_DESCRIPTION = "state.json"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,28 +46,113 @@ class TrainingState:
 
     module: Trainable
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    """Scales the loss in fp16; does nothing otherwise."""
+    averages: Averages | None = None
     step: int = 0
-    """Optimiser steps done."""
+    """Optimiser steps done, those that were left out included."""
+    skipped: int = 0
+    """Batches left out because they were not finite."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Mean losses of each finished epoch."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Plain JSON that travels along: the MLflow run, the best score."""
 
 
-def save(folder: str | Path, state: TrainingState, config: ExperimentConfig) -> None:
-    """Write the state into an existing empty folder; ``state.json`` comes last and seals it."""
-    folder = Path(folder)
-    notes = {"experiment": config.name, "step": state.step, "recipe": to_dict(config)}
-    checkpoint.save(folder / TRACKER, state.module.network, notes=notes)
-    tensors = {f"distiller.{k}": v for k, v in state.module.distiller.state_dict().items()}
+def trained(state: TrainingState, config: ExperimentConfig) -> Trainable:
+    """Give the module to validate and to save: whole, and with averaged weights where there are.
+
+    All workers must call it where the weights are spread over them.
+    """
+    network = state.module.network
+    spread = any(isinstance(value, DTensor) for value in network.parameters())
+    if state.averages is None and not spread:
+        return state.module
+    tensors = {k: whole(v).detach() for k, v in state.module.state_dict().items()}
+    for name, average in (state.averages.values if state.averages else {}).items():
+        tensors[name] = whole(average)
+    with torch.random.fork_rng(devices=[]):  # making it must not move training's random state
+        plain = Trainable(config.model, config.loss, config.distillation)
+    plain.load_state_dict(tensors)
+    return plain.to(next(network.parameters()).device)
+
+
+def gather(state: TrainingState) -> dict[str, Tensor]:
+    """Give what goes into ``state.safetensors``, whole; all workers must call it."""
+    module = state.module
+    tensors = {f"distiller.{k}": whole(v) for k, v in module.distiller.state_dict().items()}
+    if state.averages is not None:
+        tensors |= {f"network.{k}": whole(v) for k, v in module.network.state_dict().items()}
+        averaged = state.averages.values.items()
+        tensors |= {f"average.{k}": whole(v) for k, v in averaged if k.startswith("distiller.")}
     for index, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / _TENSORS)
-    description = {"step": state.step, "recipe": to_dict(config), "notes": state.notes}
-    beside = folder / (_DESCRIPTION + ".part")
+        tensors |= {f"optimizer.{index}.{name}": whole(value) for name, value in values.items()}
+    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+
+
+def save(
+    folder: str | Path,
+    state: TrainingState,
+    config: ExperimentConfig,
+    tensors: dict[str, Tensor],
+    network: Trainable,
+    world: int,
+) -> None:
+    """Write the first worker's part into an existing folder; the seal comes last.
+
+    Args:
+        folder: Where to.
+        state: The state.
+        config: The experiment.
+        tensors: What :func:`gather` gave.
+        network: What :func:`trained` gave.
+        world: Workers that each write their random states beside it.
+    """
+    folder = Path(folder)
+    if not (folder / TRACKER).is_dir():
+        notes = {"experiment": config.name, "step": state.step, "recipe": to_dict(config)}
+        checkpoint.save(folder / TRACKER, network.network, notes=notes)
+    save_file(tensors, folder / _TENSORS)
+    names = [_TENSORS, f"{TRACKER}/{checkpoint.WEIGHTS}", f"{TRACKER}/{checkpoint.DESCRIPTION}"]
+    description = {
+        "step": state.step,
+        "skipped": state.skipped,
+        "scaler": state.scaler.state_dict(),
+        "recipe": to_dict(config),
+        "history": state.history,
+        "notes": state.notes,
+        "workers": world,
+        "files": {name: _digest(folder / name) for name in names},
+    }
+    beside = folder / (SEAL + ".part")
     beside.write_text(json.dumps(description, indent=2) + "\n")
-    beside.rename(folder / _DESCRIPTION)
+    beside.rename(folder / SEAL)
 
 
-def restore(folder: str | Path, state: TrainingState) -> None:
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Read a checkpoint's description and compare its files with it.
+
+    Raises:
+        CheckpointError: It was not finished, or is damaged.
+    """
+    folder = Path(folder)
+    description = describe(folder)
+    for name, expected in description["files"].items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != expected:
+            found = path.stat().st_size if path.is_file() else "no"
+            raise CheckpointError(
+                f"{path}: damaged or missing: {found} bytes with another checksum, expected "
+                f"{expected['bytes']} bytes"
+            )
+    for rank in range(description["workers"]):
+        path = folder / randomness.file_of(rank)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing: worker {rank} had not finished writing")
+    return description
+
+
+def restore(folder: str | Path, state: TrainingState, place: Place = ALONE, seed: int = 0) -> None:
     """Read a checkpoint into a state made from the same configuration.
 
     Raises:
@@ -62,26 +160,26 @@ def restore(folder: str | Path, state: TrainingState) -> None:
     """
     folder = Path(folder)
     description = describe(folder)
-    checkpoint.load_weights(state.module.network, folder / TRACKER / checkpoint.WEIGHTS)
     try:
         tensors = load_file(folder / _TENSORS)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / _TENSORS}: damaged or missing: {error}") from error
-    distiller = {
-        name.removeprefix("distiller."): value
-        for name, value in tensors.items()
-        if name.startswith("distiller.")
-    }
-    state.module.distiller.load_state_dict(distiller)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
-    full = state.optimizer.state_dict()
-    state.optimizer.load_state_dict({**full, "state": moments})
+    saved = checkpoint.read_tensors(folder / TRACKER / checkpoint.WEIGHTS)
+    network = _part(tensors, "network.") or saved
+    values = {f"network.{k}": v for k, v in network.items()}
+    values |= {f"distiller.{k}": v for k, v in _part(tensors, "distiller.").items()}
+    _fill_all(state.module.state_dict(), values, folder)
+    if state.averages is not None:
+        averages = {f"network.{k}": v for k, v in saved.items()} | _part(tensors, "average.")
+        kept = {k: v for k, v in averages.items() if k in state.averages.values}
+        _fill_all(state.averages.values, kept, folder)
+    _fill_optimizer(state.optimizer, _part(tensors, "optimizer."))
+    state.scaler.load_state_dict(description["scaler"])
     state.step = int(description["step"])
+    state.skipped = int(description["skipped"])
+    state.history = list(description["history"])
     state.notes = dict(description["notes"])
+    randomness.restore(folder, place.rank, seed + state.step)
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -90,9 +188,52 @@ def describe(folder: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is none, or it is damaged: the checkpoint was not finished.
     """
-    path = Path(folder) / _DESCRIPTION
+    path = Path(folder) / SEAL
+    keys = ("step", "skipped", "scaler", "recipe", "history", "notes", "workers", "files")
     try:
         description: dict[str, Any] = json.loads(path.read_text())
-        return {key: description[key] for key in ("step", "recipe", "notes")}
+        return {key: description[key] for key in keys}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: missing or damaged: {error}") from error
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _fill_all(targets: dict[str, Tensor], values: dict[str, Tensor], folder: Path) -> None:
+    different = sorted(set(targets) ^ set(values)) or [
+        name for name, target in targets.items() if target.shape != values[name].shape
+    ]
+    if different:
+        raise CheckpointError(
+            f"{folder}: is of another model: {len(different)} tensors differ, {different[0]} first"
+        )
+    for name, target in targets.items():
+        fill(target, values[name])
+
+
+def _fill_optimizer(optimizer: torch.optim.Optimizer, values: dict[str, Tensor]) -> None:
+    """Give every parameter its moments, laid out as the parameter is (fused steps need that)."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in values.items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for place, named in moments.items():
+        for key, value in named.items():
+            if value.ndim:
+                like = torch.empty_like(parameters[place], requires_grad=False)
+                fill(like, value)
+                named[key] = like
+    full = copy.copy(optimizer.state_dict())
+    optimizer.load_state_dict({**full, "state": moments})
+
+
+def _digest(path: Path) -> dict[str, int]:
+    """Give size and CRC-32 of a file: enough to see damage, and fast."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            crc = zlib.crc32(piece, crc)
+    return {"bytes": path.stat().st_size, "crc32": crc}

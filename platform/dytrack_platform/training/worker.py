@@ -4,81 +4,140 @@ Ray Train, a Tune trial and a test call the same function; what differs is where
 progress and checkpoints go, and that is the :class:`Outlet` they pass in.
 """
 
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
-from torch import nn
 
 from dytrack_model import checkpoint as tracker_files
+from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained import load_backbone
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.errors import CheckpointError
+from dytrack_platform.datasets.sources import part_rows
+from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
+from dytrack_platform.training import parallel, pictures, randomness, validation
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training import validation
-from dytrack_platform.training.loop import Batch, Hooks, Progress, run
+from dytrack_platform.training.averages import Averages
+from dytrack_platform.training.loop import Batch, Hooks, Progress, Wish, run
 from dytrack_platform.training.objective import Trainable
 from dytrack_platform.training.optim import optimizer
+from dytrack_platform.training.parallel import ALONE, Place
 from dytrack_platform.training.state import TrainingState
 
+__all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
+
 Part = Literal["train", "validation"]
+Fetch = Callable[[str], AbstractContextManager[Path]]
+"""Gives a checkpoint's location as a folder on this machine."""
 
 
-class Outlet(Protocol):
-    """Where a worker's progress and checkpoints go."""
+def here(location: str) -> AbstractContextManager[Path]:
+    """Give a local folder as it is."""
+    return nullcontext(Path(location))
+
+
+class Outlet:
+    """Where a worker's progress and checkpoints go; this one keeps nothing."""
 
     def progress(self, progress: Progress) -> None:
         """Take a progress report."""
-        ...
 
-    def checkpoint(self, folder: Path | None, metrics: dict[str, float]) -> None:
-        """Take a checkpoint folder; every worker calls this, all but the first with ``None``."""
-        ...
+    def checkpoint(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Take a checkpoint folder and remove it; every worker calls this with its own part."""
+        shutil.rmtree(folder)
+
+    def picture(self, png: bytes, step: int) -> None:
+        """Take a picture of sample predictions."""
+
+    def keep_batch(self, batch: Batch, step: int) -> str:
+        """Keep a batch that was not finite; gives where."""
+        return "nowhere"
+
+    def wish(self, step: int) -> Wish:
+        """Say whether something outside asks for a checkpoint, or for the end."""
+        return Wish.NOTHING
+
+    def say(self, sentence: str) -> None:
+        """Take a sentence for whoever watches."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """A worker's place among the workers."""
+def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
+    """Make seeded weights and an optimiser; the same ones on every worker.
 
-    rank: int = 0
-    world: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-
-def new_state(config: ExperimentConfig, device: torch.device) -> TrainingState:
-    """Make seeded weights and an optimiser; the same ones on every worker."""
+    Raises:
+        CheckpointError: ``train.initial`` does not fit.
+    """
     torch.manual_seed(config.seed)
     module = Trainable(config.model, config.loss, config.distillation)
     if config.train.initial is not None:
-        load_backbone(module.network, config.train.initial)
-    module.to(device)
-    return TrainingState(module=module, optimizer=optimizer(module, config.train))
+        load_initial(module.network, config.train.initial)
+    parallel.arrange(module, config.train, place)
+    scaling = config.train.precision == "fp16"
+    return TrainingState(
+        module=module,
+        optimizer=optimizer(module, config.train),
+        scaler=torch.amp.GradScaler(place.device.type, enabled=scaling),
+        averages=Averages(module, config.train.ema) if config.train.ema else None,
+    )
+
+
+def load_initial(network: DyTrackNetwork, path: str) -> None:
+    """Start from a file of backbone weights, or from the whole network of a tracker or a run.
+
+    Raises:
+        CheckpointError: It cannot be read, or is of another model.
+    """
+    folder = Path(path)
+    inside = folder / state_files.TRACKER
+    if inside.is_dir():
+        folder = inside
+    if folder.is_dir():
+        tracker_files.load_weights(network, folder / tracker_files.WEIGHTS)
+    else:
+        load_backbone(network, path)
 
 
 def check(config: ExperimentConfig) -> None:
     """Open the data and build the network, so that a mistake is told before workers start.
 
     Raises:
-        ConfigurationError: The backbone cannot be built.
+        ConfigurationError: The backbone cannot be built, or none is given to freeze.
         CheckpointError: The initial weights do not fit.
         DataError: A prepared folder is missing, damaged, or smaller than a batch.
     """
-    new_state(config, torch.device("cpu"))
+    if config.train.freeze_backbone and config.train.initial is None:
+        raise ConfigurationError(
+            "train.freeze_backbone: freezes weights that nobody trained; name a tracker or "
+            "backbone weights in train.initial"
+        )
+    with torch.random.fork_rng(devices=[]):
+        new_state(config)
     parts: tuple[Part, ...] = ("train", "validation")
     for part in parts:
-        _stream(config, Place(), part)
+        _stream(config, ALONE, part)
+    clips = sum(len(rows) for rows in part_rows(config.data, config.model, "train"))
+    if clips < config.train.batch_size:
+        raise DataError(
+            f"data.train: holds {clips} clips for training, fewer than train.batch_size "
+            f"{config.train.batch_size}: a batch would show the same clip twice; prepare more, or "
+            "lower train.batch_size"
+        )
 
 
 def train(
     config: ExperimentConfig,
     outlet: Outlet,
-    place: Place = Place(),
-    candidates: Iterable[Path] = (),
+    place: Place = ALONE,
+    candidates: Sequence[str] = (),
+    fetch: Fetch = here,
+    notes: dict[str, str] | None = None,
 ) -> TrainingState:
     """Train to the end, or on from the newest checkpoint that is whole.
 
@@ -86,56 +145,80 @@ def train(
         config: The experiment.
         outlet: Takes progress and checkpoints.
         place: This worker's rank, the number of workers, and its device.
-        candidates: Checkpoint folders to continue from, newest first.
+        candidates: Checkpoints to continue from, newest first.
+        fetch: Makes a local folder of one of them.
+        notes: Plain JSON to keep with the state, as the MLflow run.
+
+    Returns:
+        The state; its step says whether the end was reached.
 
     Raises:
         TrainingError: The loss is not finite.
         DataError: A prepared folder cannot be used.
+        CheckpointError: This worker cannot read what the first one continues from.
     """
-    state = new_state(config, place.device)
-    _restore_newest(state, candidates)
+    state = new_state(config, place)
+    _restore_newest(config, state, candidates, fetch, place, outlet)
+    state.notes |= notes or {}
     stream = _stream(config, place, "train")
-    module: nn.Module = state.module
-    if place.world > 1:
-        on_gpu = place.device.type == "cuda"
-        module = nn.parallel.DistributedDataParallel(
-            module,
-            device_ids=[place.device] if on_gpu else None,
-            static_graph=True,
-            gradient_as_bucket_view=True,
-        )
-    ending = _Ending(config, outlet, place, config.train.epochs * stream.steps_per_epoch)
-    hooks = Hooks(report=outlet.progress, checkpoint=ending.checkpoint)
-    run(config, state, module, stream, hooks, place.device)
+    module = parallel.wrapped(state.module, config.train, place)
+    writer = _Writer(config, outlet, place, config.train.epochs * stream.steps_per_epoch)
+    hooks = Hooks(
+        report=outlet.progress,
+        checkpoint=writer.checkpoint,
+        wish=outlet.wish,
+        keep_batch=outlet.keep_batch,
+        epoch=writer.picture,
+    )
+    try:
+        run(config, state, module, stream, hooks, place.device)
+    finally:
+        stream.close()
     return state
 
 
+def steps_of(config: ExperimentConfig) -> int:
+    """Count the optimiser steps of an experiment."""
+    return config.train.epochs * max(1, config.data.pairs_per_epoch // config.train.batch_size)
+
+
 def validate(
-    config: ExperimentConfig, state: TrainingState, device: torch.device
+    config: ExperimentConfig, module: Trainable, device: torch.device
 ) -> tuple[dict[str, float], tuple[OperatingPoint, ...]]:
     """Score every exit on the validation pairs.
 
     Returns:
         ``val/exit2/iou`` and the like, and the operating points that the scores suggest.
     """
-    scores = validation_scores(config, state, device)
+    scores = validation_scores(config, module, device)
     summary = validation.summarise(config.model.exits, scores)
     metrics = {f"val/{name}": value for name, value in summary.items()}
     return metrics, validation.operating_points(scores[0])
 
 
 def validation_scores(
-    config: ExperimentConfig, state: TrainingState, device: torch.device
+    config: ExperimentConfig, module: Trainable, device: torch.device
 ) -> validation.Scores:
     """Give (E, N) predicted and (E, N) true IoU on the validation pairs."""
-    batches = _first(
-        _stream(config, Place(device=device), "validation"), config.data.validation_pairs
-    )
-    return validation.score(state.module, batches, device)
+    stream = _stream(config, Place(device=device), "validation")
+    try:
+        batches = _first(stream, config.data.validation_pairs)
+        return validation.score(module, batches, device)
+    finally:
+        stream.close()
+
+
+def validate_saved(
+    folder: Path, config: ExperimentConfig, device: torch.device
+) -> dict[str, float]:
+    """Score the tracker inside of a checkpoint folder on the validation pairs."""
+    module = Trainable(config.model, config.loss, config.distillation)
+    tracker_files.load_weights(module.network, folder / state_files.TRACKER / tracker_files.WEIGHTS)
+    return validate(config, module.to(device), device)[0]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
+class _Writer:
     """Writes checkpoints; the last one is validated and carries operating points."""
 
     config: ExperimentConfig
@@ -145,40 +228,77 @@ class _Ending:
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
         metrics = {"step": float(state.step), "loss": progress.losses["loss"]}
-        if self.place.rank != 0:
-            self.outlet.checkpoint(None, metrics)
-            return
-        with tempfile.TemporaryDirectory(prefix="dytrack-") as name:
-            folder = Path(name)
-            points: tuple[OperatingPoint, ...] = ()
-            if state.step == self.steps:
-                scores, points = validate(self.config, state, self.place.device)
-                metrics |= scores
-                state.notes["validation"] = scores
-            state_files.save(folder, state, self.config)
-            if points:
-                notes = {"experiment": self.config.name, "step": state.step, **metrics}
-                where = folder / state_files.TRACKER
-                tracker_files.save(where, state.module.network, points, notes)
-            self.outlet.checkpoint(folder, metrics)
-
-
-def _restore_newest(state: TrainingState, candidates: Iterable[Path]) -> None:
-    """Continue from the first checkpoint that can be read; say which ones could not."""
-    refused = []
-    for folder in candidates:
+        module = state_files.trained(state, self.config)
+        tensors = state_files.gather(state)
+        folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
         try:
-            state_files.restore(folder, state)
-        except CheckpointError as error:
-            refused.append(str(error))
-            continue
-        break
+            randomness.save(folder, self.place.rank)
+            if self.place.rank == 0:
+                if state.step == self.steps:
+                    scores, points = validate(self.config, module, self.place.device)
+                    metrics |= scores
+                    state.notes["validation"] = scores
+                    about = {"experiment": self.config.name, "step": state.step, **metrics}
+                    where = folder / state_files.TRACKER
+                    tracker_files.save(where, module.network, points, about)
+                state_files.save(folder, state, self.config, tensors, module, self.place.world)
+            self.outlet.checkpoint(folder, metrics)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StorageError(
+                f"the checkpoint of step {state.step} cannot be written: {error}; earlier ones are "
+                "whole: free space and run the same command again"
+            ) from error
+
+    def picture(self, state: TrainingState, progress: Progress) -> None:
+        count = self.config.train.pictures
+        if not count:
+            return
+        module = state_files.trained(state, self.config)
+        if self.place.rank == 0:
+            stream = _stream(self.config, ALONE, "validation")
+            batch = next(stream.batches(0))
+            stream.close()
+            png = pictures.sheet(module, batch, count, self.place.device)
+            self.outlet.picture(png, state.step)
+
+
+def _restore_newest(
+    config: ExperimentConfig,
+    state: TrainingState,
+    candidates: Sequence[str],
+    fetch: Fetch,
+    place: Place,
+    outlet: Outlet,
+) -> None:
+    """Continue from the newest checkpoint that is whole; say which ones are not.
+
+    The first worker chooses, so that all of them continue from the same one.
+    """
+    chosen, refused = -1, []
+    if place.rank == 0:
+        for number, location in enumerate(candidates):
+            try:
+                with fetch(location) as folder:
+                    state_files.verify(folder)
+            except CheckpointError as error:
+                refused.append(str(error))
+                outlet.say(f"a checkpoint cannot be used, the one before it is tried: {error}")
+                continue
+            chosen = number
+            break
+    chosen = parallel.first_says(chosen, place.device)
+    if chosen >= 0:
+        with fetch(candidates[chosen]) as folder:
+            state_files.restore(folder, state, place, config.seed)
+        if place.rank == 0:
+            outlet.say(f"continuing from step {state.step} ({candidates[chosen]})")
+    elif refused:
+        outlet.say("no checkpoint can be used: starting from step 0")
     state.notes["refused_checkpoints"] = refused
 
 
-def _stream(
-    config: ExperimentConfig, place: Place, part: Literal["train", "validation"]
-) -> PairStream:
+def _stream(config: ExperimentConfig, place: Place, part: Part) -> PairStream:
     return PairStream(
         config.data,
         config.model,

@@ -7,19 +7,11 @@ import torch.multiprocessing as mp
 from dytrack_platform.training import worker
 
 
-class Silent:
-    def progress(self, progress):
-        pass
-
-    def checkpoint(self, folder, metrics):
-        pass
-
-
 def work(rank, config, port, folder):
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    state = worker.train(config, Silent(), worker.Place(rank=rank, world=2))
+    state = worker.train(config, worker.Outlet(), worker.Place(rank=rank, world=2))
     torch.save(state.module.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -1,4 +1,5 @@
-import shutil
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,45 +10,18 @@ from dytrack_platform.training import state as state_files
 from dytrack_platform.training import worker
 
 
-class Outlet:
-    """Keeps checkpoints as Ray Train would, and can die after some steps."""
-
-    def __init__(self, folder, die_at=None):
-        self.folder, self.die_at = folder, die_at
-        self.losses = []
-
-    def progress(self, progress):
-        self.losses.append((progress.step, progress.losses["loss"]))
-        if self.die_at is not None and progress.step >= self.die_at:
-            raise KeyboardInterrupt
-
-    def checkpoint(self, folder, metrics):
-        shutil.copytree(folder, self.folder / f"step_{int(metrics['step']):08d}")
-        self.metrics = metrics
-
-    def candidates(self):
-        return sorted(self.folder.glob("step_*"), reverse=True)
-
-
-@pytest.fixture
-def outlet(tmp_path):
-    (tmp_path / "kept").mkdir()
-    return Outlet(tmp_path / "kept")
-
-
 def weights(state):
     return {name: value.clone() for name, value in state.module.state_dict().items()}
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, outlet, tmp_path):
-    config = recipe()
+def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, outlet, new_outlet):
+    config = recipe(train__report_steps=1)
     whole = weights(worker.train(config, outlet))
-    (tmp_path / "other").mkdir()
-    killed = Outlet(tmp_path / "other", die_at=4)
+    killed = new_outlet(die_at=4)
     with pytest.raises(KeyboardInterrupt):
         worker.train(config, killed)
-    again = Outlet(tmp_path / "other")
-    assert [path.name for path in again.candidates()] == ["step_00000003"]
+    again = new_outlet(killed.folder)
+    assert [Path(path).name for path in again.candidates()] == ["step_00000003"]
     resumed = weights(worker.train(config, again, candidates=again.candidates()))
     assert again.losses[0][0] == 4
     for name, value in whole.items():
@@ -58,17 +32,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(recipe, outlet):
     config = recipe()
     worker.train(config, outlet)
     newest, before = outlet.candidates()[:2]
-    file = newest / "tracker" / checkpoint.WEIGHTS
+    file = Path(newest) / "tracker" / checkpoint.WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    state = worker.new_state(config, torch.device("cpu"))
-    worker._restore_newest(state, [newest, before])
-    assert state.step == int(before.name.removeprefix("step_"))
+    state = worker.train(config, outlet, candidates=[newest, before])
+    assert f"continuing from step {int(before[-8:])} ({before})" in outlet.said[-1]
+    assert re.search(r"cannot be used.*model\.safetensors: damaged.*expected \d+", outlet.said[-2])
     assert "model.safetensors" in state.notes["refused_checkpoints"][0]
 
 
 def test_the_last_checkpoint_is_a_tracker_with_operating_points(recipe, outlet):
     worker.train(recipe(), outlet)
-    saved = checkpoint.load(outlet.candidates()[0] / "tracker")
+    saved = checkpoint.load(Path(outlet.candidates()[0]) / "tracker")
     assert [point.name for point in saved.points] == [
         "fast", "quick", "balanced", "careful", "accurate",
     ]  # fmt: skip
@@ -82,7 +56,7 @@ def test_training_lowers_the_loss(recipe, outlet):
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(recipe, outlet):
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+: lower train"):
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+, 1 such .*: lower"):
         worker.train(recipe(train__head_lr=1e30, train__backbone_lr=1e30), outlet)
 
 
@@ -94,6 +68,6 @@ def test_missing_data_is_told_before_training(recipe, tmp_path):
 
 def test_a_checkpoint_without_its_seal_is_refused(recipe, outlet):
     worker.train(recipe(), outlet)
-    (outlet.candidates()[0] / "state.json").unlink()
+    (Path(outlet.candidates()[0]) / "state.json").unlink()
     with pytest.raises(state_files.CheckpointError, match=r"state\.json: missing or damaged"):
         state_files.describe(outlet.candidates()[0])

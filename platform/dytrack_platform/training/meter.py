@@ -1,0 +1,166 @@
+"""What a training step costs and achieves: times, samples, arithmetic and its share of the peak."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dytrack_model.cost import exit_gmacs
+from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.config import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What a callback learns after some steps."""
+
+    epoch: int
+    """Counted from 0."""
+    step: int
+    """Optimiser steps done, over all epochs."""
+    steps: int
+    """Optimiser steps in all."""
+    steps_per_epoch: int
+    """Optimiser steps in an epoch."""
+    samples_per_s: float
+    """Pairs per second of this worker since the last report, waiting included; checkpoints and
+    pictures are left out."""
+    step_s: float
+    """Mean seconds of a step, waiting for data included."""
+    data_wait: float
+    """Share of the time that the step waited for data, in [0, 1]."""
+    gflops: float
+    """Billions of floating point operations a second of this worker (model arithmetic: what is
+    computed twice to save memory counts once)."""
+    peak_share: float
+    """``gflops`` over what a large matrix product reached here in the same precision."""
+    seconds_left: float
+    """Estimate until the end."""
+    rates: dict[str, float]
+    """Learning rates: ``heads`` and ``backbone``."""
+    grad_norms: dict[str, float]
+    """Means of the gradient's norm before clipping: ``all``, ``backbone``, ``heads``."""
+    losses: dict[str, float]
+    """Means since the last report: ``loss`` and the parts of the objective."""
+    skipped: int
+    """Batches left out so far because they were not finite."""
+
+
+def pair_gflop(network: DyTrackNetwork, *, frozen: bool = False) -> float:
+    """Count the arithmetic of training on one pair, forward and backward, in GFLOP.
+
+    Every exit runs. The backward pass costs twice the forward one; none of it is counted for a
+    frozen backbone. Distillation's projections are left out (below 1 %).
+    """
+    config = network.config
+    heads = [head.macs() for head in network.heads]  # type: ignore[operator]
+    decide = sum(part.macs() for part in network.decisioners)  # type: ignore[operator]
+    search = config.map_size**2
+    reuse = sum(part.macs(search) for part in network.reuse)  # type: ignore[operator]
+    tops = (sum(heads) + decide + reuse) / 1e9
+    backbone = exit_gmacs(network)[-1] - (heads[-1] + decide + reuse) / 1e9
+    template = config.template_map_size**2
+    backbone += template * config.width * 3 * config.patch**2 / 1e9
+    if network.backbone.cached:
+        linear = sum(
+            module.weight.numel()
+            for module in network.backbone.blocks.modules()
+            if isinstance(module, torch.nn.Linear)
+        )
+        attention = 2 * template * template * config.width * config.depth
+        backbone += (template * linear + attention) / 1e9
+    return float(2 * (backbone * (1 if frozen else 3) + tops * 3))
+
+
+def peak_gflops(device: torch.device, precision: Precision) -> float:
+    """Measure what a large matrix product reaches on a device, in GFLOP/s (best of three)."""
+    side = 768 if device.type == "cpu" else 8192
+    left = torch.ones(side, side, dtype=DTYPES[precision], device=device)
+    best = float("inf")
+    for _ in range(4):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        left @ left
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best / 1e9
+
+
+@dataclass(slots=True)
+class Meter:
+    """Means of losses and shares of time between two reports."""
+
+    steps: int
+    """Steps in all."""
+    steps_per_epoch: int
+    first: int
+    """Step that this process starts from."""
+    gflop: float
+    """Arithmetic of one pair."""
+    peak: float
+    """GFLOP/s of this device."""
+    _worked: float = 0.0
+    _worked_in_all: float = 0.0
+    _waited: float = 0.0
+    _samples: int = 0
+    _count: int = 0
+    _sound: int = 0
+    _since: float = field(default_factory=time.perf_counter)
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def wait_for(self, items: Iterator[Item]) -> Item | None:
+        """Take the next item, and count the time until it came."""
+        self._since = began = time.perf_counter()
+        item = next(items, None)
+        self._waited += time.perf_counter() - began
+        return item
+
+    def add(self, values: dict[str, Tensor], samples: int) -> None:
+        """Count a step that :meth:`wait_for` began; one that was left out has no values."""
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._samples += samples
+        self._count += 1
+        self._sound += bool(values)
+        self._worked += time.perf_counter() - self._since
+
+    def flush(self, step: int, rates: dict[str, float], skipped: int) -> Progress:
+        """Give the means since the last call and begin anew."""
+        means = {name: float(value) / self._sound for name, value in self._sums.items()}
+        means.setdefault("loss", float("nan"))
+        seconds = max(self._worked, 1e-9)
+        self._worked_in_all += seconds
+        gflops = self.gflop * self._samples / seconds
+        progress = Progress(
+            epoch=(step - 1) // self.steps_per_epoch,
+            step=step,
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            samples_per_s=self._samples / seconds,
+            step_s=seconds / max(self._count, 1),
+            data_wait=self._waited / seconds,
+            gflops=gflops,
+            peak_share=gflops / self.peak,
+            seconds_left=self._worked_in_all / max(step - self.first, 1) * (self.steps - step),
+            rates=rates,
+            grad_norms={k[5:]: v for k, v in means.items() if k.startswith("norm/")},
+            losses={k: v for k, v in means.items() if not k.startswith("norm/")},
+            skipped=skipped,
+        )
+        self._worked = self._waited = 0.0
+        self._samples = self._count = self._sound = 0
+        self._sums = {}
+        return progress

@@ -1,0 +1,71 @@
+"""An outlet that keeps what a worker hands out, as Ray Train would."""
+
+import shutil
+
+import pytest
+import torch
+
+from dytrack_platform.training import worker
+from dytrack_platform.training.loop import Wish
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small matrices gain nothing from more, and lose much where cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class KeepingOutlet(worker.Outlet):
+    """Keeps checkpoints, and can die after some steps."""
+
+    def __init__(self, folder, die_at=None):
+        self.folder, self.die_at = folder, die_at
+        self.losses, self.said, self.pictures, self.kept, self.reports = [], [], [], [], []
+        self.wishes = {}
+
+    def progress(self, progress):
+        self.reports.append(progress)
+        self.losses.append((progress.step, progress.losses["loss"]))
+        if self.die_at is not None and progress.step >= self.die_at:
+            raise KeyboardInterrupt
+
+    def checkpoint(self, folder, metrics):
+        shutil.copytree(
+            folder, self.folder / f"step_{int(metrics['step']):08d}", dirs_exist_ok=True
+        )
+        shutil.rmtree(folder)
+        self.metrics = metrics
+
+    def candidates(self):
+        return [str(path) for path in sorted(self.folder.glob("step_*"), reverse=True)]
+
+    def picture(self, png, step):
+        self.pictures.append((step, png))
+
+    def keep_batch(self, batch, step):
+        self.kept.append((step, batch))
+        return f"batch {step}"
+
+    def wish(self, step):
+        return self.wishes.get(step, Wish.NOTHING)
+
+    def say(self, sentence):
+        self.said.append(sentence)
+
+
+@pytest.fixture
+def new_outlet(tmp_path_factory):
+    """Give a function that makes outlets, each with a folder of its own unless one is given."""
+
+    def make(folder=None, die_at=None):
+        return KeepingOutlet(folder or tmp_path_factory.mktemp("kept"), die_at)
+
+    return make
+
+
+@pytest.fixture
+def outlet(new_outlet):
+    return new_outlet()

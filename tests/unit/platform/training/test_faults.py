@@ -1,0 +1,138 @@
+"""What training does about faults that need no cluster to happen."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dytrack_platform.datasets import producer
+from dytrack_platform.errors import DataError, StorageError, TrainingError
+from dytrack_platform.training import objective, worker
+from dytrack_platform.training import state as state_files
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Give a function after which the losses of some steps are not numbers."""
+
+    def poison(*steps):
+        forward, count = objective.Trainable.forward, 0
+
+        def spoilt(self, *inputs):
+            nonlocal count
+            losses = forward(self, *inputs)
+            count += self.training
+            bad = self.training and count - 1 in steps
+            return losses._replace(total=losses.total * float("nan")) if bad else losses
+
+        monkeypatch.setattr(objective.Trainable, "forward", spoilt)
+
+    return poison
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_batch(recipe, outlet, poisoned):
+    poisoned(5)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 5.*is kept in batch 5"):
+        worker.train(recipe(), outlet)
+    ((step, batch),) = outlet.kept
+    assert step == 5
+    assert batch.search.shape == (8, 3, 128, 128)
+    assert outlet.candidates()[0].endswith("step_00000003")
+
+
+def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_outlet, poisoned):
+    poisoned(2, 5)
+    outlet = new_outlet()
+    state = worker.train(recipe(train__skip_nonfinite=2), outlet)
+    assert [step for step, _ in outlet.kept] == [2, 5]
+    assert state.step == 8
+    assert state.skipped == outlet.reports[-1].skipped == 2
+    assert state_files.describe(outlet.candidates()[0])["skipped"] == 2
+    for name, value in state.module.state_dict().items():
+        assert torch.isfinite(value).all(), name
+
+
+def test_one_batch_more_than_allowed_stops_training(recipe, outlet, poisoned):
+    poisoned(2, 5)
+    with pytest.raises(TrainingError, match="2 such batches, 1 allowed"):
+        worker.train(recipe(train__skip_nonfinite=1), outlet)
+
+
+def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, monkeypatch):
+    draw = producer._batch
+    count = 0
+
+    def spoilt(pairs, names):
+        nonlocal count
+        batch = draw(pairs, names)
+        count += 1
+        if count == 3:
+            batch.boxes_cxcywh.fill_(float("nan"))
+        return batch
+
+    monkeypatch.setattr(producer, "_batch", spoilt)
+    # The pictures and the losses of this batch are spoilt before anybody can see it.
+    state = worker.train(recipe(train__skip_nonfinite=8, train__pictures=0), outlet)
+    assert state.skipped == 1
+    for name, value in state.module.named_buffers():
+        assert torch.isfinite(value).all(), name
+
+
+def test_a_loader_that_dies_ends_training_with_its_reason(recipe, outlet, monkeypatch):
+    read, count = producer.PairProducer._read, 0
+
+    def dying(self, row):
+        nonlocal count
+        count += 1
+        if count > 20:
+            raise MemoryError("the loader's thread died")
+        return read(self, row)
+
+    monkeypatch.setattr(producer.PairProducer, "_read", dying)
+    with pytest.raises(MemoryError, match="the loader's thread died"):
+        worker.train(recipe(train__checkpoint_steps=1), outlet)
+    assert outlet.candidates()  # what was done before is kept
+
+
+def test_a_shard_that_is_cut_off_ends_training_and_is_named(recipe, outlet, made_clips, tmp_path):
+    import shutil
+
+    copied = tmp_path / "clips"
+    shutil.copytree(made_clips, copied)
+    for shard in copied.rglob("part-*.parquet"):
+        shard.write_bytes(shard.read_bytes()[:2000])
+    config = recipe(data__train=[{"path": str(copied)}])
+    with pytest.raises(DataError, match="parquet"):
+        worker.train(config, outlet)
+
+
+def test_a_full_disk_is_named_and_earlier_checkpoints_stay(recipe, outlet, monkeypatch):
+    keep = outlet.checkpoint
+
+    def full(folder, metrics):
+        if metrics["step"] > 3:
+            raise OSError(28, os.strerror(28), str(folder))
+        keep(folder, metrics)
+
+    monkeypatch.setattr(outlet, "checkpoint", full)
+    with pytest.raises(StorageError, match=r"step 6 cannot be written: .*No space left"):
+        worker.train(recipe(), outlet)
+    again = outlet.candidates()
+    state_files.verify(again[0])
+    assert again[0].endswith("step_00000003")
+
+
+def test_of_two_damaged_checkpoints_neither_is_used_and_training_starts_anew(recipe, outlet):
+    config = recipe()
+    worker.train(config, outlet)
+    for folder in outlet.candidates():
+        with Path(folder, "state.safetensors").open("r+b") as file:  # one flipped bit
+            file.seek(-1, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([byte ^ 1]))
+    found = outlet.candidates()
+    state = worker.train(config, outlet, candidates=found)
+    assert "no checkpoint can be used: starting from step 0" in outlet.said
+    assert len(state.notes["refused_checkpoints"]) == len(found)

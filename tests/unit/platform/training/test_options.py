@@ -1,0 +1,284 @@
+"""Each training option does what its name says."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dytrack_model import checkpoint
+from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError
+from dytrack_platform.training import loop, parallel, worker
+from dytrack_platform.training import state as state_files
+from dytrack_platform.training.averages import Averages
+from dytrack_platform.training.loop import Wish
+
+
+def weights(state):
+    return {name: value.clone() for name, value in state.module.state_dict().items()}
+
+
+def close(first, second, tolerance=1e-4):
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], atol=tolerance, rtol=1e-3, msg=name)
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+OPTIONS = {
+    "averages": {"train__ema": 0.9},
+    "bf16": {"train__precision": "bf16"},
+    "channels": {"train__channels_last": True},
+    "parts": {"train__accumulate": 2},
+    "recomputed": {"train__activation_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_resumes_bit_for_bit(recipe, new_outlet, name):
+    config = recipe(train__report_steps=1, **OPTIONS[name])
+    straight = new_outlet()
+    whole = worker.train(config, straight)
+    killed = new_outlet(die_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        worker.train(config, killed)
+    resumed = worker.train(config, new_outlet(killed.folder), candidates=killed.candidates())
+    assert same(weights(whole), weights(resumed))
+    if whole.averages is not None:
+        assert same(whole.averages.values, resumed.averages.values)
+
+
+def test_recomputed_activations_change_nothing(recipe, outlet):
+    plain = worker.train(recipe(), outlet)
+    config = recipe(train__activation_checkpointing=True)
+    assert same(weights(plain), weights(worker.train(config, worker.Outlet())))
+
+
+def test_recomputed_activations_keep_less_memory(recipe):
+    """Counted as the bytes that autograd saves between forward and backward pass."""
+
+    def saved(config):
+        kept = 0
+
+        def pack(tensor):
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        module = worker.new_state(config).module
+        pictures = [torch.zeros(4, 3, side, side, dtype=torch.uint8) for side in (64, 128)]
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            module(*pictures, torch.full((4, 4), 0.5), 0.5)
+        return kept
+
+    # Blocks are only a part of what this small model keeps.
+    assert saved(recipe(train__activation_checkpointing=True)) < 0.9 * saved(recipe())
+
+
+def test_channels_last_is_a_layout_and_changes_no_result(recipe, outlet):
+    config = recipe(train__channels_last=True)
+    state = worker.train(config, outlet)
+    patches = state.module.network.backbone.patch_embed.weight
+    assert patches.is_contiguous(memory_format=torch.channels_last)
+    moments = state.optimizer.state[patches]["exp_avg"]
+    assert moments.stride() == patches.stride()
+    close(weights(worker.train(recipe(), worker.Outlet())), weights(state), 1e-3)
+
+
+def test_two_equal_parts_give_the_gradient_of_one(recipe):
+    """With the same pairs in both parts, batch norm sees what it would see without parts."""
+
+    def gradient(accumulate, copies):
+        config = recipe(train__accumulate=accumulate, train__clip_norm=0)
+        state = worker.new_state(config)
+        generator = torch.Generator().manual_seed(0)
+        pictures = [
+            torch.randint(0, 256, (4, 3, side, side), generator=generator, dtype=torch.uint8)
+            for side in (64, 128)
+        ]
+        boxes = torch.full((4, 4), 0.4)
+
+        class Pairs:
+            template, search = (torch.cat([p] * copies) for p in pictures)
+            boxes_cxcywh = torch.cat([boxes] * copies)
+
+        loop._backward(config, state, state.module, Pairs(), torch.device("cpu"), 0.5)
+        return {name: p.grad for name, p in state.module.named_parameters()}
+
+    close(gradient(1, 1), gradient(2, 2), 1e-5)
+
+
+def test_averages_follow_the_weights_slowly():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    averages = Averages(module, 0.9)
+    nn.init.constant_(module.weight, 1.0)
+    averages.update(10_000)
+    assert averages.values["weight"].item() == pytest.approx(0.1)
+    averages.update(1)  # early on it forgets faster: (1 + 1) / (10 + 1)
+    assert averages.values["weight"].item() == pytest.approx(1 - 0.9 * 2 / 11)
+
+
+def test_the_saved_tracker_holds_the_averages(recipe, outlet):
+    state = worker.train(recipe(train__ema=0.99), outlet)
+    saved = checkpoint.load(f"{outlet.candidates()[0]}/tracker").network.state_dict()
+    name = "backbone.blocks.0.attn.qkv.weight"
+    assert torch.equal(saved[name], state.averages.values[f"network.{name}"])
+    assert not torch.equal(saved[name], state.module.network.state_dict()[name])
+
+
+def test_fp16_scales_the_loss_and_keeps_its_factor(recipe, outlet):
+    config = recipe(train__precision="fp16", train__epochs=1, data__pairs_per_epoch=8)
+    state = worker.train(config, outlet)
+    assert state.scaler.is_enabled()
+    kept = state.scaler.state_dict()
+    assert kept["scale"] > 1
+    again = worker.new_state(config)
+    state_files.restore(outlet.candidates()[0], again)
+    assert again.scaler.state_dict() == kept
+
+
+def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
+    first = new_outlet()
+    worker.train(recipe(), first)
+    tracker = f"{first.candidates()[0]}/tracker"
+    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second")
+    worker.check(config)
+    before = weights(worker.new_state(config))
+    assert same(checkpoint.load(tracker).network.state_dict(), _network(before))
+    after = weights(worker.train(config, new_outlet()))
+    for name, value in after.items():
+        frozen = ".backbone." in name
+        if frozen or "num_batches" not in name:
+            assert torch.equal(value, before[name]) == frozen, name
+
+
+def _network(tensors):
+    prefix = "network."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def test_a_run_folder_is_as_good_as_its_tracker(recipe, new_outlet):
+    first = new_outlet()
+    worker.train(recipe(), first)
+    folder = first.candidates()[0]
+    tracker = weights(worker.new_state(recipe(train__initial=f"{folder}/tracker")))
+    assert same(tracker, weights(worker.new_state(recipe(train__initial=folder))))
+
+
+def test_a_second_stage_on_another_model_is_refused(recipe, outlet):
+    worker.train(recipe(), outlet)
+    config = recipe(train__initial=outlet.candidates()[0], model__width=64)
+    with pytest.raises(CheckpointError, match="not the weights of this configuration"):
+        worker.check(config)
+
+
+def test_freezing_what_nobody_trained_is_refused(recipe):
+    with pytest.raises(ConfigurationError, match=r"train\.freeze_backbone: .* train\.initial"):
+        worker.check(recipe(train__freeze_backbone=True))
+
+
+def test_fewer_clips_than_a_batch_are_refused_with_the_numbers(recipe):
+    config = recipe(train__batch_size=32)
+    with pytest.raises(DataError, match=r"holds \d+ clips for training, fewer than .* 32"):
+        worker.check(config)
+
+
+def test_a_wish_writes_a_checkpoint_and_goes_on(recipe, outlet):
+    outlet.wishes = {2: Wish.SAVE}
+    state = worker.train(recipe(train__checkpoint_steps=100), outlet)
+    assert [path[-1] for path in outlet.candidates()] == ["8", "2"]
+    assert state.step == 8
+
+
+def test_a_wish_to_stop_writes_a_checkpoint_and_continues_later(recipe, new_outlet):
+    config = recipe(train__checkpoint_steps=100)
+    told = new_outlet()
+    told.wishes = {5: Wish.STOP}
+    assert worker.train(config, told).step == 5
+    again = new_outlet(told.folder)
+    resumed = worker.train(config, again, candidates=told.candidates())
+    assert "continuing from step 5" in again.said[0]
+    assert same(weights(worker.train(config, worker.Outlet())), weights(resumed))
+
+
+def test_random_states_travel_with_the_checkpoint(recipe, outlet):
+    config = recipe()
+    worker.train(config, outlet)
+    expected = torch.rand(3)
+    state = worker.new_state(config)
+    state_files.restore(outlet.candidates()[0], state)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_that_lacks_a_workers_part_is_refused(recipe, outlet):
+    worker.train(recipe(), outlet)
+    folder = outlet.candidates()[0]
+    state_files.verify(folder)
+    (Path(folder) / "workers/rank_00000.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="worker 0 had not finished writing"):
+        state_files.verify(folder)
+
+
+def test_the_state_keeps_the_losses_of_every_epoch_and_the_run(recipe, outlet):
+    state = worker.train(recipe(), outlet, notes={"run_id": "abc"})
+    described = state_files.describe(outlet.candidates()[0])
+    assert [summary["epoch"] for summary in described["history"]] == [0.0, 1.0]
+    assert described["history"][1]["loss"] == state.history[1]["loss"]
+    assert described["notes"]["run_id"] == "abc"
+    assert described["recipe"]["train"]["batch_size"] == 8
+
+
+def test_progress_tells_times_arithmetic_and_the_share_of_the_peak(recipe, outlet):
+    worker.train(recipe(), outlet)
+    last = outlet.reports[-1]
+    assert 0 <= last.data_wait < 1
+    assert last.samples_per_s == pytest.approx(8 / last.step_s, rel=1e-6)
+    assert 0 < last.peak_share < 1.5
+    assert set(last.rates) == {"heads", "backbone"}
+    assert set(last.grad_norms) == {"all", "heads", "backbone"}
+
+
+def test_pictures_of_sample_predictions_are_png_files(recipe, outlet):
+    worker.train(recipe(train__pictures=2), outlet)
+    assert [step for step, _ in outlet.pictures] == [4, 8]
+    picture = cv2.imdecode(np.frombuffer(outlet.pictures[0][1], np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (2 * (64 + 128), 2 * 2 * 128, 3)
+
+
+def test_optimiser_steps_are_fused(recipe):
+    state = worker.new_state(recipe())
+    assert all(group["fused"] for group in state.optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train__min_workers": 2}, r"train\.min_workers: must lie in \[0, workers 1\], got 2"),
+        (
+            {"train__workers": 4, "train__min_workers": 2},
+            r"train\.batch_size: must be a multiple of workers 3, got 8",
+        ),
+        ({"train__accumulate": 9}, r"train\.accumulate: must lie in \[1, 8\]"),
+        ({"train__ema": 1.0}, r"train\.ema: must lie in \[0, 1\), got 1"),
+        ({"train__parallel": "fsdp", "train__compile": True}, r"train\.compile: works with"),
+        (
+            {"train__activation_checkpointing": True, "model__attention": "template-cached"},
+            r"train\.activation_checkpointing: works with model\.attention joint",
+        ),
+        ({"data__pairs_per_epoch": 7}, r"data\.pairs_per_epoch: must be at least .* 8, got 7"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(recipe, changes, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        recipe(**changes)
+
+
+def test_one_process_needs_no_group():
+    cpu = torch.device("cpu")
+    assert parallel.highest([1, 2], cpu) == [1, 2]
+    assert parallel.first_says(7, cpu) == 7
