@@ -2,8 +2,8 @@
 
 Nothing here knows a benchmark's rules (``profiles.py`` has them) and nothing changes its inputs.
 Boxes are ``x, y, w, h`` in pixels and travel as four columns, so that every step of a measure is
-one pass over contiguous memory. A curve is read off the sorted values: one sort answers all
-thresholds, where a loop over thresholds reads the values again for each of them.
+one pass over contiguous memory. A curve is a histogram: a :class:`Ruler` says in one pass between
+which thresholds each value lies, where a loop over thresholds reads the values again for each.
 """
 
 from dataclasses import dataclass
@@ -136,34 +136,73 @@ def _length(dx: Floats, dy: Floats) -> Floats:
         return np.sqrt(dx, out=dx)
 
 
-def count_above(ordered: Floats, thresholds: Floats, *, or_equal: bool = False) -> Counts:
-    """Count values above each threshold; NaN is above none.
+class Ruler:
+    """Evenly spaced thresholds from 0 that count values in one pass, exactly.
 
-    Args:
-        ordered: (N,) measurements, sorted (NaN last, as ``np.sort`` leaves them).
-        thresholds: (T,) rising.
-        or_equal: Count a value that equals the threshold too.
-
-    Returns:
-        (T,) counts.
+    A value's place is guessed by a division, which can only err beside a threshold, and there by
+    one; a comparison with that very threshold then settles it. So the counts are those of a loop
+    that compares every value with every threshold, ties included.
     """
-    known = len(ordered)
-    if known and np.isnan(ordered[-1]):
-        known -= int(np.count_nonzero(np.isnan(ordered)))
-    return known - ordered[:known].searchsorted(thresholds, side="left" if or_equal else "right")
+
+    def __init__(self, thresholds: Floats, *, or_equal: bool = False) -> None:
+        """Prepare thresholds.
+
+        Args:
+            thresholds: (T,) rising from 0 in equal steps.
+            or_equal: Whether a value that equals a threshold is above it.
+
+        Raises:
+            ValueError: The thresholds are not evenly spaced from 0.
+        """
+        self._step = float(thresholds[-1]) / (len(thresholds) - 1)
+        even = np.arange(len(thresholds)) * self._step
+        if not np.abs(thresholds - even).max() <= self._step * _SLACK / 2:
+            raise ValueError("a ruler needs thresholds that rise from 0 in equal steps")
+        exact = np.nextafter(thresholds, -np.inf) if or_equal else thresholds
+        self._exact = np.append(exact, np.inf)
+
+    def above(self, values: Floats) -> Counts:
+        """Count values above each threshold; NaN is above none.
+
+        Args:
+            values: (R, N) measurements.
+
+        Returns:
+            (R, T) counts.
+        """
+        histogram = self._histogram(values, unknown=0)
+        return values.shape[1] - np.cumsum(histogram, axis=1)[:, :-1]
+
+    def within(self, values: Floats) -> Counts:
+        """Count values at or below each threshold; NaN is within none.
+
+        Args:
+            values: (R, N) measurements.
+
+        Returns:
+            (R, T) counts.
+        """
+        histogram = self._histogram(values, unknown=len(self._exact) - 1)
+        return np.cumsum(histogram, axis=1)[:, :-1]
+
+    def _histogram(self, values: Floats, unknown: int) -> Counts:
+        """Count values by how many thresholds they are above: (R, T + 1)."""
+        last = len(self._exact) - 1
+        guess = values * (1.0 / self._step)
+        guess += 1.0 - _SLACK  # never too high, and too low by one only within the slack
+        if unknown == 0:
+            np.fmax(guess, 0.0, out=guess)  # of NaN and a number, fmax and fmin give the number
+            np.minimum(guess, last, out=guess)
+        else:
+            np.fmin(guess, last, out=guess)
+            np.maximum(guess, 0.0, out=guess)
+        place = guess.astype(np.intp)
+        low = np.flatnonzero(values > self._exact.take(place))
+        place.flat[low] += 1
+        return np.stack([np.bincount(row, minlength=last + 1) for row in place])
 
 
-def count_within(ordered: Floats, thresholds: Floats) -> Counts:
-    """Count values at or below each threshold; NaN is within none.
-
-    Args:
-        ordered: (N,) measurements, sorted (NaN last).
-        thresholds: (T,) rising and finite.
-
-    Returns:
-        (T,) counts.
-    """
-    return ordered.searchsorted(thresholds, side="right")
+_SLACK = 1e-9  # of a step; far above the rounding of a guess, far below any step
 
 
 def mean_area(curve: Floats) -> float:

@@ -93,7 +93,7 @@ class Profile:
     """A sequence without a result file."""
     least_frames: int = 1
     """A one-frame file is read as a vector and stops the toolkits that have 2 here."""
-    omitted_starts: Mapping[str, int] = field(default_factory=dict)
+    omitted_starts: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Sequences whose first frames the benchmark omits, so that results over all frames lose
     them too. OTB's Tiger1: start frame 6 in MATLAB, initOmit 5 in pytracking."""
     clipped: bool = False

@@ -6,7 +6,8 @@ what depends on the annotation alone is prepared once, in :class:`Prepared`.
 
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,10 @@ from dytrack_platform.evaluation.metrics import (
     Columns,
     Counts,
     Floats,
+    Ruler,
     centre_errors,
     centres,
     columns,
-    count_above,
-    count_within,
     mean_area,
     normalised_errors,
     overlaps,
@@ -284,20 +284,17 @@ def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[Sequ
     overlap, error, norm = _measures(prepared, prepared.image_rules(boxes))
     valid = _valid_overlaps(prepared)
     sums = overlap.sum(axis=1) if valid is None else overlap.compress(valid, axis=1).sum(axis=1)
-    levels, pixels = profile.overlap_thresholds, profile.pixel_thresholds
-    scaled = profile.scaled_thresholds
-    # From here on only ranks matter; these arrays are our own.
-    for values in (overlap, error, norm):
-        if values is not None:
-            values.sort(axis=1)
+    rulers = _rulers(profile)
+    success, precision = rulers.overlap.above(overlap), rulers.pixel.within(error)
+    norm_precision = None if norm is None else rulers.scaled.within(norm)
     return [
         SequenceScore(
             profile=profile,
             name=annotation.name,
             frames=overlap.shape[1],
-            success=count_above(overlap[k], levels, or_equal=profile.success_or_equal),
-            precision=count_within(error[k], pixels),
-            norm_precision=None if norm is None else count_within(norm[k], scaled),
+            success=success[k],
+            precision=precision[k],
+            norm_precision=None if norm_precision is None else norm_precision[k],
             overlap_sum=float(sums[k]),
             overlap_frames=overlap.shape[1] if valid is None else int(np.count_nonzero(valid)),
             covered=covered[k],
@@ -305,6 +302,23 @@ def measure(prepared: Prepared, results: List[NDArray[np.generic]]) -> list[Sequ
         )
         for k, own in enumerate(notes)
     ]
+
+
+class _Rulers(NamedTuple):
+    """The thresholds of a profile's curves."""
+
+    overlap: Ruler
+    pixel: Ruler
+    scaled: Ruler
+
+
+@cache
+def _rulers(profile: Profile) -> _Rulers:
+    return _Rulers(
+        Ruler(profile.overlap_thresholds, or_equal=profile.success_or_equal),
+        Ruler(profile.pixel_thresholds),
+        Ruler(profile.scaled_thresholds),
+    )
 
 
 def _stacked(

@@ -2,16 +2,17 @@ import numpy as np
 import pytest
 
 from dytrack_platform.evaluation.metrics import (
+    Ruler,
     centre_errors,
     centres,
     columns,
-    count_above,
-    count_within,
     normalised_errors,
     overlaps,
     speed,
     trapezoid_area,
 )
+
+from dytrack_platform.evaluation.profiles import PROFILES
 
 
 def slow_overlap(a, b):
@@ -77,16 +78,39 @@ def test_inputs_are_not_changed(boxes):
     assert np.array_equal(first.w, before[0][:, 2])
 
 
+def tied(thresholds, seed=0):
+    """Values on, just below and just above every threshold, among others and unknown ones."""
+    rng = np.random.default_rng(seed)
+    above, below = np.nextafter(thresholds, np.inf), np.nextafter(thresholds, -np.inf)
+    others = [-1.0, np.nan, np.inf, -np.inf, 1e300, 0.0, -0.0]
+    spread = rng.uniform(0, thresholds[-1] * 1.2, 200)
+    close = thresholds + rng.normal(0, 1e-9, len(thresholds)) * thresholds[1]
+    values = np.concatenate([thresholds, above, below, others, spread, close])
+    return np.stack([rng.permutation(values) for _ in range(3)])
+
+
 @pytest.mark.parametrize("or_equal", [False, True])
-def test_counts_equal_a_loop_over_thresholds(or_equal):
-    values = np.array([0.0, 0.05, 0.05, 0.5, 0.500001, 1.0, np.nan, -1.0, np.inf])
-    thresholds = np.linspace(0, 1, 21)
-    above = count_above(np.sort(values), thresholds, or_equal=or_equal)
-    within = count_within(np.sort(values), thresholds)
-    for k, threshold in enumerate(thresholds):
-        exceeds = values >= threshold if or_equal else values > threshold
-        assert above[k] == exceeds.sum()
-        assert within[k] == (values <= threshold).sum()
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_a_ruler_counts_like_a_loop_over_thresholds(name, or_equal):
+    rules = PROFILES[name]
+    for thresholds in (
+        rules.overlap_thresholds,
+        rules.pixel_thresholds,
+        rules.scaled_thresholds,
+    ):
+        values = tied(thresholds)
+        ruler = Ruler(thresholds, or_equal=or_equal)
+        for k, threshold in enumerate(thresholds):
+            exceeds = values >= threshold if or_equal else values > threshold
+            below = ~exceeds & ~np.isnan(values)
+            assert ruler.above(values)[:, k].tolist() == exceeds.sum(axis=1).tolist()
+            assert ruler.within(values)[:, k].tolist() == below.sum(axis=1).tolist()
+
+
+def test_a_ruler_refuses_thresholds_that_are_not_evenly_spaced():
+    for thresholds in ([0.0, 0.1, 0.3], [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match="rise from 0 in equal steps"):
+            Ruler(np.array(thresholds))
 
 
 def test_trapezoid_area_of_a_ramp_is_one_half():
