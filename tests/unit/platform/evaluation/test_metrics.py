@@ -11,7 +11,6 @@ from dytrack_platform.evaluation.metrics import (
     speed,
     trapezoid_area,
 )
-
 from dytrack_platform.evaluation.profiles import PROFILES
 
 
