@@ -62,7 +62,7 @@ def compare(
     rules = profile(scoring_input.choose_protocol(protocol, source))
     trackers = scoring_input.distinct_trackers(results)
     # Score them: an error of one of them makes the comparison pointless.
-    board = score_results(rules, scoring_input.load_annotations(source), trackers)
+    board = score_results(rules, scoring_input.load_annotations(source, rules), trackers)
     for name, reason in board.errors.items():
         raise ResultError(f"{name} cannot be compared: {reason}")
     # Draw the intervals, write the page, show the table.

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dytrack_platform.evaluation.prepared import Annotation
+    from dytrack_platform.evaluation.profiles import Profile
     from dytrack_platform.evaluation.scoreboard import TrackerFiles
-    from dytrack_platform.evaluation.scoring import Annotation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,17 +47,17 @@ def choose_protocol(name: str | None, source: Source) -> str:
     return name
 
 
-def load_annotations(source: Source) -> list["Annotation"]:
+def load_annotations(source: Source, profile: "Profile") -> list["Annotation"]:
     """Read the benchmark.
 
     Raises:
         ConfigurationError: Neither a folder of annotations nor a dataset is named, or both are.
-        ResultError: The annotations cannot be used.
+        ResultError: The annotations cannot be used, or a sequence to exclude is not there.
         DataError: The dataset cannot be read.
     """
     from dytrack_platform.datasets import readers
-    from dytrack_platform.errors import ConfigurationError
-    from dytrack_platform.evaluation.annotations import read_annotations
+    from dytrack_platform.errors import ConfigurationError, ResultError
+    from dytrack_platform.evaluation.annotations import add_flags, read_annotations
     from dytrack_platform.evaluation.summary import annotate
 
     if (source.annotations is None) == (source.dataset is None):
@@ -70,8 +71,12 @@ def load_annotations(source: Source) -> list["Annotation"]:
         )
     if source.root is None:
         raise ConfigurationError(f"root: --dataset {source.dataset} needs --root DIR")
-    sequences = readers.read(source.dataset or "", source.root, source.split)
-    return [annotate(s) for s in sequences if s.name not in source.exclude]
+    sequences = list(readers.read(source.dataset or "", source.root, source.split))
+    for name in set(source.exclude) - {sequence.name for sequence in sequences}:
+        raise ResultError(f"--exclude {name}: {source.dataset} has no sequence of that name")
+    kept = [sequence for sequence in sequences if sequence.name not in source.exclude]
+    found = [annotate(s, with_size=profile.clipped) for s in kept]
+    return add_flags(found, absent=source.absent, attributes=source.attributes)
 
 
 def score_folder(protocol: str, source: Source, results: Path) -> dict[str, Any]:
@@ -79,8 +84,8 @@ def score_folder(protocol: str, source: Source, results: Path) -> dict[str, Any]
     from dytrack_platform.evaluation.profiles import profile
     from dytrack_platform.evaluation.scoreboard import find_trackers, score_results
 
-    trackers = find_trackers(results)
-    return score_results(profile(protocol), load_annotations(source), trackers).to_dict()
+    rules, trackers = profile(protocol), find_trackers(results)
+    return score_results(rules, load_annotations(source, rules), trackers).to_dict()
 
 
 def score_vot_folder(
@@ -93,7 +98,11 @@ def score_vot_folder(
         ResultError: The folder holds no tracker.
     """
     from dytrack_platform.errors import ConfigurationError, ResultError
-    from dytrack_platform.evaluation.vot.files import read_sequences
+    from dytrack_platform.evaluation.vot.files import (
+        experiment_folder,
+        read_sequences,
+        unusual_results,
+    )
     from dytrack_platform.evaluation.vot.protocols import VOT_PROFILES, score_vot
 
     folder = source.annotations or (Path(source.root) if source.root else None)
@@ -119,6 +128,9 @@ def score_vot_folder(
             scored["trackers"][tracker.name] = score_vot(
                 rules, sequences, tracker, experiment=experiment, eao_range=limits
             )
+            names = [experiment] if experiment else rules.experiments
+            odd = unusual_results(experiment_folder(tracker, names), sequences)
+            scored["unusual"] += [f"{tracker.name}, {line}" for line in odd]
         except ResultError as error:
             scored["errors"][tracker.name] = str(error)
     return scored

@@ -18,8 +18,9 @@ import time
 import numpy as np
 
 from dytrack_platform.evaluation.metrics import Room
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import profile
-from dytrack_platform.evaluation.scoring import Annotation, Prepared, measure
+from dytrack_platform.evaluation.scoring import measure
 
 FRAMES = 685_360  # LaSOT's test split
 SUCCESS = np.arange(0, 1.05, 0.05)

@@ -58,6 +58,9 @@ class Sequence:
     pixels from 1 is left to it, as the field's toolkits do."""
     visible: NDArray[np.bool_]
     """(N,) false where the target is absent or its box cannot be used."""
+    flagged: NDArray[np.bool_] | None = None
+    """(N,) true where the owner's own flags say absent, as its toolkit reads them: scores need
+    these. None where the owner has no such flags."""
     attributes: tuple[str, ...] = ()
     object_class: str | None = None
     faults: tuple[Fault, ...] = field(default=())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.boxfiles import read_boxes, read_flags, read_numbers, read_text
-from dytrack_platform.evaluation.scoring import Annotation
+from dytrack_platform.evaluation.prepared import Annotation
 
 ATTRIBUTES: dict[int, tuple[str, ...]] = {
     14: ("IV", "POC", "DEF", "MB", "CM", "ROT", "BC", "VC", "SV", "FOC", "FM", "OV", "LR", "ARC"),
@@ -59,15 +59,33 @@ def read_annotations(
         raise ResultError(
             f"{folder}: no annotations; expected SEQ.txt files or SEQ/groundtruth.txt folders"
         )
-    named = _read_attributes(attributes, list(kept)) if attributes else {}
-    annotations = []
-    for name, path in sorted(kept.items()):
-        annotation = _read_one(name, path)
-        if absent is not None:
-            flags = read_flags(absent / f"{name}.txt", len(annotation.boxes_xywh))
-            annotation = replace(annotation, absent=flags)
-        annotations.append(replace(annotation, attributes=named.get(name, ())))
-    return annotations
+    found = [_read_one(name, path) for name, path in sorted(kept.items())]
+    return add_flags(found, absent=absent, attributes=attributes)
+
+
+def add_flags(
+    annotations: List[Annotation], *, absent: Path | None = None, attributes: Path | None = None
+) -> list[Annotation]:
+    """Give annotations the absence flags and attributes of other files, where there are any.
+
+    Args:
+        annotations: Of any dataset.
+        absent: As in :func:`read_annotations`; in place of the dataset's own flags.
+        attributes: As in :func:`read_annotations`; in place of the dataset's own.
+
+    Raises:
+        ResultError: A file is missing or damaged.
+    """
+    changed = list(annotations)
+    if absent is not None:
+        changed = [
+            replace(a, absent=read_flags(absent / f"{a.name}.txt", len(a.boxes_xywh)))
+            for a in changed
+        ]
+    if attributes is not None:
+        named = _read_attributes(attributes, [a.name for a in changed])
+        changed = [replace(a, attributes=named.get(a.name, ())) for a in changed]
+    return changed
 
 
 def _annotation_files(folder: Path) -> dict[str, Path]:

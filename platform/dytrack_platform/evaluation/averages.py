@@ -74,11 +74,15 @@ class TrackerScore:
     sr75: float | None = None
     mao: float | None = None
     """Mean over object classes of the mean AO of their sequences (the paper's mAO)."""
+    class_ao: dict[str, float] = field(default_factory=dict)
+    """Mean AO of the sequences of each object class."""
     msr50: float | None = None
     coverage: float | None = None
     """Frames with a usable result over frames in all (TrackingNet)."""
     fps: float | None = None
     """Frames per second by the profile's rule."""
+    sequence_fps: dict[str, float] = field(default_factory=dict)
+    """The same of each sequence that has times."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON of ``dytrack score`` for one tracker."""
@@ -93,7 +97,11 @@ class TrackerScore:
             if pooled:
                 row |= {"ao": row["mean_overlap"], "sr50": row["success_rate"]}
                 row["sr75"] = plain_number(float(score.success_curve[75]))
+            if name in self.sequence_fps:
+                row["fps"] = self.sequence_fps[name]
             plain["sequences"][name] = row
+        if self.class_ao:
+            plain["class_ao"] = dict(self.class_ao)
         plain["attributes"] = {
             name: scores.named(curves=False) | {"sequences": scores.sequences}
             for name, scores in self.attributes.items()
@@ -213,6 +221,10 @@ def summarise(
         ResultError: There is no sequence.
     """
     by_name = {score.name: score for score in scores}
+    if profile.average != "frames":  # averages over classes are GOT-10k's alone
+        classes = None
+    class_ao = _class_means(by_name, classes or {}, "mean_overlap")
+    class_sr = _class_means(by_name, classes or {}, "success_rate")
     overall = average(profile, scores)
     of_attributes = {}
     for name, members in (attributes or {}).items():
@@ -227,27 +239,32 @@ def summarise(
         ao=overall.mean_overlap if profile.average == "frames" else None,
         sr50=overall.success_rate if profile.average == "frames" else None,
         sr75=float(overall.success_curve[75]) if profile.average == "frames" else None,
-        mao=_class_mean(by_name, classes, "mean_overlap"),
-        msr50=_class_mean(by_name, classes, "success_rate"),
+        mao=float(np.mean(list(class_ao.values()))) if class_ao else None,
+        class_ao=class_ao,
+        msr50=float(np.mean(list(class_sr.values()))) if class_sr else None,
         coverage=(
             sum(s.covered or 0 for s in scores) / max(sum(s.frames for s in scores), 1)
             if profile.missing_sequence == "zeros"
             else None
         ),
         fps=_speed(profile, times_s or {}),
+        sequence_fps={
+            name: own
+            for name, times in (times_s or {}).items()
+            if (own := _speed(profile, {name: times})) is not None
+        },
     )
 
 
-def _class_mean(
-    scores: Mapping[str, SequenceScore], classes: Mapping[str, str] | None, measure: str
-) -> float | None:
-    if not classes:
-        return None
+def _class_means(
+    scores: Mapping[str, SequenceScore], classes: Mapping[str, str], measure: str
+) -> dict[str, float]:
+    """Average a measure over the sequences of each class that has a scored frame."""
     members: dict[str, list[float]] = {}
     for name, score in scores.items():
         if name in classes and score.frames:
             members.setdefault(classes[name], []).append(getattr(score, measure))
-    return float(np.mean([np.mean(values) for values in members.values()])) if members else None
+    return {name: float(np.mean(values)) for name, values in members.items()}
 
 
 def _speed(profile: Profile, times_s: Mapping[str, NDArray[np.float64]]) -> float | None:

@@ -25,7 +25,22 @@ def read_boxes(path: Path) -> Floats:
     Raises:
         ResultError: The file is missing, empty, not text, or a line is not four numbers.
     """
-    text = read_text(path)
+    return parse_boxes(path, read_text(path))
+
+
+def delimiters(text: str) -> str:
+    """Name the delimiters of a file of boxes: one, or several where lines differ."""
+    rows = sum(1 for line in text.splitlines() if line.strip())
+    named = {",": "commas", "\t": "tabs", ";": "semicolons"}
+    counts = {name: text.count(mark) for mark, name in named.items()}
+    used = [name for name, count in counts.items() if count]
+    if sum(counts.values()) < 3 * rows:
+        used.append("spaces")
+    return " and ".join(used)
+
+
+def parse_boxes(path: Path, text: str) -> Floats:
+    """Read boxes from the text of a file; see :func:`read_boxes`."""
     quick = _read_evenly(text)
     if quick is not None:
         return quick

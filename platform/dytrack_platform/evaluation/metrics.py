@@ -229,7 +229,8 @@ class Ruler:
             np.minimum(guess, last, out=guess)
 
         def fails(values: Floats, thresholds: Floats) -> NDArray[np.bool_]:
-            return ~np.greater(values, thresholds)
+            above: NDArray[np.bool_] = values > thresholds
+            return ~above
 
         return self._count(values, limit, fails, room or Room())
 
@@ -249,7 +250,8 @@ class Ruler:
             np.fmin(guess, last, out=guess)
             np.maximum(guess, 0, out=guess)
 
-        return values.shape[1] - self._count(values, limit, np.less_equal, room or Room())
+        above = self._count(values, limit, np.less_equal, room or Room())
+        return np.asarray(values.shape[1] - above, dtype=np.intp)
 
     def _count(
         self,

@@ -268,9 +268,11 @@ class Default:
 
 DEFAULTS: dict[str, Default] = {
     "lasot": Default("lasot-matlab", "the authors' own toolkit, which the paper's tables used"),
-    "lasot-extension": Default("lasot-matlab", "the same authors' toolkit"),
+    "lasotext": Default("lasot-matlab", "the same authors' toolkit"),
     "otb": Default("lasot-matlab", "the same rules as OTB's own calcSeqErrRobust.m"),
     "uav123": Default("lasot-matlab", "the same rules as UAV123's own MATLAB benchmark"),
+    "uav20l": Default("lasot-matlab", "the same authors' benchmark"),
+    "nfs": Default("pytracking-otb", "the field's tables on it come from pytracking"),
     "tnl2k": Default("lasot-matlab", "TNL2K's own toolkit is LaSOT's"),
     "got10k": Default("got10k", "the server that ranks the test set runs this toolkit"),
     "trackingnet": Default("trackingnet", "the server that ranks the test set runs this devkit"),

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.averages import TrackerScore, summarise
-from dytrack_platform.evaluation.boxfiles import read_boxes, read_numbers
-from dytrack_platform.evaluation.metrics import Floats
-from dytrack_platform.evaluation.profiles import Profile
-from dytrack_platform.evaluation.scoring import (
-    Annotation,
-    Prepared,
-    SequenceScore,
-    measure,
-    merge,
+from dytrack_platform.evaluation.boxfiles import (
+    delimiters,
+    parse_boxes,
+    read_numbers,
+    read_text,
 )
+from dytrack_platform.evaluation.metrics import Floats
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
+from dytrack_platform.evaluation.profiles import Profile
+from dytrack_platform.evaluation.scoring import SequenceScore, measure, merge
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +165,13 @@ def _read(
             )
         board.unusual.append(f"{tracker}, {annotation.name}: no result, scored as all-zero boxes")
         return [np.zeros((len(annotation.boxes_xywh), 4))]
-    return [read_boxes(path) for path in paths]
+    boxes = []
+    for path in paths:
+        text = read_text(path)
+        if " and " in (marks := delimiters(text)):
+            board.unusual.append(f"{tracker}, {annotation.name}: {path.name} mixes {marks}")
+        boxes.append(parse_boxes(path, text))
+    return boxes
 
 
 def _match(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.datasets.annotations import usable_boxes
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.averages import (
@@ -20,19 +21,33 @@ from dytrack_platform.evaluation.averages import (
 from dytrack_platform.evaluation.calibration import Calibration, calibrate
 from dytrack_platform.evaluation.metrics import columns, overlaps
 from dytrack_platform.evaluation.pareto import hypervolume
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import FALLBACK, PROFILES, Profile
 from dytrack_platform.evaluation.protocol import SequenceResult
-from dytrack_platform.evaluation.scoring import Annotation, Prepared, measure
+from dytrack_platform.evaluation.scoring import measure
 
 Floats = NDArray[np.float64]
 
 
-def annotate(sequence: Sequence) -> Annotation:
-    """Give a dataset's sequence the form that profiles score."""
+def annotate(sequence: Sequence, *, with_size: bool = False) -> Annotation:
+    """Give a dataset's sequence the form that profiles score.
+
+    Args:
+        sequence: What a reader gave.
+        with_size: Decode the first frame for the image's size, which profiles that clip need.
+
+    Raises:
+        DataError: The first frame does not decode.
+    """
+    size = None
+    if with_size:
+        height, width = sequence.frames.read(0).shape[:2]
+        size = (width, height)
     return Annotation(
+        image_size=size,
         name=sequence.name,
         boxes_xywh=sequence.boxes_xywh,
-        absent=~sequence.visible,
+        absent=sequence.flagged,
         attributes=sequence.attributes,
         object_class=sequence.object_class,
     )
@@ -191,9 +206,12 @@ def summarise_point(
     def scored(by: Profile) -> TrackerScore:
         scores = []
         for result in results:
-            if by is not profile and len(result) < by.least_frames:
-                continue  # a one-frame sequence has no AO
             annotation = replace(annotations[result.name], image_size=result.image_size)
+            if by is not profile:
+                if len(result) < by.least_frames:
+                    continue  # a one-frame sequence has no AO
+                if annotation.absent is None:  # GOT-10k's rules expect flags, and no NaN
+                    annotation = replace(annotation, absent=~usable_boxes(annotation.boxes_xywh))
             prepared = Prepared(by, annotation)
             scores += measure(prepared, [result.boxes_xywh[: len(prepared.unknown)]])
         return summarise(by, scores, attributes=attributes, classes=classes, times_s=times)
@@ -213,6 +231,7 @@ def _true_overlaps(result: SequenceResult, annotations: Mapping[str, Annotation]
     annotation = annotations[result.name]
     truth = annotation.boxes_xywh[: len(result)]
     values = overlaps(columns(result.boxes_xywh[: len(truth)]), columns(truth), "guarded")
+    values[~usable_boxes(truth)] = np.nan
     if annotation.absent is not None:
         values[annotation.absent[: len(truth)]] = np.nan
     return values

@@ -108,6 +108,7 @@ def assemble(
     boxes_xywh: Boxes,
     absent: NDArray[np.bool_],
     unreadable: list[int],
+    flagged: NDArray[np.bool_] | None = None,
     attributes: tuple[str, ...] = (),
     object_class: str | None = None,
 ) -> Sequence:
@@ -132,6 +133,7 @@ def assemble(
         frames=frames,
         boxes_xywh=boxes_xywh,
         visible=~absent & usable_boxes(boxes_xywh),
+        flagged=None if flagged is None else flagged[:count],
         attributes=attributes,
         object_class=object_class,
         faults=tuple(faults),

@@ -76,11 +76,13 @@ def _sequence(folder: Tree, name: str) -> Sequence:
     inside = folder / name
     frames = image_frames(inside, "", numbered=True, first=1)
     boxes, bad = read_boxes(inside, "groundtruth.txt")
+    flagged = None
     if len(boxes) == 1 and len(frames) > 1:
         boxes, absent = first_box_only(boxes, len(frames))
     else:
         absent = _labels(inside, "absence.label", len(boxes), 0) > 0
-        absent |= _labels(inside, "cover.label", len(boxes), 8) == 0
+        flagged = _labels(inside, "cover.label", len(boxes), 8) == 0  # all that the toolkit reads
+        absent |= flagged
     return assemble(
         dataset=DATASET,
         name=name,
@@ -88,6 +90,7 @@ def _sequence(folder: Tree, name: str) -> Sequence:
         boxes_xywh=boxes,
         absent=absent,
         unreadable=bad,
+        flagged=flagged,
         attributes=_attributes(inside),
         object_class=_object_class(inside),
     )

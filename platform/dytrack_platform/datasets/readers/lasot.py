@@ -97,6 +97,7 @@ def _sequence(dataset: str, tree: Tree, name: str) -> Sequence:
         boxes_xywh=boxes,
         absent=absent,
         unreadable=bad,
+        flagged=absent,
         object_class=category,
     )
 

@@ -56,8 +56,10 @@ def _sequence(tree: Tree, name: str) -> Sequence:
     inside = tree / name
     boxes, bad = read_boxes(inside, "groundtruth.txt")
     flags = f"absent/{name}.txt"
+    flagged = None
     if tree.is_file(flags):
-        absent = fit_labels(parse_labels(tree.read_text(flags)), len(boxes)) > 0
+        flagged = fit_labels(parse_labels(tree.read_text(flags)), len(boxes)) > 0
+        absent = flagged.copy()
     else:
         absent = ~usable_boxes(boxes)
     absent[bad] = False
@@ -68,4 +70,5 @@ def _sequence(tree: Tree, name: str) -> Sequence:
         boxes_xywh=boxes,
         absent=np.asarray(absent, bool),
         unreadable=bad,
+        flagged=flagged,
     )

@@ -81,9 +81,9 @@ def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
     boxes, bad = read_boxes(inside, file)
     frames = _frames(inside, len(boxes))
     flags = file.replace("groundtruth", "absent")
-    absent = np.zeros(len(boxes), bool)
+    absent, flagged = np.zeros(len(boxes), bool), None
     if inside.is_file(flags):
-        absent = fit_labels(parse_labels(inside.read_text(flags)), len(boxes)) > 0
+        absent = flagged = fit_labels(parse_labels(inside.read_text(flags)), len(boxes)) > 0
     return assemble(
         dataset=DATASET,
         name=key,
@@ -91,6 +91,7 @@ def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
         boxes_xywh=boxes,
         absent=absent,
         unreadable=bad,
+        flagged=flagged,
     )
 
 

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.boxfiles import read_numbers, read_text
 from dytrack_platform.evaluation.vot.binary import read_binary
-from dytrack_platform.evaluation.vot.regions import UNKNOWN, Region, Special, parse_region
+from dytrack_platform.evaluation.vot.regions import (
+    UNKNOWN,
+    Rectangle,
+    Region,
+    Special,
+    parse_region,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +155,32 @@ def read_run(stem: Path, frames: int) -> Run:
             f"{path}: {len(regions)} results for {frames} frames; VOT's toolkit stops on that"
         )
     return Run(path=path, regions=tuple(regions), confidence=_confidence(path, frames))
+
+
+def unusual_results(experiment: Path, sequences: List[VotSequence]) -> list[str]:
+    """Tell what is odd about an experiment's files, in words: extra sequences, NaN, no size."""
+    known = {sequence.name for sequence in sequences}
+    extra = sorted(f.name for f in experiment.iterdir() if f.is_dir() and f.name not in known)
+    lines = []
+    if extra:
+        more = "" if len(extra) == 1 else f" and {len(extra) - 1} more"
+        lines.append(f"not of this benchmark and not scored: {extra[0]}{more}")
+    for name in sorted(known):
+        for path in sorted(p for p in (experiment / name).glob("*.*") if _is_result(p)):
+            regions = read_binary(path) if path.suffix == ".bin" else read_regions(path)
+            broken = [k for k, region in enumerate(regions, start=1) if _is_broken(region)]
+            if broken:
+                lines.append(
+                    f"{name}: {path.name} has {len(broken)} regions with NaN or a negative size, "
+                    f"first in frame {broken[0]}: they overlap nothing"
+                )
+    return lines
+
+
+def _is_broken(region: Region) -> bool:
+    if isinstance(region, Special):
+        return region.from_nan
+    return isinstance(region, Rectangle) and not (region.w >= 0 and region.h >= 0)
 
 
 def _confidence(path: Path, frames: int) -> NDArray[np.float64]:

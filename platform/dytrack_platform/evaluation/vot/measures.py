@@ -43,6 +43,19 @@ def supervised_accuracy(
     return (float(overlaps[kept].mean()), int(kept.sum())) if kept.any() else (0.0, 0)
 
 
+def unsupervised_accuracy(regions: List[Region], truth: List[Region], overlaps: Floats) -> float:
+    """Mean overlap without the given frame and without frames that either side leaves unknown.
+
+    Returns:
+        The mean, 0 where nothing is left.
+    """
+    kept = np.ones(len(regions), dtype=np.bool_)
+    for side, code in ((regions, INITIALISATION), (regions, UNKNOWN), (truth, UNKNOWN)):
+        kept[codes(side, code)] = False
+    kept[codes(regions, FAILURE)] = False
+    return float(overlaps[kept].mean()) if kept.any() else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Fragment:
     """A stretch from a start to a failure or to the end."""

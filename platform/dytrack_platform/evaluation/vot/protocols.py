@@ -31,6 +31,7 @@ from dytrack_platform.evaluation.vot.measures import (
     pysot_accuracy,
     pysot_eao_curve,
     supervised_accuracy,
+    unsupervised_accuracy,
 )
 from dytrack_platform.evaluation.vot.regions import (
     FAILURE,
@@ -230,21 +231,23 @@ def _longterm(profile: VotProfile, sequences: List[VotSequence], folder: Path) -
         visible = sum(not isinstance(region, Special) for region in sequence.regions)
         if visible == 0:
             raise ResultError(f"{sequence.name}: the target is never there, so recall is undefined")
-        curves = [
-            longterm_curves(
-                _overlaps(run.regions, sequence.regions, sequence.size),
-                run.confidence,
-                visible,
-                thresholds,
-            )
-            for run in runs[sequence.name]
-        ]
+        curves, accuracies = [], []
+        for run in runs[sequence.name]:
+            values = _overlaps(run.regions, sequence.regions, sequence.size)
+            curves.append(longterm_curves(values, run.confidence, visible, thresholds))
+            accuracies.append(unsupervised_accuracy(run.regions, sequence.regions, values))
         own_precision, own_recall = np.mean(curves, axis=0)
         precision, recall = precision + own_precision, recall + own_recall
-        rows[sequence.name] = _best(own_precision, own_recall) | {"frames": len(sequence)}
+        rows[sequence.name] = _best(own_precision, own_recall) | {
+            "accuracy": float(np.mean(accuracies)),
+            "frames": len(sequence),
+        }
+    lengths = [row["frames"] for row in rows.values()]
+    accuracy = float(np.average([row["accuracy"] for row in rows.values()], weights=lengths))
     precision, recall = precision / len(sequences), recall / len(sequences)
     return {
         **_best(precision, recall),
+        "accuracy": accuracy,
         "precision_curve": precision.tolist(),
         "recall_curve": recall.tolist(),
         "thresholds": [t if math.isfinite(t) else str(t) for t in thresholds.tolist()],

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from dytrack_platform.errors import ResultError
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import PROFILES, profile
 from dytrack_platform.evaluation.scoring import (
-    Annotation,
-    Prepared,
     curve_area,
     measure,
     norm_precision_score,

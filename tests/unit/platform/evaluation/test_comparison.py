@@ -8,8 +8,9 @@ from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.averages import summarise
 from dytrack_platform.evaluation.bootstrap import interval
 from dytrack_platform.evaluation.comparison import compare, write_comparison
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import profile
-from dytrack_platform.evaluation.scoring import Annotation, Prepared, measure
+from dytrack_platform.evaluation.scoring import measure
 
 
 def tracker(rules, noise, names=("a", "b", "c", "d", "e", "f"), seed=0):

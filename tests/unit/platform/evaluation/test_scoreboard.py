@@ -4,7 +4,7 @@ import pytest
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.annotations import read_annotations
 from dytrack_platform.evaluation.boxfiles import format_boxes
-from dytrack_platform.evaluation.profiles import profile
+from dytrack_platform.evaluation.profiles import PROFILES, profile
 from dytrack_platform.evaluation.scoreboard import find_trackers, score_results
 
 BOXES = np.tile([10.0, 20.0, 30.0, 40.0], (6, 1))
@@ -64,6 +64,51 @@ def test_a_file_of_another_dataset_is_refused_by_its_length(benchmark):
     write(benchmark / "results" / "alien" / "car-1.txt", BOXES[:2])
     write(benchmark / "results" / "alien" / "dog-2.txt")
     assert "car-1: 2 results for 6" in scored(benchmark, "pysot-lasot").errors["alien"]
+
+
+def test_a_file_of_another_sequence_is_told_by_its_first_box(benchmark):
+    for name, shift in (("car-1", 400.0), ("dog-2", 0.0)):
+        write(benchmark / "results" / "alien" / f"{name}.txt", BOXES + np.array([shift, 0, 0, 0]))
+    notes = scored(benchmark, "ostrack-otb").unusual
+    assert len(notes) == 1
+    assert notes[0].startswith("alien, car-1: the box of frame 1 overlaps the annotation by 0.00")
+    assert notes[0].endswith("is this a file of another sequence or dataset?")
+
+
+def test_mixed_delimiters_are_read_and_told(benchmark):
+    lines = ["10,20,30,40", "10\t20\t30\t40", "10 20 30 40", "10; 20; 30; 40"]
+    path = benchmark / "results" / "mixed" / "car-1.txt"
+    write(benchmark / "results" / "mixed" / "dog-2.txt")
+    path.write_text("\r\n".join([*lines, *lines[:2]]))
+    board = scored(benchmark, "pysot-otb")
+    assert board.unusual == [
+        "mixed, car-1: car-1.txt mixes commas and tabs and semicolons and spaces"
+    ]
+    assert board.trackers["mixed"].overall.success_auc == pytest.approx(20 / 21)
+
+
+@pytest.mark.parametrize("rules", list(PROFILES))
+@pytest.mark.parametrize("fault", ["shorter", "longer", "nan", "negative", "missing", "extra"])
+def test_a_bad_result_gives_a_note_or_a_named_error_by_every_profile(benchmark, rules, fault):
+    boxes = BOXES.copy()
+    if fault == "nan":
+        boxes[3] = np.nan
+    if fault == "negative":
+        boxes[3, 2] = -4
+    folder = benchmark / "results" / "bad"
+    write(
+        folder / "car-1.txt",
+        {"shorter": boxes[:4], "longer": np.vstack([boxes] * 2)}.get(fault, boxes),
+    )
+    if fault != "missing":
+        write(folder / "dog-2.txt")
+    if fault == "extra":
+        write(folder / "zebra-9.txt")
+    board = scored(benchmark, rules)
+    lines = [*board.errors.values(), *board.unusual]
+    subject = {"missing": "dog-2", "extra": "zebra-9"}.get(fault, "car-1")
+    assert any(subject in line for line in lines), lines
+    assert bool(board.errors) != bool(board.trackers)
 
 
 def test_files_of_a_single_tracker_may_lie_in_the_folder_itself(benchmark):

@@ -3,13 +3,14 @@ import pytest
 
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.averages import average, sequence_scores, summarise
+from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import (
     DEFAULTS,
     PROFILES,
     default_profile,
     profile,
 )
-from dytrack_platform.evaluation.scoring import Annotation, Prepared, measure, merge
+from dytrack_platform.evaluation.scoring import measure, merge
 from dytrack_platform.evaluation.vot.protocols import VOT_PROFILES
 
 OTB_STYLE = [name for name in PROFILES if name not in ("got10k", "trackingnet")]

@@ -9,9 +9,14 @@ import pytest
 
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.vot.binary import read_binary
-from dytrack_platform.evaluation.vot.files import read_repetitions, read_sequences
+from dytrack_platform.evaluation.vot.files import (
+    read_repetitions,
+    read_sequences,
+    unusual_results,
+)
 from dytrack_platform.evaluation.vot.measures import (
     Fragment,
+    codes,
     eao_curve,
     longterm_curves,
     longterm_thresholds,
@@ -22,6 +27,8 @@ from dytrack_platform.evaluation.vot.measures import (
 )
 from dytrack_platform.evaluation.vot.protocols import VOT_PROFILES, score_vot
 from dytrack_platform.evaluation.vot.regions import (
+    FAILURE,
+    INITIALISATION,
     Polygon,
     Rectangle,
     Special,
@@ -96,6 +103,17 @@ def test_accuracy_leaves_out_the_frames_after_a_start(official, burn_in):
     assert frames == case["frames"]
 
 
+def test_failures_and_starts_are_where_the_toolkit_finds_them(official):
+    case = official["supervised_failures"]
+    failures, starts = case["fail_inits"]
+    regions = [
+        parse_region(line) for line in official["supervised_accuracy_burnin_10"]["trajectory"]
+    ]
+    assert codes(regions, FAILURE) == failures
+    assert codes(regions, INITIALISATION) == starts
+    assert len(failures) == case["count"]
+
+
 def test_longterm_thresholds_equal_the_toolkits(official):
     small = official["lt_thresholds_small"]
     scores = [math.nan if score is None else score for score in small["scores"]]
@@ -128,6 +146,7 @@ def test_protocols_equal_the_toolkits_reports(tiny, place, tracker):
     assert found["accuracy"] == pytest.approx(ar[0], abs=TOLERANCE)
     assert found["robustness"] == pytest.approx(ar[1], abs=TOLERANCE)
     assert found["ar_robustness"] == pytest.approx(ar[2][0], abs=TOLERANCE)
+    assert ar[2][1] == pytest.approx(found["accuracy"], abs=TOLERANCE)
     assert found["eao"] == pytest.approx(eao[0], abs=TOLERANCE)
     assert np.allclose(found["eao_curve"], curve[0], rtol=0, atol=TOLERANCE)
     eao, ar = (official["multistart"]["results"][k][place] for k in range(2))
@@ -135,13 +154,21 @@ def test_protocols_equal_the_toolkits_reports(tiny, place, tracker):
     assert found["eao"] == pytest.approx(eao[0], abs=TOLERANCE)
     assert found["accuracy"] == pytest.approx(ar[0], abs=TOLERANCE)
     assert found["robustness"] == pytest.approx(ar[1], abs=TOLERANCE)
+    assert [ar[2][0], ar[2][1]] == pytest.approx([found["robustness"], found["accuracy"]])
     assert sum(row["progress"] for row in found["sequences"].values()) == ar[3]
-    curve, f_curve, prf = (official["unsupervised"]["results"][k][place] for k in (1, 2, 3))
+    accuracy, curve, f_curve, prf = (
+        official["unsupervised"]["results"][k][place] for k in range(4)
+    )
     found = scored("vot-longterm")
     assert [found[k] for k in ("precision", "recall", "f")] == pytest.approx(prf, abs=TOLERANCE)
     both = np.column_stack([found["recall_curve"], found["precision_curve"]])
     assert np.allclose(both, curve[0], rtol=0, atol=TOLERANCE)
-    assert max(f_curve[0]) == pytest.approx(found["f"], abs=TOLERANCE)
+    assert found["accuracy"] == pytest.approx(accuracy[0], abs=TOLERANCE)
+    total = np.maximum(both.sum(axis=1), 1e-300)
+    assert np.allclose(2 * both.prod(axis=1) / total, f_curve[0], rtol=0, atol=TOLERANCE)
+    assert f_curve[1] == pytest.approx(both[1].tolist(), abs=TOLERANCE)  # what it says beside
+    thresholds = [float(t) for t in curve[1]]
+    assert [float(t) for t in found["thresholds"]] == pytest.approx(thresholds, abs=TOLERANCE)
 
 
 def test_pysots_score_differs_from_the_toolkits_on_the_same_files(tiny):
@@ -231,6 +258,18 @@ def test_a_damaged_binary_result_is_refused(tmp_path, data, message):
     (tmp_path / "x.bin").write_bytes(data)
     with pytest.raises(ResultError, match=message):
         read_binary(tmp_path / "x.bin")
+
+
+def test_extra_sequences_and_broken_regions_are_told(tmp_path):
+    sequences = write_vot(tmp_path)
+    experiment = tmp_path / "results" / "T" / "baseline"
+    (experiment / "two").mkdir()
+    (experiment / "one" / "one_001.txt").write_text("1\nnan,nan,nan,nan\n1,1,-5,5\n")
+    assert unusual_results(experiment, sequences) == [
+        "not of this benchmark and not scored: two",
+        "one: one_001.txt has 2 regions with NaN or a negative size, first in frame 2: "
+        "they overlap nothing",
+    ]
 
 
 def test_a_missing_experiment_and_a_falling_range_are_refused(tmp_path):
