@@ -80,12 +80,21 @@ class Backbone(nn.Module):
             return torch.cat([iou_token, tokens], dim=1)
         return torch.cat([iou_token, template_state, tokens], dim=1)
 
-    def run_blocks(self, tokens: Tensor, template_state: Tensor, first: int, last: int) -> Tensor:
-        """Run blocks ``first`` (counted from 0) up to but without ``last`` on (B, N, D) tokens."""
+    def run_blocks(self, tokens: Tensor, kept: Tensor | None, first: int, last: int) -> Tensor:
+        """Run blocks ``first`` (counted from 0) up to but without ``last`` on (B, N, D) tokens.
+
+        Args:
+            tokens: What :meth:`embed_search` gave, or an earlier call.
+            kept: With cached attention these blocks' part of the template state,
+                (last - first, 2, B, A, Z, C); otherwise it is not read.
+            first: First block.
+            last: The block after the last one.
+        """
         for index in range(first, last):
             block = self.blocks[index]
             if self.cached:
-                keys_values = template_state[index]
+                assert kept is not None  # cached attention has a template state
+                keys_values = kept[index - first]
                 queries, keys, values = _project(block, tokens)
                 keys = torch.cat([keys_values[0], keys], dim=2)
                 values = torch.cat([keys_values[1], values], dim=2)

@@ -21,7 +21,7 @@ from torch import Tensor
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint
+from dytrack_model.policy import OperatingPoint, find_point
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -44,11 +44,7 @@ class SavedTracker:
         Raises:
             ConfigurationError: There is none of that name.
         """
-        for point in self.points:
-            if point.name == name:
-                return point
-        known = ", ".join(point.name for point in self.points) or "none"
-        raise ConfigurationError(f"operating point {name!r}: this tracker has {known}")
+        return find_point(self.points, name)
 
 
 def save(
@@ -68,7 +64,7 @@ def save(
     description = {
         "format": FORMAT,
         "model": network.config.to_dict(),
-        "points": [{"name": p.name, "thresholds": _json_floats(p.thresholds)} for p in points],
+        "points": [point.to_dict() for point in points],
         "notes": dict(notes or {}),
     }
     (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
@@ -87,10 +83,7 @@ def load(folder: str | Path) -> SavedTracker:
     description = _read_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
-        points = tuple(
-            OperatingPoint(name=p["name"], thresholds=tuple(float(t) for t in p["thresholds"]))
-            for p in description["points"]
-        )
+        points = tuple(OperatingPoint.from_dict(point) for point in description["points"])
         notes = dict(description["notes"])
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
@@ -173,8 +166,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{path}: format {description['format']}, this version reads {FORMAT}; update dytrack"
         )
     return description
-
-
-def _json_floats(values: Sequence[float]) -> list[float | str]:
-    """JSON has no infinity: write it as the text that float() reads."""
-    return [value if value < float("inf") else "inf" for value in values]

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import nn
 
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
-from dytrack_model.policy import FixedExit
+from dytrack_model.policy import Thresholds
+from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +70,20 @@ def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def exit_costs(network: DyTrackNetwork, *, frames: int = 0) -> tuple[ExitCost, ...]:
+def exit_costs(
+    network: DyTrackNetwork, engine: Engine | None = None, *, frames: int = 0
+) -> tuple[ExitCost, ...]:
     """Give the cost of each exit.
 
     Args:
         network: The network.
+        engine: The runtime to time it on; PyTorch, where the network is, if None.
         frames: Frames to time at each exit, routes interleaved; 0 measures nothing.
     """
-    measured = _milliseconds(network, frames) if frames else (None,) * network.exit_count
+    measured: tuple[float | None, ...] = (None,) * network.exit_count
+    if frames:
+        device = next(network.parameters()).device
+        measured = exit_milliseconds(engine or TorchEngine(network, device=device), frames)
     return tuple(
         ExitCost(depth=depth, parameters=parameters, gmacs=gmacs, milliseconds=time_ms)
         for depth, parameters, gmacs, time_ms in zip(
@@ -88,6 +96,57 @@ def exit_costs(network: DyTrackNetwork, *, frames: int = 0) -> tuple[ExitCost, .
     )
 
 
+def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[float, ...]:
+    """Give the median time of each exit's route, from the search crop to the box.
+
+    Routes take turns, so that a drift of the machine's speed meets all alike. The depth is
+    forced, so the random picture does not decide which route is timed. The decisioners of
+    refused exits run, as they do where thresholds decide.
+
+    Args:
+        engine: The runtime.
+        frames: Frames to time at each exit.
+        warm_up: Frames of each that are not counted.
+    """
+    routes = [route(engine, index) for index in range(engine.exit_count)]
+    times: list[list[float]] = [[] for _ in routes]
+    for frame in range(frames + warm_up):
+        for kept, run in zip(times, routes, strict=True):
+            began = time.perf_counter()
+            run()
+            if frame >= warm_up:
+                kept.append((time.perf_counter() - began) * 1e3)
+    return tuple(float(np.median(kept)) for kept in times)
+
+
+def route(engine: Engine, exit_index: int) -> Callable[[], None]:
+    """Give a call that runs the tracker's own path to one exit on a random search crop."""
+    config = engine.config
+    rng = np.random.default_rng(0)
+    template, search = (
+        rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        for side in (config.template_size, config.search_size)
+    )
+    # No predicted IoU reaches 2; every one reaches 0.
+    limits = (2.0,) * exit_index + (0.0,) * (engine.exit_count - 1 - exit_index)
+    tracker = Tracker(engine, _Deciding(limits))
+    kept = engine.embed_template(template)
+
+    def run() -> None:
+        tracker.infer(search, kept)  # reads the box on the host: the device has finished
+
+    return run
+
+
+class _Deciding(Thresholds):
+    """Thresholds that always have the predicted IoU computed, as on a real frame."""
+
+    @property
+    def reads_score(self) -> bool:
+        """Yes, whatever the thresholds are."""
+        return True
+
+
 def _block_macs(block: nn.Module, width: int, queries: int, keys: int) -> int:
     linear = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
     return queries * linear + 2 * queries * keys * width
@@ -95,41 +154,3 @@ def _block_macs(block: nn.Module, width: int, queries: int, keys: int) -> int:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _milliseconds(network: DyTrackNetwork, frames: int) -> tuple[float, ...]:
-    """Time every route in turn, so that a drift of the machine's speed meets all alike.
-
-    The depth is forced, so the random picture does not decide which route is timed.
-    """
-    config = network.config
-    device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    search = torch.randint(
-        0, 256, (1, 3, config.search_size, config.search_size), generator=generator
-    ).to(device, torch.uint8)
-    template = search[..., : config.template_size, : config.template_size]
-    runs = [_route(network, index, template, search) for index in range(network.exit_count)]
-    times: list[list[float]] = [[] for _ in runs]
-    for frame in range(frames + 3):
-        for kept, run in zip(times, runs, strict=True):
-            began = time.perf_counter()
-            run()
-            if frame >= 3:  # the first ones warm up
-                kept.append((time.perf_counter() - began) * 1e3)
-    return tuple(sorted(kept)[len(kept) // 2] for kept in times)
-
-
-def _route(
-    network: DyTrackNetwork, exit_index: int, template: torch.Tensor, search: torch.Tensor
-) -> Callable[[], None]:
-    """Give a call that runs the tracker's own path to one exit."""
-    tracker = Tracker(network, FixedExit(exit_index), device=search.device)
-    with torch.inference_mode():
-        state = network.embed_template(template)
-
-    @torch.inference_mode()
-    def run() -> None:
-        tracker.infer(search, state)  # reads the box on the host: the device has finished
-
-    return run

@@ -9,7 +9,8 @@
     │   ├── BoxError              a box with NaN, without area, or outside the image
     │   └── CheckpointError       a file that is not a checkpoint, or one of another model
     └── FailureError      (1)     the program or the machine failed
-        └── RuntimeMissingError   an inference runtime that is not installed
+        ├── RuntimeMissingError   an inference runtime that is not installed
+        └── ExportError           exported graphs that disagree with PyTorch
 
 The number is the exit code. ``dytrack_platform.errors`` continues the tree.
 """
@@ -54,3 +55,7 @@ class CheckpointError(InputError):
 
 class RuntimeMissingError(FailureError):
     """The chosen inference runtime is not installed here."""
+
+
+class ExportError(FailureError):
+    """Exported graphs do not give what PyTorch gives."""

@@ -80,7 +80,8 @@ class DyTrackNetwork(nn.Module):
         """Run the blocks between the previous exit and this one on (B, N, D) tokens."""
         first = self.config.exits[exit_index - 1] if exit_index else 0
         last = self.config.exits[exit_index]
-        return self.backbone.run_blocks(tokens, template_state, first, last)
+        kept = template_state[first:last] if self.backbone.cached else None
+        return self.backbone.run_blocks(tokens, kept, first, last)
 
     def read(self, exit_index: int, tokens: Tensor) -> Carry:
         """Give an exit's own view of (B, N, D) tokens: search features and IoU token."""

@@ -16,7 +16,8 @@ from dytrack_model.heads import read_boxes
 from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import Policy, Thresholds
-from dytrack_model.recycling import Carry
+from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime.engine import Engine, Tensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +40,9 @@ class Tracker:
     """The online tracker. One object follows one target.
 
     Args:
-        network: The network; it is put into evaluation mode.
+        network: The network, which then runs in PyTorch, or an engine of any runtime.
         policy: When to stop; full depth by default.
-        device: Where the network runs.
+        device: Where a network runs; an engine knows its own.
         hann: Strength of the Hann window on the score map in [0, 1]; 1 multiplies the scores
             by the window (OSTrack), 0 leaves them alone.
         lost_below: Predicted IoU under which a frame is called lost.
@@ -49,19 +50,20 @@ class Tracker:
 
     def __init__(
         self,
-        network: DyTrackNetwork,
+        network: DyTrackNetwork | Engine,
         policy: Policy | None = None,
         *,
         device: str | torch.device = "cpu",
         hann: float = 1.0,
         lost_below: float = 0.2,
     ) -> None:
-        self.network = network.to(device).eval()
-        self.policy = policy or Thresholds((float("inf"),) * (network.exit_count - 1))
-        self._device = torch.device(device)
+        if isinstance(network, DyTrackNetwork):
+            network = TorchEngine(network, device=device)
+        self.engine: Engine = network
+        self.policy = policy or Thresholds((float("inf"),) * (self.engine.exit_count - 1))
         self._lost_below = lost_below
-        self._window = _hann_window(network.config.map_size, hann).to(self._device)
-        self._template_state: Tensor | None = None
+        self._window = _hann_window(self.engine.config.map_size, hann)
+        self._kept: Tensors | None = None
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
 
@@ -70,7 +72,6 @@ class Tracker:
         """(4,) the last box in pixels."""
         return self._box_xywh.copy()
 
-    @torch.inference_mode()
     def start(self, image: RGB | str | Path, box_xywh: Sequence[float]) -> None:
         """Take the target from the first frame.
 
@@ -84,14 +85,14 @@ class Tracker:
         """
         frame = _as_rgb(image)
         box = _check_box(box_xywh, frame.size)
-        config = self.network.config
+        config = self.engine.config
         side = crop_side(box, config.template_factor)
         template = crop(frame.pixels, centre(box), side, config.template_size)
-        self._template_state = self.network.embed_template(self._tensor(template))
+        self._kept = self.engine.embed_template(template[None])
         self._box_xywh = box
         self._frame_size = frame.size
+        self.policy.begin_target()
 
-    @torch.inference_mode()
     def step(self, image: RGB | str | Path) -> Track:
         """Find the target in the next frame.
 
@@ -99,9 +100,66 @@ class Tracker:
             ImageError: ``start`` was not called, the image is not an :class:`RGB`, or its size
                 differs from the first frame's.
         """
+        search = self._search(image)
+        # Go through the exits until the policy says stop.
+        began = time.perf_counter()
+        box_cxcywh, predicted_iou, exit_index = self.infer(search.pixels[None], search.kept)
+        network_ms = (time.perf_counter() - began) * 1e3
+        # Map the box back into the frame.
+        track = self._track(search, box_cxcywh, predicted_iou, exit_index, network_ms)
+        self._box_xywh = track.box_xywh.copy()
+        return track
+
+    def step_all(self, image: RGB | str | Path) -> tuple[Track, ...]:
+        """Find the target at every exit, shallow to deep, and follow the deepest; no policy.
+
+        For choosing thresholds and for baselines; errors as :meth:`step`. Each exit's time is
+        that of its whole route.
+        """
+        search = self._search(image)
+        tensors = self.engine.begin(search.pixels[None], search.kept)
+        tracks = []
+        network_ms = 0.0
+        for exit_index in range(self.engine.exit_count):
+            began = time.perf_counter()
+            self.engine.advance(exit_index, tensors)
+            predicted_iou = float(self.engine.decide(exit_index, tensors)[0])
+            network_ms += (time.perf_counter() - began) * 1e3
+            began = time.perf_counter()
+            box_cxcywh = self._read(exit_index, tensors)
+            head_ms = (time.perf_counter() - began) * 1e3
+            ms = network_ms + head_ms
+            tracks.append(self._track(search, box_cxcywh, predicted_iou, exit_index, ms))
+        self._box_xywh = tracks[-1].box_xywh.copy()
+        return tuple(tracks)
+
+    def infer(self, search: NDArray[np.uint8], kept: Tensors) -> tuple[list[float], float, int]:
+        """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
+
+        Returns:
+            The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit.
+        """
+        engine, policy = self.engine, self.policy
+        policy.begin_frame()
+        tensors = engine.begin(search, kept)
+        score: float | None = None
+        last = engine.exit_count - 1
+        for exit_index in range(engine.exit_count):
+            engine.advance(exit_index, tensors)
+            # The exit that is taken always says how sure it is; a refused one only if asked.
+            asked = exit_index < last and policy.reads_score
+            score = float(engine.decide(exit_index, tensors)[0]) if asked else None
+            if exit_index == last or policy.leave(exit_index, score or 0.0):
+                break
+        box_cxcywh = self._read(exit_index, tensors)
+        if score is None:
+            score = float(engine.decide(exit_index, tensors)[0])
+        return box_cxcywh, score, exit_index
+
+    def _search(self, image: RGB | str | Path) -> "_Search":
+        """Cut the search region around the last box."""
         frame = _as_rgb(image)
-        state = self._template_state
-        if state is None:
+        if self._kept is None:
             raise ImageError("step() needs a target: call start(image, box) with the first frame")
         if frame.size != self._frame_size:
             raise ImageError(
@@ -109,54 +167,45 @@ class Tracker:
                 f"{self._frame_size[0]}x{self._frame_size[1]}: one sequence has one frame size; "
                 "call start() again after a change"
             )
-        # Cut the search region around the last box.
-        config = self.network.config
+        config = self.engine.config
         around = centre(self._box_xywh)
         side = max(1.0, crop_side(self._box_xywh, config.search_factor))
-        search = crop(frame.pixels, around, side, config.search_size)
-        # Go through the exits until the policy says stop.
-        began = time.perf_counter()
-        box_cxcywh, predicted_iou, exit_index = self.infer(self._tensor(search), state)
-        network_ms = (time.perf_counter() - began) * 1e3
-        # Map the box back into the frame.
-        box = box_from_crop(box_cxcywh, around, side)
-        self._box_xywh = clip_box(box, *frame.size)
+        pixels = crop(frame.pixels, around, side, config.search_size)
+        return _Search(pixels, around, side, self._kept)
+
+    @torch.inference_mode()
+    def _read(self, exit_index: int, tensors: Tensors) -> list[float]:
+        """Run an exit's head and read its box in [0, 1] of the crop, ``cx, cy, w, h``."""
+        boxes = read_boxes(self.engine.locate(exit_index, tensors), self._window)
+        return boxes[0].tolist()
+
+    def _track(
+        self,
+        search: "_Search",
+        box_cxcywh: Sequence[float],
+        predicted_iou: float,
+        exit_index: int,
+        network_ms: float,
+    ) -> Track:
+        """Map a box back into the frame."""
+        box = box_from_crop(box_cxcywh, search.around, search.side)
         return Track(
-            box_xywh=self.box_xywh,
+            box_xywh=clip_box(box, *self._frame_size),
             predicted_iou=predicted_iou,
             exit=exit_index,
             lost=predicted_iou < self._lost_below,
             network_ms=network_ms,
         )
 
-    def infer(self, search: Tensor, state: Tensor) -> tuple[list[float], float, int]:
-        """Run one search crop (1, 3, S, S) through the exits until the policy says stop.
 
-        Returns:
-            The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit.
-        """
-        network, policy = self.network, self.policy
-        policy.begin_frame()
-        tokens = network.embed_search(search, state)
-        carry: Carry | None = None
-        score: float | None = None
-        last = network.exit_count - 1
-        for exit_index in range(network.exit_count):
-            tokens = network.advance(exit_index, tokens, state)
-            carry = network.recycle(exit_index, network.read(exit_index, tokens), carry)
-            # The exit that is taken always says how sure it is; a refused one only if asked.
-            asked = exit_index < last and policy.reads_score
-            score = float(network.decide(exit_index, carry)) if asked else None
-            if exit_index == last or policy.leave(exit_index, score or 0.0):
-                break
-        assert carry is not None  # there is at least one exit
-        boxes = read_boxes(network.locate(exit_index, carry), self._window)
-        if score is None:
-            score = float(network.decide(exit_index, carry))
-        return boxes[0].tolist(), score, exit_index
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A search crop and where it was cut."""
 
-    def _tensor(self, pixels: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self._device)
+    pixels: NDArray[np.uint8]
+    around: tuple[float, float]
+    side: float
+    kept: Tensors
 
 
 def _hann_window(size: int, strength: float) -> Tensor:

@@ -5,11 +5,12 @@ A policy is asked at every exit but the last one, shallow to deep, and answers w
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from dytrack_model.config import require
+from dytrack_model.errors import ConfigurationError
 
 
 class Policy(Protocol):
@@ -18,6 +19,10 @@ class Policy(Protocol):
     @property
     def reads_score(self) -> bool:
         """Whether :meth:`leave` looks at the predicted IoU."""
+        ...
+
+    def begin_target(self) -> None:
+        """A new target starts: forget the last one's frames."""
         ...
 
     def begin_frame(self) -> None:
@@ -37,6 +42,43 @@ class OperatingPoint:
     """Such as fast, balanced or accurate."""
     thresholds: tuple[float, ...]
     """One for each exit but the last: leave where the predicted IoU reaches it."""
+    hysteresis: float = 0.0
+    """How much a threshold moves towards the exit of the frame before; see :class:`Hysteresis`."""
+
+    def policy(self) -> "Thresholds | Hysteresis":
+        """Give a fresh policy that acts on this point."""
+        limits = Thresholds(self.thresholds)
+        return Hysteresis(limits, self.hysteresis) if self.hysteresis else limits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
+        values = [value if value < float("inf") else "inf" for value in self.thresholds]
+        return {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "OperatingPoint":
+        """Build from what :meth:`to_dict` gave.
+
+        Raises:
+            KeyError: A key is missing.
+            ValueError: A threshold is no number.
+        """
+        thresholds = tuple(float(value) for value in values["thresholds"])
+        hysteresis = float(values.get("hysteresis", 0.0))
+        return cls(name=values["name"], thresholds=thresholds, hysteresis=hysteresis)
+
+
+def find_point(points: Sequence[OperatingPoint], name: str) -> OperatingPoint:
+    """Give the point of that name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for point in points:
+        if point.name == name:
+            return point
+    known = ", ".join(point.name for point in points) or "none"
+    raise ConfigurationError(f"operating point {name!r}: this tracker has {known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +94,9 @@ class Thresholds:
         for value in self.values:
             require(value >= 0, f"thresholds: must not be negative or NaN, got {self.values}")
 
+    def begin_target(self) -> None:
+        """Nothing is kept between targets."""
+
     @property
     def reads_score(self) -> bool:
         """The decisioner is needed unless every answer is known beforehand."""
@@ -66,12 +111,53 @@ class Thresholds:
         return threshold == 0 or predicted_iou >= threshold
 
 
+class Hysteresis:
+    """Thresholds that hold on to the last frame's depth, so that it does not flicker.
+
+    A frame after one that left at exit ``j`` meets thresholds lowered by ``margin`` at exit
+    ``j`` and deeper, and raised by it at shallower ones: to change depth takes a clear reason.
+    Our choice; thresholds of 0 and infinity stay what they are.
+    """
+
+    def __init__(self, limits: Thresholds, margin: float) -> None:
+        require(0 < margin < 1, f"hysteresis: must lie between 0 and 1, got {margin}")
+        self._limits = limits
+        self._margin = margin
+        self.begin_target()
+
+    @property
+    def reads_score(self) -> bool:
+        """As the thresholds themselves; one just above 1 can be lowered into reach."""
+        return any(0 < value <= 1 + self._margin for value in self._limits.values)
+
+    def begin_target(self) -> None:
+        """A new target has no last frame."""
+        self._last: int | None = None
+        self._reached: int | None = None
+
+    def begin_frame(self) -> None:
+        """The exit that the last frame reached is where it left."""
+        self._last, self._reached = self._reached, 0
+
+    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+        """Compare with this exit's threshold, moved towards the last frame's exit."""
+        limit = self._limits.values[exit_index]
+        if self._last is not None and 0 < limit < float("inf"):
+            limit += self._margin if exit_index < self._last else -self._margin
+        leaving = limit <= 0 or predicted_iou >= limit
+        self._reached = exit_index if leaving else exit_index + 1
+        return leaving
+
+
 @dataclass(frozen=True, slots=True)
 class FixedExit:
     """Baseline: always the same exit, the model of fixed depth that shares these weights."""
 
     exit_index: int
     reads_score = False
+
+    def begin_target(self) -> None:
+        """Nothing is kept between targets."""
 
     def begin_frame(self) -> None:
         """Nothing is kept between frames."""
@@ -91,7 +177,12 @@ class RandomExit:
         require(total > 0, f"shares: must sum to more than 0, got {tuple(shares)}")
         require(min(shares) >= 0, f"shares: must not be negative, got {tuple(shares)}")
         self._shares = [share / total for share in shares]
-        self._random = random.Random(seed)
+        self._seed = seed
+        self.begin_target()
+
+    def begin_target(self) -> None:
+        """Every target meets the same draws."""
+        self._random = random.Random(self._seed)
         self._chosen = 0
 
     def begin_frame(self) -> None:
@@ -111,6 +202,10 @@ class CycleExit:
     def __init__(self, cycle: Sequence[int]) -> None:
         require(len(cycle) > 0, "cycle: must name at least one exit, got ()")
         self._cycle = tuple(cycle)
+        self.begin_target()
+
+    def begin_target(self) -> None:
+        """Every target starts at the cycle's beginning."""
         self._frame = -1
 
     def begin_frame(self) -> None:

@@ -30,7 +30,7 @@ def test_every_command_is_named():
     missing = [
         name for name in typer.main.get_command(app).commands if f"dytrack {name}" not in TEXT
     ]
-    assert [name for name in missing if name not in ("demo", "trax", "data", "export")] == []
+    assert [name for name in missing if name not in ("demo", "trax", "data")] == []
 
 
 def test_the_datasets_are_those_that_can_be_read():

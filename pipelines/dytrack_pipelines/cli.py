@@ -17,6 +17,7 @@ from dytrack_pipelines.data import data_app
 from dytrack_pipelines.demo import demo
 from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
+from dytrack_pipelines.export import export
 from dytrack_pipelines.prepare import prepare
 from dytrack_pipelines.publish import publish
 from dytrack_pipelines.score import score
@@ -47,6 +48,7 @@ for _command in (
     publish,
     track,
     describe,
+    export,
     trax,
     ui,
     upload,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dytrack_pipelines import screen
+from dytrack_pipelines.options import Precision, Runtime
 
 
 def describe(
@@ -20,6 +21,8 @@ def describe(
     ],
     frames: Annotated[int, typer.Option(help="Frames to time at each exit; 0 times none.")] = 20,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
+    runtime: Runtime = None,
+    precision: Precision = "auto",
 ) -> None:
     """Show parameters, GMACs and milliseconds of each exit, and the operating points."""
     import torch
@@ -27,6 +30,7 @@ def describe(
     from dytrack_model.config import VARIANTS
     from dytrack_model.cost import exit_costs
     from dytrack_model.network import DyTrackNetwork
+    from dytrack_model.runtime import build
     from dytrack_platform.experiment import registry
 
     # Find the network: a preset without training, or a saved tracker.
@@ -34,7 +38,8 @@ def describe(
     saved = None if model in VARIANTS else registry.load(model)
     network = saved.network if saved else DyTrackNetwork(VARIANTS[model])
     # Count and time every route.
-    costs = exit_costs(network, frames=frames)
+    engine = build(network, runtime or "torch", precision, threads=threads)
+    costs = exit_costs(network, engine, frames=frames)
     deepest = costs[-1]
     # Show them as absolute numbers and as shares of full depth.
     rows = [
@@ -57,6 +62,10 @@ def describe(
     )
     columns = ["exit after block", "parameters", "GMACs", "of full", "ms", "of full"]
     screen.table(title, columns, rows)
+    if frames:
+        plural = "s" if threads > 1 else ""
+        how = f"{engine.runtime}, {engine.precision}, {threads} thread{plural}"
+        screen.say(f"ms: median of {frames} frames on {how}, search crop to box")
     screen.say("GMACs: linear layers, convolutions and both attention products; FLOPs are twice.")
     for point in saved.points if saved else ():
         values = ", ".join(f"{value:.4g}" for value in point.thresholds)

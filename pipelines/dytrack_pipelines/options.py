@@ -1,6 +1,6 @@
 """Command line options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,4 +16,12 @@ Model = Annotated[
     typer.Option(
         help="A tracker: its folder, a training run's folder, or models:/NAME@ALIAS.",
     ),
+]
+Runtime = Annotated[
+    Literal["torch", "compile", "onnx", "openvino"] | None,
+    typer.Option(help="What runs the network; torch, or an export's own, where left out."),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    typer.Option(help="Arithmetic; auto is the runtime's own choice, and what ran is said."),
 ]

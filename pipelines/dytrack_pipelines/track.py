@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from dytrack_pipelines import screen
+from dytrack_pipelines.options import Precision, Runtime
 
 if TYPE_CHECKING:
     from dytrack_pipelines.overlay import Mark
@@ -27,7 +28,7 @@ def track(
     video: Annotated[Path, typer.Argument(help="A video file that OpenCV can open.")],
     init: Annotated[str, typer.Option(help="The target's box in the first frame: x,y,w,h.")],
     model: Annotated[
-        str, typer.Option(help="A tracker's folder, or models:/NAME@ALIAS.")
+        str, typer.Option(help="A tracker's or an export's folder, or models:/NAME@ALIAS.")
     ] = "models:/dytrack@champion",
     point: Annotated[
         str, typer.Option(help="Operating point: fast, quick, balanced, careful or accurate.")
@@ -37,13 +38,14 @@ def track(
     ] = None,
     boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
+    runtime: Runtime = None,
+    precision: Precision = "auto",
 ) -> None:
     """Track a target through a video, and write the video with boxes and a table of them."""
     import torch
 
     from dytrack_model.images import RGB
     from dytrack_model.online import Tracker
-    from dytrack_model.policy import Thresholds
     from dytrack_pipelines.overlay import Mark, draw
     from dytrack_pipelines.video import VideoReader, VideoWriter
     from dytrack_platform.experiment import registry
@@ -51,9 +53,9 @@ def track(
     # Open everything before the first frame is tracked, so that a mistake costs no time.
     torch.set_num_threads(threads)
     reader = VideoReader(video)
-    saved = registry.load(model)
-    exits = saved.network.config.exits
-    tracker = Tracker(saved.network, Thresholds(saved.point(point).thresholds))
+    runnable = registry.open_runnable(model, runtime, precision, threads=threads)
+    exits = runnable.engine.config.exits
+    tracker = Tracker(runnable.engine, runnable.point(point).policy())
     film = VideoWriter(out, reader.fps)
     # Take the target from the first frame.
     frames = reader.frames()
@@ -82,6 +84,8 @@ def track(
     # Write the table, and say what happened.
     if boxes is not None:
         write_table(boxes, history)
+    engine = runnable.engine
+    screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
     _report(history, seconds)
     for file in (out, boxes):
         if file is not None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from dytrack_model import checkpoint
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
-from dytrack_model.policy import Thresholds
 
 
 class Predictions(TypedDict):
@@ -42,7 +41,7 @@ class PublishedTracker(PythonModel):
         frames, box = model_input["frames"], np.asarray(model_input["box"]).reshape(-1)[:4]
         names = [point.name for point in self._saved.points]
         name = "balanced" if "balanced" in names else names[-1]
-        tracker = Tracker(self._saved.network, Thresholds(self._saved.point(name).thresholds))
+        tracker = Tracker(self._saved.network, self._saved.point(name).policy())
         tracker.start(RGB(np.asarray(frames[0], dtype=np.uint8)), box.tolist())
         tracks = [tracker.step(RGB(np.asarray(frame, dtype=np.uint8))) for frame in frames[1:]]
         return {

@@ -1,9 +1,17 @@
+import json
 from collections import Counter
 
 import pytest
 
 from dytrack_model.errors import ConfigurationError
-from dytrack_model.policy import CycleExit, RandomExit, Thresholds, shares_to_cycle
+from dytrack_model.policy import (
+    CycleExit,
+    Hysteresis,
+    OperatingPoint,
+    RandomExit,
+    Thresholds,
+    shares_to_cycle,
+)
 
 
 def taken(policy, scores):
@@ -47,3 +55,40 @@ def test_a_cycle_repeats_and_holds_each_exits_share():
     assert Counter(cycle) == {0: 10, 1: 5, 2: 5}
     policy = CycleExit((0, 2, 1))
     assert [taken(policy, (0, 0)) for _ in range(6)] == [0, 2, 1, 0, 2, 1]
+
+
+def test_hysteresis_holds_on_to_the_depth_of_the_frame_before():
+    policy = OperatingPoint(name="p", thresholds=(0.5, 0.5), hysteresis=0.1).policy()
+    policy.begin_target()
+    scores = [0.55, 0.45, 0.35, 0.55, 0.65]
+    # Leaves at once; stays there down to .4; goes deep; needs .6 to come back.
+    assert [taken(policy, (score, 0.0)) for score in scores] == [0, 0, 2, 2, 0]
+    policy.begin_target()
+    assert taken(policy, (0.45, 0.0)) == 2
+
+
+def test_hysteresis_leaves_zero_and_infinity_alone():
+    assert taken(Hysteresis(Thresholds((0.0, 0.5)), 0.4), (0.0, 0.0)) == 0
+    deep = Hysteresis(Thresholds((float("inf"), float("inf"))), 0.4)
+    assert [taken(deep, (1.0, 1.0)) for _ in range(2)] == [2, 2]
+    assert not deep.reads_score
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, -0.1])
+def test_a_margin_outside_its_range_is_refused(margin):
+    with pytest.raises(ConfigurationError, match="hysteresis: must lie between 0 and 1"):
+        Hysteresis(Thresholds((0.5,)), margin)
+
+
+def test_an_operating_point_survives_json():
+    point = OperatingPoint(name="p", thresholds=(0.0, float("inf")), hysteresis=0.05)
+    assert OperatingPoint.from_dict(json.loads(json.dumps(point.to_dict()))) == point
+
+
+def test_every_target_meets_the_same_random_exits():
+    policy = RandomExit((1, 1, 1), 5)
+    runs = []
+    for _ in range(2):
+        policy.begin_target()
+        runs.append([taken(policy, (0, 0)) for _ in range(20)])
+    assert runs[0] == runs[1]

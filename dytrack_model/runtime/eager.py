@@ -1,0 +1,68 @@
+"""PyTorch as a runtime: eager, and compiled by ``torch.compile``."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.runtime.engine import Engine, Native, Precision
+from dytrack_model.runtime.stages import chain, module
+
+
+class TorchEngine(Engine):
+    """The network's own modules, graph by graph.
+
+    Args:
+        network: The network; it is moved to the device and put into evaluation mode.
+        precision: ``bf16`` runs under autocast; ``auto`` is fp32.
+        device: Where it runs.
+        compiled: Compile every graph when it first runs (some ten seconds each).
+    """
+
+    def __init__(
+        self,
+        network: DyTrackNetwork,
+        precision: Precision = "auto",
+        device: str | torch.device = "cpu",
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._device = torch.device(device)
+        network = network.to(self._device).eval()
+        half = precision == "bf16"
+        graphs = {}
+        for graph in chain(network.config):
+            part: nn.Module | Callable[..., tuple[Tensor, ...]] = module(network, graph)
+            if compiled:
+                part = torch.compile(part, fullgraph=True, dynamic=False)
+            graphs[graph.name] = _inference(part, self._device.type, half)
+        name = "compile" if compiled else "torch"
+        super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
+
+    def adopt(self, array: NDArray[np.uint8]) -> Native:
+        """Give crops (B, S, S, 3) on the device."""
+        return torch.from_numpy(array).to(self._device)
+
+    def keep(self, tensor: Native) -> Native:
+        """Copy, since a compiled graph may reuse its outputs' memory; whatever the shape."""
+        return tensor.clone()
+
+    def to_torch(self, tensor: Native) -> Tensor:
+        """Give float32 on the CPU, whatever the shape; waits for the device."""
+        return tensor.float().cpu()  # type: ignore[no-any-return]
+
+
+def _inference(
+    part: Callable[..., tuple[Tensor, ...]], device: str, half: bool
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Run a part without gradients, in bf16 where asked for."""
+
+    @torch.inference_mode()
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            return part(*tensors)
+
+    return run

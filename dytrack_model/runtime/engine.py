@@ -1,0 +1,108 @@
+"""The one interface over runtimes: an engine runs a tracker's graphs; the host decides.
+
+An engine keeps nothing of a target or a frame: tensors travel in a dictionary by the names of
+:mod:`~dytrack_model.runtime.stages`, in whatever type the runtime likes best. One engine serves
+one thread at a time.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dytrack_model.config import ModelConfig
+from dytrack_model.heads import HeadMaps
+from dytrack_model.runtime.stages import Graph, chain
+
+Precision = Literal["auto", "fp32", "bf16"]
+Native = Any  # a tensor of the runtime: torch, numpy or OpenVINO
+Tensors = dict[str, Native]
+
+
+class Engine:
+    """Runs the graphs of one tracker on one runtime.
+
+    Attributes:
+        config: The network's configuration.
+        runtime: Name of the runtime: torch, compile, onnx or openvino.
+        precision: Arithmetic that really runs: fp32 or bf16.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        runtime: str,
+        precision: str,
+        graphs: Mapping[str, Callable[..., tuple[Native, ...]]],
+    ) -> None:
+        self.config = config
+        self.runtime = runtime
+        self.precision = precision
+        self._chain = {graph.name: graph for graph in chain(config)}
+        self._graphs = dict(graphs)
+
+    @property
+    def exit_count(self) -> int:
+        """Number of exits, E."""
+        return len(self.config.exits)
+
+    def embed_template(self, template: NDArray[np.uint8]) -> Tensors:
+        """Give what is kept of a target from its crops (B, T, T, 3), uint8 RGB."""
+        tensors: Tensors = {"template": self.adopt(template)}
+        self._run("template", tensors)
+        return {name: self.keep(tensors[name]) for name in self._chain["template"].outputs}
+
+    def begin(self, search: NDArray[np.uint8], kept: Mapping[str, Native]) -> Tensors:
+        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the kept template."""
+        return {**kept, "search": self.adopt(search)}
+
+    def advance(self, exit_index: int, tensors: Tensors) -> None:
+        """Go as deep as an exit; the exits before it must have been reached in this frame."""
+        self._run(f"stage{exit_index}", tensors)
+
+    def decide(self, exit_index: int, tensors: Tensors) -> NDArray[np.float32]:
+        """Predict the IoU (B,) of the boxes that an exit would give; its head does not run."""
+        (predicted,) = self._run(f"decide{exit_index}", tensors)
+        return self.to_torch(predicted).numpy()
+
+    def locate(self, exit_index: int, tensors: Tensors) -> HeadMaps:
+        """Run an exit's head; the maps, (B, H, W) and (B, 2, H, W), lie in the CPU's memory."""
+        score, size, offset = self._run(f"head{exit_index}", tensors)
+        return HeadMaps(self.to_torch(score), self.to_torch(size), self.to_torch(offset))
+
+    def adopt(self, array: NDArray[np.uint8]) -> Native:
+        """Turn crops into the runtime's tensor."""
+        raise NotImplementedError
+
+    def keep(self, tensor: Native) -> Native:
+        """Give a tensor that later calls do not overwrite."""
+        raise NotImplementedError
+
+    def to_torch(self, tensor: Native) -> Tensor:
+        """Give a float32 tensor in the CPU's memory, valid until the graph runs again."""
+        raise NotImplementedError
+
+    def _run(self, name: str, tensors: Tensors) -> tuple[Native, ...]:
+        graph: Graph = self._chain[name]
+        given = self._graphs[name](*[tensors[tensor] for tensor in graph.inputs])
+        tensors.update(zip(graph.outputs, given, strict=True))
+        return given
+
+
+class NumpyEngine(Engine):
+    """An engine whose runtime speaks numpy."""
+
+    def adopt(self, array: NDArray[np.uint8]) -> Native:
+        """Give contiguous crops (B, S, S, 3)."""
+        return np.ascontiguousarray(array)
+
+    def keep(self, tensor: Native) -> Native:
+        """Copy, whatever the shape."""
+        return np.array(tensor)
+
+    def to_torch(self, tensor: Native) -> Tensor:
+        """Share the memory, whatever the shape."""
+        return torch.from_numpy(tensor)

@@ -1,0 +1,216 @@
+"""Export a tracker: one file for each graph, and ``stages.json`` that says how they chain.
+
+A folder is written under another name and checked against PyTorch before it takes its own, so an
+export that exists has been run and agrees.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.config import ModelConfig, require
+from dytrack_model.errors import CheckpointError, ConfigurationError, ExportError
+from dytrack_model.policy import OperatingPoint, find_point
+from dytrack_model.runtime import onnx, openvino
+from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime.engine import Engine, Precision
+from dytrack_model.runtime.stages import Graph, chain, examples
+
+FORMAT = 1
+DESCRIPTION = "stages.json"
+Kind = Literal["onnx", "openvino"]
+KINDS: tuple[Kind, ...] = ("onnx", "openvino")
+_WRITERS = {"onnx": (onnx.write, onnx.SUFFIX), "openvino": (openvino.write, openvino.SUFFIX)}
+_TOLERANCE = 1e-3
+"""Largest difference of scores and boxes, both in [0, 1], that an export may have in fp32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runnable:
+    """A tracker on a runtime: all that :class:`~dytrack_model.online.Tracker` needs."""
+
+    engine: Engine
+    points: tuple[OperatingPoint, ...]
+    """Operating points, as in the checkpoint."""
+
+    def point(self, name: str) -> OperatingPoint:
+        """Give a named operating point.
+
+        Raises:
+            ConfigurationError: There is none of that name.
+        """
+        return find_point(self.points, name)
+
+
+def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) -> float:
+    """Write a tracker's graphs, and run them against PyTorch.
+
+    Args:
+        saved: The tracker.
+        folder: Where to; an export that is there is replaced as a whole.
+        kind: onnx or openvino.
+        batch: Targets in one call; shapes are fixed to it, which is what makes them fast.
+
+    Returns:
+        The largest difference of scores and boxes to PyTorch, both in [0, 1].
+
+    Raises:
+        ConfigurationError: There is no such kind, or the batch is not positive.
+        RuntimeMissingError: The kind's packages are not installed.
+        ExportError: The graphs disagree with PyTorch; nothing is left behind.
+    """
+    require(kind in KINDS, f"runtime: must be one of {', '.join(KINDS)}, got {kind!r}")
+    require(batch >= 1, f"batch: must be at least 1, got {batch}")
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        write_graphs(saved, beside, kind, batch)
+        engine = load(beside, precision="fp32").engine
+        difference = largest_difference(engine, TorchEngine(saved.network), batch)
+        if not difference <= _TOLERANCE:
+            raise ExportError(
+                f"{folder}: the exported graphs differ from PyTorch by {difference:.2g} where "
+                f"{_TOLERANCE:g} is allowed; nothing was written"
+            )
+        del engine  # lets go of the files
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return difference
+
+
+def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) -> None:
+    """Write the graphs and their description into an existing folder, unchecked."""
+    network = saved.network.to("cpu").eval()
+    write, suffix = _WRITERS[kind]
+    tensors = examples(network, batch)
+    described = []
+    for graph in chain(network.config):
+        file = graph.name + suffix
+        write(network, graph, tensors, folder / file)
+        names = (*graph.inputs, *graph.outputs)
+        described.append(
+            {
+                "name": graph.name,
+                "file": file,
+                "inputs": list(graph.inputs),
+                "outputs": list(graph.outputs),
+                "shapes": {name: list(tensors[name].shape) for name in names},
+                "types": {name: str(tensors[name].dtype).removeprefix("torch.") for name in names},
+            }
+        )
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "batch": batch,
+        "model": network.config.to_dict(),
+        "points": [point.to_dict() for point in saved.points],
+        "notes": dict(saved.notes),
+        "graphs": described,
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load(
+    folder: str | Path,
+    runtime: str | None = None,
+    precision: Precision = "auto",
+    threads: int = 0,
+) -> Runnable:
+    """Open an exported tracker.
+
+    Args:
+        folder: What :func:`export` wrote.
+        runtime: onnx or openvino; the export's own kind where None. OpenVINO reads both.
+        precision: fp32, bf16, or auto for the runtime's choice.
+        threads: Threads of each graph; 0 lets the runtime choose.
+
+    Raises:
+        CheckpointError: The folder is no export, damaged, or of a newer format.
+        ConfigurationError: The runtime cannot read it, or the precision is not to be had.
+        RuntimeMissingError: The runtime is not installed.
+    """
+    folder = Path(folder)
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+        newest = int(description["format"])
+        kind, config = description["kind"], ModelConfig.from_dict(description["model"])
+        points = tuple(OperatingPoint.from_dict(point) for point in description["points"])
+        files = {graph["name"]: folder / graph["file"] for graph in description["graphs"]}
+    except OSError as error:
+        raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error
+    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error!s}; it is damaged, export again") from error
+    if newest != FORMAT:
+        raise CheckpointError(f"{path}: format {newest}, this version reads {FORMAT}")
+    graphs = chain(config)
+    missing = [g.name for g in graphs if not files.get(g.name, Path()).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: no file of graph {missing[0]}; export again")
+    return Runnable(
+        engine=_engine(kind, runtime or kind, config, graphs, files, threads, precision),
+        points=points,
+    )
+
+
+def _engine(
+    kind: str,
+    runtime: str,
+    config: ModelConfig,
+    graphs: tuple[Graph, ...],
+    files: dict[str, Path],
+    threads: int,
+    precision: Precision,
+) -> Engine:
+    if runtime == "openvino":
+        return openvino.OpenVinoEngine(config, graphs, files, threads, precision)
+    require(
+        runtime == kind == "onnx",
+        f"runtime: an export to {kind} runs on {'onnx or ' if kind == 'onnx' else ''}openvino, "
+        f"got {runtime!r}",
+    )
+    return onnx.OnnxEngine(config, graphs, files, threads, precision)
+
+
+def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> float:
+    """Run two engines through every graph on seeded pictures.
+
+    Returns:
+        The largest difference of score maps, predicted IoU and boxes, all in [0, 1]; NaN where
+        one of them gives NaN.
+    """
+    config = reference.config
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(3):
+        crops = [
+            rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+            for side in (config.template_size, config.search_size)
+        ]
+        answers = []
+        for one in (engine, reference):
+            tensors = one.begin(crops[1], one.embed_template(crops[0]))
+            answer = []
+            for k in range(one.exit_count):
+                one.advance(k, tensors)
+                answer.append(torch.from_numpy(one.decide(k, tensors).copy()))
+                maps = one.locate(k, tensors)
+                answer += [part.clone() for part in maps]
+            answers.append(answer)
+        for ours, theirs in zip(*answers, strict=True):
+            gap = float((ours - theirs).abs().max())
+            worst = gap if math.isnan(gap) else max(worst, gap)
+    return worst

@@ -1,0 +1,179 @@
+"""A tracker cut into graphs, and how they chain: the same cut for every runtime.
+
+A branch that depends on the data does not trace, so no graph contains one: the host runs a
+stage, asks its decisioner, and goes on or stops.
+
+===========  ============================================  =================================
+graph        reads                                         gives
+===========  ============================================  =================================
+template     the template crop; once per target            template0 (cached: one per stage)
+stage0       search, template0                             tokens0, features0, iou_token0
+stage1 ...   tokens0, what recycling reads of exit 0       tokens1, features1, iou_token1
+             (cached: and template1)
+decide0 ...  iou_token0                                    predicted_iou0
+head0 ...    features0                                     score0, size0, offset0
+===========  ============================================  =================================
+
+Tensors carry names; a graph's inputs are outputs of others, or the crops. The last stage gives
+no tokens. Crops are (B, S, S, 3) uint8 RGB, as :func:`~dytrack_model.crops.crop` cuts them.
+
+Dimensions: B batch, S side of a crop, N tokens, D width, X search tokens.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dytrack_model.config import ModelConfig
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.recycling import Carry
+
+Kind = Literal["template", "stage", "decide", "head"]
+
+_KINDS: tuple[Kind, ...] = ("stage", "decide", "head")
+_REUSED = {
+    "none": (),
+    "add": ("features",),
+    "concat": ("features",),
+    "cascade": ("features", "iou_token"),
+}
+"""What each reuse schema reads of the exit before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """One graph's place in the chain."""
+
+    kind: Kind
+    """What it does."""
+    exit_index: int
+    """The exit that it belongs to, from 0; the template's is 0."""
+    inputs: tuple[str, ...]
+    """Names of the tensors that it reads, in the order of its arguments."""
+    outputs: tuple[str, ...]
+    """Names of the tensors that it gives, in order."""
+
+    @property
+    def name(self) -> str:
+        """template, stage0, decide0, head0, stage1, ..."""
+        return self.kind if self.kind == "template" else f"{self.kind}{self.exit_index}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON types."""
+        return {"name": self.name, "inputs": list(self.inputs), "outputs": list(self.outputs)}
+
+
+def chain(config: ModelConfig) -> tuple[Graph, ...]:
+    """Give the graphs of a configuration, in the order in which the deepest route runs them."""
+    cached = config.attention == "template-cached"
+    last = len(config.exits) - 1
+    reused = _REUSED[config.recycling]
+    # With joint attention the template enters once; cached keys and values enter every stage.
+    states = tuple(f"template{k}" for k in range(last + 1 if cached else 1))
+    graphs = [Graph(kind="template", exit_index=0, inputs=("template",), outputs=states)]
+    for k in range(last + 1):
+        before = ("search",) if k == 0 else (f"tokens{k - 1}",)
+        state = (f"template{k}",) if cached or k == 0 else ()
+        passed = tuple(f"{part}{k - 1}" for part in reused) if k else ()
+        tokens = (f"tokens{k}",) if k < last else ()
+        carry = (f"features{k}", f"iou_token{k}")
+        maps = (f"score{k}", f"size{k}", f"offset{k}")
+        inputs = {"stage": (*before, *state, *passed), "decide": carry[1:], "head": carry[:1]}
+        outputs = {"stage": (*tokens, *carry), "decide": (f"predicted_iou{k}",), "head": maps}
+        graphs += [
+            Graph(kind=kind, exit_index=k, inputs=inputs[kind], outputs=outputs[kind])
+            for kind in _KINDS
+        ]
+    return tuple(graphs)
+
+
+def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
+    """Give one graph of :func:`chain` as a module that shares the network's weights.
+
+    It takes the graph's inputs in order and gives a tuple of its outputs.
+    """
+    kinds = {"template": _Template, "stage": _Stage, "decide": _Decide, "head": _Head}
+    return kinds[graph.kind](network, graph).eval()
+
+
+def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
+    """Give a tensor of the right shape and type for every name in the chain.
+
+    Args:
+        network: The network.
+        batch: B of every tensor.
+    """
+    config = network.config
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+
+    def crop(side: int) -> Tensor:
+        shape = (batch, side, side, 3)
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
+
+    tensors = {"template": crop(config.template_size), "search": crop(config.search_size)}
+    with torch.inference_mode():
+        for graph in chain(config):
+            given = module(network, graph)(*(tensors[name] for name in graph.inputs))
+            tensors |= zip(graph.outputs, given, strict=True)
+    # Leaving inference mode needs copies: a tracer refuses inference tensors.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+class _Part(nn.Module):
+    """A graph of the chain as a module."""
+
+    def __init__(self, network: DyTrackNetwork, graph: Graph) -> None:
+        super().__init__()
+        self.network, self.index = network, graph.exit_index
+        self.inputs = [name.rstrip("0123456789") for name in graph.inputs]
+
+
+class _Template(_Part):
+    """(B, T, T, 3) uint8 to what is kept of a target, one tensor for each stage that reads it."""
+
+    def forward(self, template: Tensor) -> tuple[Tensor, ...]:
+        state = self.network.embed_template(template.permute(0, 3, 1, 2))
+        if not self.network.backbone.cached:
+            return (state,)
+        bounds = itertools.pairwise((0, *self.network.config.exits))
+        return tuple(state[first:last] for first, last in bounds)
+
+
+class _Stage(_Part):
+    """The blocks up to one exit, that exit's view of the tokens, and recycling."""
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        network, k = self.network, self.index
+        given = dict(zip(self.inputs, tensors, strict=True))
+        if k == 0:
+            search = given["search"].permute(0, 3, 1, 2)
+            tokens = network.embed_search(search, given["template"])
+        else:
+            tokens = given["tokens"]
+        first, last = (0, *network.config.exits)[k : k + 2]
+        tokens = network.backbone.run_blocks(tokens, given.get("template"), first, last)
+        own = network.read(k, tokens)
+        # What the schema does not read is not passed on; the exit's own stands in its place.
+        previous = Carry(given.get("features", own.features), given.get("iou_token", own.iou_token))
+        carry = network.recycle(k, own, previous if k else None)
+        kept = (tokens,) if k < network.exit_count - 1 else ()
+        return (*kept, carry.features, carry.iou_token)
+
+
+class _Decide(_Part):
+    """(B, D) IoU token to (B,) predicted IoU."""
+
+    def forward(self, iou_token: Tensor) -> tuple[Tensor]:
+        return (self.network.decisioners[self.index](iou_token),)
+
+
+class _Head(_Part):
+    """(B, X, D) features to the head's maps."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        maps = self.network.heads[self.index](features)
+        return (maps.score, maps.size, maps.offset)

@@ -1,0 +1,208 @@
+"""The graphs of a tracker, their chain, and every runtime against eager PyTorch."""
+
+import itertools
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dytrack_model import runtime
+from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.config import variant
+from dytrack_model.cost import exit_costs
+from dytrack_model.errors import (
+    CheckpointError,
+    ConfigurationError,
+    ExportError,
+    RuntimeMissingError,
+)
+from dytrack_model.images import RGB
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.online import Tracker
+from dytrack_model.policy import OperatingPoint, Thresholds
+from dytrack_model.runtime import export
+from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime.stages import chain
+
+SCHEMAS = ("none", "add", "concat", "cascade")
+ATTENTION = ("joint", "template-cached")
+POINTS = (
+    OperatingPoint(name="balanced", thresholds=(0.5, float("inf")), hysteresis=0.1),
+    OperatingPoint(name="accurate", thresholds=(float("inf"),) * 2),
+)
+BOX = (150.0, 100.0, 50.0, 40.0)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return DyTrackNetwork(variant("test", **changes)).eval()
+
+
+def saved(**changes):
+    return SavedTracker(network=build(**changes), points=POINTS, notes={"step": 7})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "onnx"
+    export.export(saved(), folder, "onnx")
+    return folder
+
+
+@pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
+def test_every_graph_reads_only_what_an_earlier_one_gives(schema, attention):
+    known = {"template", "search"}
+    for graph in chain(variant("test", recycling=schema, attention=attention)):
+        assert set(graph.inputs) <= known, graph.name
+        assert not set(graph.outputs) & known, graph.name
+        known |= set(graph.outputs)
+    assert {"predicted_iou2", "score2", "size2", "offset2"} <= known
+
+
+@pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
+def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
+    network, (template, search) = build(recycling=schema, attention=attention), crops
+    engine = TorchEngine(network)
+    kept = engine.embed_template(template.permute(0, 2, 3, 1).numpy())
+    tensors = engine.begin(search.permute(0, 2, 3, 1).numpy(), kept)
+    with torch.inference_mode():
+        expected = network(template, search)
+    for k, output in enumerate(expected):
+        engine.advance(k, tensors)
+        torch.testing.assert_close(
+            torch.from_numpy(engine.decide(k, tensors)), output.predicted_iou
+        )
+        torch.testing.assert_close(engine.locate(k, tensors), output.maps)
+
+
+@pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
+def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, attention, tmp_path):
+    tracker = saved(recycling=schema, attention=attention)
+    assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
+    openvino = export.load(tmp_path / "e", "openvino", "fp32").engine
+    assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
+
+
+def test_an_export_to_openvino_has_its_own_files_and_says_its_precision(tmp_path):
+    tracker = saved()
+    assert export.export(tracker, tmp_path / "e", "openvino", batch=2) < 1e-4
+    exact = export.load(tmp_path / "e", precision="fp32").engine
+    assert exact.precision == "fp32"
+    assert export.largest_difference(exact, TorchEngine(tracker.network), batch=2) < 1e-4
+    assert export.load(tmp_path / "e").engine.precision in ("fp32", "bf16")
+    with pytest.raises(ConfigurationError, match="runs on openvino, got 'onnx'"):
+        export.load(tmp_path / "e", "onnx")
+
+
+def test_the_description_says_how_to_chain_the_files(exported):
+    description = json.loads((exported / export.DESCRIPTION).read_text())
+    graphs = {graph["name"]: graph for graph in description["graphs"]}
+    assert graphs["stage1"]["inputs"] == ["tokens0", "features0", "iou_token0"]
+    assert graphs["stage2"]["outputs"] == ["features2", "iou_token2"]
+    assert graphs["stage0"]["shapes"]["search"] == [1, 128, 128, 3]
+    assert graphs["stage0"]["types"]["search"] == "uint8"
+    assert all((exported / graph["file"]).is_file() for graph in graphs.values())
+    assert description["notes"] == {"step": 7}
+    assert export.load(exported).points == POINTS
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name, picture):
+    network = build()
+    engine = runtime.build(network, name, "fp32")
+    assert (engine.runtime, engine.precision) == (name, "fp32")
+    frames = [RGB(np.roll(picture, 3 * shift, axis=1)) for shift in range(4)]
+    for limits in ((0.0, 0.0), (2.0, 2.0), (2.0, 0.0)):
+        ours, theirs = (Tracker(one, Thresholds(limits)) for one in (engine, network))
+        for tracker in (ours, theirs):
+            tracker.start(frames[0], BOX)
+        for frame in frames[1:]:
+            first, second = ours.step(frame), theirs.step(frame)
+            np.testing.assert_allclose(first.box_xywh, second.box_xywh, atol=0.01)
+            assert first.exit == second.exit
+            assert first.predicted_iou == pytest.approx(second.predicted_iou, abs=1e-4)
+
+
+def test_what_is_kept_of_one_target_survives_another(picture):
+    """A runtime that reuses its output's memory must not let targets overwrite each other."""
+    engine = runtime.build(build(attention="template-cached"), "openvino", "fp32")
+    one, other = np.zeros((1, 64, 64, 3), np.uint8), np.full((1, 64, 64, 3), 200, np.uint8)
+    search = picture[None, :128, :128].copy()
+
+    def score(kept):
+        tensors = engine.begin(search, kept)
+        engine.advance(0, tensors)
+        return engine.locate(0, tensors).score.clone()
+
+    kept = engine.embed_template(one)
+    before = score(kept)
+    engine.embed_template(other)
+    torch.testing.assert_close(score(kept), before)
+
+
+def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, picture):
+    engine = export.load(exported, "onnx").engine
+    ran = []
+    for name, graph in list(engine._graphs.items()):
+        engine._graphs[name] = lambda *t, name=name, graph=graph: (ran.append(name), graph(*t))[1]
+    tracker = Tracker(engine, Thresholds((0.9999, 0.0001)))
+    tracker.start(RGB(picture), BOX)
+    tracker.step(RGB(picture))
+    assert ran == ["template", "stage0", "decide0", "stage1", "decide1", "head1"]
+
+
+def test_costs_are_measured_on_the_runtime_that_is_named(exported):
+    costs = exit_costs(build(), export.load(exported).engine, frames=2)
+    assert [cost.depth for cost in costs] == [1, 2, 4]
+    assert all(cost.milliseconds > 0 for cost in costs)
+
+
+def test_an_export_that_disagrees_is_refused_and_leaves_the_old_one(exported, monkeypatch):
+    before = sorted(path.name for path in exported.iterdir())
+    monkeypatch.setattr(export, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match="differ from PyTorch by nan"):
+        export.export(saved(), exported, "onnx")
+    assert sorted(path.name for path in exported.iterdir()) == before
+    assert [path.name for path in exported.parent.iterdir()] == ["onnx"]
+
+
+@pytest.mark.parametrize(("package", "name"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+def test_a_runtime_that_is_not_installed_is_named_with_the_cure(package, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RuntimeMissingError, match=f"package {package} is not installed: pip"):
+        runtime.build(build(), name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"runtime": "tensorrt"}, "runtime: must be one of torch, compile, onnx, openvino"),
+        ({"precision": "int4"}, "precision: must be one of auto, fp32, bf16"),
+        ({"runtime": "onnx", "precision": "bf16"}, "computes in fp32 on a CPU, got bf16"),
+        ({"runtime": "onnx", "device": "cuda"}, "runs on the CPU, got 'cuda'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        runtime.build(build(), **arguments)
+
+
+@pytest.mark.parametrize("damage", ["no folder", "not json", "newer", "no graph"])
+def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    for path in exported.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    description = folder / export.DESCRIPTION
+    if damage == "no folder":
+        folder = tmp_path / "nowhere"
+    elif damage == "not json":
+        description.write_text("{")
+    elif damage == "newer":
+        description.write_text(json.dumps({**json.loads(description.read_text()), "format": 9}))
+    else:
+        (folder / "head1.onnx").unlink()
+    with pytest.raises(CheckpointError, match=str(folder)):
+        export.load(folder)
