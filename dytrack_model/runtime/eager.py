@@ -61,8 +61,8 @@ def _inference(
     """Run a part without gradients, in bf16 where asked for."""
 
     @torch.inference_mode()
-    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def _run(*tensors: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             return part(*tensors)
 
-    return run
+    return _run

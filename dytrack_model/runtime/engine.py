@@ -60,7 +60,7 @@ class Engine:
         return {**kept, "search": self.adopt(search)}
 
     def advance(self, exit_index: int, tensors: Tensors) -> None:
-        """Go as deep as an exit; the exits before it must have been reached in this frame."""
+        """Run (B, N, D) tokens up to an exit; this frame must have reached the one before it."""
         self._run(f"stage{exit_index}", tensors)
 
     def decide(self, exit_index: int, tensors: Tensors) -> NDArray[np.float32]:

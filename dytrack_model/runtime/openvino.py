@@ -27,7 +27,8 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     Args:
         network: The network.
         graph: Which graph.
-        tensors: An example of every input; shapes are fixed to theirs.
+        tensors: An example of every input, such as a search crop (B, S, S, 3); shapes are fixed
+            to theirs.
         path: The ``.xml`` file to write.
 
     Raises:

@@ -136,6 +136,7 @@ class _Template(_Part):
     """(B, T, T, 3) uint8 to what is kept of a target, one tensor for each stage that reads it."""
 
     def forward(self, template: Tensor) -> tuple[Tensor, ...]:
+        """Embed (B, T, T, 3); with cached attention cut the keys and values by stage."""
         state = self.network.embed_template(template.permute(0, 3, 1, 2))
         if not self.network.backbone.cached:
             return (state,)
@@ -147,6 +148,7 @@ class _Stage(_Part):
     """The blocks up to one exit, that exit's view of the tokens, and recycling."""
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Give tokens (B, N, D), features (B, X, D) and IoU token (B, D)."""
         network, k = self.network, self.index
         given = dict(zip(self.inputs, tensors, strict=True))
         if k == 0:
@@ -168,6 +170,7 @@ class _Decide(_Part):
     """(B, D) IoU token to (B,) predicted IoU."""
 
     def forward(self, iou_token: Tensor) -> tuple[Tensor]:
+        """Predict from (B, D)."""
         return (self.network.decisioners[self.index](iou_token),)
 
 
@@ -175,5 +178,6 @@ class _Head(_Part):
     """(B, X, D) features to the head's maps."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Give maps (B, H, W) and (B, 2, H, W) from (B, X, D)."""
         maps = self.network.heads[self.index](features)
         return (maps.score, maps.size, maps.offset)

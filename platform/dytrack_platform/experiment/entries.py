@@ -122,7 +122,7 @@ def matched_entries(shares: List[float]) -> list[Entry]:
 def code_version() -> str:
     """Digest the source that decides a box: the model's package and the protocol."""
     folder = Path(dytrack_model.__file__).parent
-    files = [*folder.glob("*.py"), Path(protocol.__file__), Path(peers.__file__)]
+    files = [*folder.rglob("*.py"), Path(protocol.__file__), Path(peers.__file__)]
     return _digest({file.name: file.read_bytes() for file in files})
 
 

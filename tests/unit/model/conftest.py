@@ -7,6 +7,9 @@ import torch
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
 
+# Small tensors gain nothing from threads, and lose much where other work shares the cores.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def network():
