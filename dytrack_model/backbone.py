@@ -1,4 +1,4 @@
-"""The transformer: timm blocks over [IoU token | template | search] tokens.
+"""The transformer: timm blocks over [IoU token | registers | template | search] tokens.
 
 Two kinds of attention:
 
@@ -6,30 +6,32 @@ Two kinds of attention:
     Every token sees every token (one-stream, OSTrack).
 ``template-cached``
     Template tokens see themselves only, so their keys and values do not depend on the frame and
-    are computed once per target; the IoU token and the search tokens see everything.
+    are computed once per target; the other tokens see everything.
 
-Dimensions: B batch, Z template tokens, X search tokens, D width, L blocks, A heads, C = D / A.
+And two kinds of IoU token, in either attention: a ``mutual`` one is a token like the others; a
+``reader`` sees all other tokens and is seen by none, so that the others are what they would be
+without it. Registers are there where the named transformer has them (DINOv2 with registers).
+
+Dimensions: B batch, R registers, Z template tokens, X search tokens, D width, L blocks, A heads,
+C = D / A.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dytrack_model import torchvision_fix
+from dytrack_model import timm_models
 from dytrack_model.config import ModelConfig
-from dytrack_model.errors import ConfigurationError
 
-torchvision_fix.apply()
-
-import timm  # noqa: E402  (torchvision must be importable first)
-from timm.layers.attention import Attention  # noqa: E402
-from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+if TYPE_CHECKING:
+    from timm.layers.attention import Attention
+    from timm.models.vision_transformer import Block
 
 
 class Backbone(nn.Module):
-    """Patch embedding, positions, the learned IoU token and the blocks.
+    """Patch embedding, positions, the learned IoU token, registers and the blocks.
 
     A *template state* is what the tracker keeps of a target between frames: (B, Z, D) embedded
     tokens with joint attention, (L, 2, B, A, Z, C) keys and values with cached attention.
@@ -38,9 +40,11 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        vit = _timm_model(config)
+        vit = timm_models.build(config)
         self.patch_embed: nn.Conv2d = vit.patch_embed.proj
+        self.norm_pre: nn.Module = vit.norm_pre
         self.blocks = nn.ModuleList(vit.blocks)
+        self.registers: nn.Parameter | None = vit.reg_token
         self.iou_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.template_position = nn.Parameter(_sincos(config.template_map_size, config.width))
         self.search_position = nn.Parameter(_sincos(config.map_size, config.width))
@@ -56,9 +60,16 @@ class Backbone(nn.Module):
         """Whether template tokens see only themselves."""
         return self.config.attention == "template-cached"
 
+    @property
+    def register_count(self) -> int:
+        """Number of register tokens, R."""
+        return 0 if self.registers is None else len(self.registers[0])
+
     def embed_template(self, template: Tensor) -> Tensor:
         """Turn a normalised template (B, 3, T, T) into the template state."""
-        tokens = self._patches(template) + self.template_position + self.template_type
+        tokens: Tensor = self.norm_pre(
+            self._patches(template) + self.template_position + self.template_type
+        )
         if not self.cached:
             return tokens
         kept = []
@@ -72,13 +83,16 @@ class Backbone(nn.Module):
         """Turn a normalised search region (B, 3, S, S) into the tokens of the first block.
 
         Returns:
-            (B, 1 + Z + X, D) with joint attention, (B, 1 + X, D) with cached attention.
+            (B, 1 + R + Z + X, D) with joint attention, (B, 1 + R + X, D) with cached attention.
         """
-        tokens = self._patches(search) + self.search_position
-        iou_token = self.iou_token.expand(tokens.shape[0], -1, -1)
+        tokens = self.norm_pre(self._patches(search) + self.search_position)
+        first: Tensor = self.iou_token
+        if self.registers is not None:
+            first = torch.cat([first, self.registers], dim=1)
+        first = self.norm_pre(first).expand(tokens.shape[0], -1, -1)
         if self.cached:
-            return torch.cat([iou_token, tokens], dim=1)
-        return torch.cat([iou_token, template_state, tokens], dim=1)
+            return torch.cat([first, tokens], dim=1)
+        return torch.cat([first, template_state, tokens], dim=1)
 
     def run_blocks(self, tokens: Tensor, kept: Tensor | None, first: int, last: int) -> Tensor:
         """Run blocks ``first`` (counted from 0) up to but without ``last`` on (B, N, D) tokens.
@@ -90,51 +104,33 @@ class Backbone(nn.Module):
             first: First block.
             last: The block after the last one.
         """
+        reader = self.config.iou_token == "reader"
         for index in range(first, last):
             block = self.blocks[index]
+            if not self.cached and not reader:
+                tokens = block(tokens)
+                continue
+            queries, keys, values = _project(block, tokens)
+            if reader:
+                # Nobody, itself included, looks at the IoU token: the other tokens' sums are
+                # those of a transformer that has none.
+                keys, values = keys[:, :, 1:], values[:, :, 1:]
             if self.cached:
                 assert kept is not None  # cached attention has a template state
                 keys_values = kept[index - first]
-                queries, keys, values = _project(block, tokens)
                 keys = torch.cat([keys_values[0], keys], dim=2)
                 values = torch.cat([keys_values[1], values], dim=2)
-                tokens = _attend(block, tokens, queries, keys, values)
-            else:
-                tokens = block(tokens)
+            tokens = _attend(block, tokens, queries, keys, values)
         return tokens
 
     def _patches(self, images: Tensor) -> Tensor:
         return self.patch_embed(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def _timm_model(config: ModelConfig) -> VisionTransformer:
-    """Build the named timm transformer, cut to the configured depth."""
-    try:
-        vit = timm.create_model(
-            config.backbone,
-            pretrained=False,
-            num_classes=0,
-            embed_dim=config.width,
-            depth=config.depth,
-            num_heads=config.heads,
-            patch_size=config.patch,
-            img_size=config.search_size,
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"backbone: timm cannot build {config.backbone!r} as a vision transformer: {error}"
-        ) from error
-    if not hasattr(vit, "blocks") or not hasattr(getattr(vit, "patch_embed", None), "proj"):
-        raise ConfigurationError(
-            f"backbone: {config.backbone!r} is not a plain vision transformer (ViT, DeiT, DINOv2)"
-        )
-    return cast(VisionTransformer, vit)
-
-
 def _project(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give queries, keys and values (B, A, N, C) of a timm block for (B, N, D) tokens."""
-    block = cast(Block, block)
-    attention = cast(Attention, block.attn)
+    block = cast("Block", block)
+    attention = cast("Attention", block.attn)
     batch, count, width = tokens.shape
     heads = attention.num_heads
     mixed = attention.qkv(block.norm1(tokens)).reshape(batch, count, 3, heads, width // heads)
@@ -146,8 +142,8 @@ def _attend(
     block: nn.Module, tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
     """Finish a timm block on (B, N, D) tokens with given queries, keys and values."""
-    block = cast(Block, block)
-    attention = cast(Attention, block.attn)
+    block = cast("Block", block)
+    attention = cast("Attention", block.attn)
     mixed = F.scaled_dot_product_attention(queries, keys, values)
     mixed = mixed.transpose(1, 2).reshape(tokens.shape)
     tokens = tokens + block.ls1(attention.proj(attention.norm(mixed)))
@@ -181,7 +177,7 @@ def _match_queries_and_keys(blocks: nn.ModuleList, strength: float) -> None:
     simplification is our choice.
     """
     for block in blocks:
-        attention = cast(Attention, cast(Block, block).attn)
+        attention = cast("Attention", cast("Block", block).attn)
         weight = attention.qkv.weight
         width = weight.shape[1]
         shared = torch.randn(width, width) * (strength / width**0.5)

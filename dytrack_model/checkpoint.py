@@ -10,18 +10,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251  (only the name of torch's error)
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint, find_point
+from dytrack_model.weights import read_tensors
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -92,6 +89,19 @@ def load(folder: str | Path) -> SavedTracker:
     return SavedTracker(network=network.eval(), points=points, notes=notes)
 
 
+def read_config(folder: str | Path) -> ModelConfig:
+    """Read the configuration of a saved tracker, without its weights.
+
+    Raises:
+        CheckpointError: The folder holds no tracker, or a damaged one.
+    """
+    folder = Path(folder)
+    try:
+        return ModelConfig.from_dict(_read_description(folder)["model"])
+    except (ConfigurationError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
+
+
 def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
     """Read weights into a network of the same configuration.
 
@@ -119,36 +129,6 @@ def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
             f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
         )
     network.load_state_dict(tensors)
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read named tensors from safetensors, or from ``.pth`` / ``.pt`` without unpickling code.
-
-    A ``.pth`` file may hold the tensors at its top or under ``net``, ``model`` or
-    ``state_dict``.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or holds more than tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: damaged safetensors file: {error}") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged, or holds more than tensors: {reason}") from error
-    for key in ("net", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no plain dictionary of tensors")
-    return content
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dytrack_model.errors import ConfigurationError
 
 Recycling = Literal["none", "add", "concat", "cascade"]
 Attention = Literal["joint", "template-cached"]
+IouToken = Literal["mutual", "reader"]
 MaskShape = Literal["box", "gaussian"]
 
 
@@ -31,7 +32,8 @@ class ModelConfig:
     variant: str = "tiny"
     """Name of the preset this configuration started from: test, tiny, small or base."""
     backbone: str = "vit_tiny_patch16_224"
-    """Any timm vision transformer by name; width, depth, heads and patch must be its own."""
+    """Any plain vision transformer of timm by name (ViT, DeiT, MAE, DINO, DINOv2, CLIP). In a
+    recipe the name is enough: what is not set beside it is taken from timm's definition."""
     width: int = 192
     """Channels of a token."""
     depth: int = 12
@@ -54,6 +56,8 @@ class ModelConfig:
     """How an exit reuses what the exit before it computed."""
     attention: Attention = "joint"
     """joint: all tokens see each other. template-cached: the template sees only itself."""
+    iou_token: IouToken = "mutual"
+    """mutual: the IoU token and the others see each other. reader: it sees them, they do not."""
     head_width: int = 64
     """Channels of the first convolution of each box head; halved by each of the next three."""
     decisioner_width: int = 192

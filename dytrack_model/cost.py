@@ -42,8 +42,10 @@ def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
     width, map_size = config.width, config.map_size
     template, search = config.template_map_size**2, map_size**2
     patches = search * width * 3 * config.patch**2
-    queries = 1 + search + (0 if network.backbone.cached else template)
-    keys = 1 + search + template
+    first = 1 + network.backbone.register_count
+    queries = first + search + (0 if network.backbone.cached else template)
+    # A reading IoU token has no key.
+    keys = first + search + template - (config.iou_token == "reader")
     blocks = [_block_macs(block, width, queries, keys) for block in network.backbone.blocks]
     costs = []
     passed = 0

@@ -18,6 +18,7 @@ from dytrack_pipelines.demo import demo
 from dytrack_pipelines.describe import describe
 from dytrack_pipelines.evaluate import evaluate
 from dytrack_pipelines.export import export
+from dytrack_pipelines.import_ostrack import import_ostrack
 from dytrack_pipelines.prepare import prepare
 from dytrack_pipelines.publish import publish
 from dytrack_pipelines.score import score
@@ -49,6 +50,7 @@ for _command in (
     track,
     describe,
     export,
+    import_ostrack,
     trax,
     ui,
     upload,

@@ -162,8 +162,8 @@ class TrainConfig:
     grace_s: float = 25.0
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     initial: str | None = None
-    """What to start from: backbone weights (safetensors, or .pth read without unpickling), or
-    the folder of a tracker or of a run, whose whole network is taken."""
+    """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
+    or the folder of a tracker or of a run, whose whole network is taken."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 
@@ -332,7 +332,8 @@ def resolve(
 ) -> ExperimentConfig:
     """Validate a nested mapping, after setting dotted keys.
 
-    ``model.variant`` brings that preset's values; the other keys of ``model`` change them.
+    ``model.variant`` brings that preset's values, ``model.backbone`` the shape of that timm model;
+    the other keys of ``model`` change them.
 
     Raises:
         ConfigurationError: The first mistake, as ``dotted.key: what was expected, got what``.
@@ -346,12 +347,26 @@ def resolve(
     require(
         preset in VARIANTS, f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}"
     )
-    merged["model"] = {**VARIANTS[preset].to_dict(), **model}
     _refuse_unknown(ExperimentConfig, merged, "")
+    merged["model"] = _complete(VARIANTS[preset], model)
     try:
         return _ADAPTER.validate_python(_freeze(merged))
     except ValidationError as error:
         raise ConfigurationError(_first_mistake(error)) from None
+
+
+def _complete(preset: ModelConfig, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the preset and the named backbone say to the keys that are given."""
+    given = {**preset.to_dict(), **model}
+    if "backbone" not in model or set(given) == set(model):
+        return given
+    # Only a named backbone needs timm, and so torch: seconds that no other command waits for.
+    from dytrack_model import timm_models
+
+    try:
+        return timm_models.complete(preset, model)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model.{error}") from None
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:

@@ -68,7 +68,8 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     if record.get("finished"):
         say(f"{config.name}: already finished in {location}; nothing to train")
         return _finished(record)
-    worker.check(config)
+    for sentence in worker.check(config):
+        say(f"{config.train.initial}: {sentence}")
     _require_same_data(config, record, location)
     kept = storage.folders(location, PREFIX)
     start = int(kept[0].rpartition(PREFIX)[2]) if kept else 0

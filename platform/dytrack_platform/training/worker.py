@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -75,9 +75,10 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
         CheckpointError: ``train.initial`` does not fit.
     """
     torch.manual_seed(config.seed)
+    notes: dict[str, Any] = {}
     module = Trainable(config.model, config.loss, config.distillation)
     if config.train.initial is not None:
-        load_initial(module.network, config.train.initial)
+        notes["initial"] = list(load_initial(module.network, config.train.initial))
     parallel.arrange(module, config.train, place)
     scaling = config.train.precision == "fp16"
     return TrainingState(
@@ -85,11 +86,15 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
         optimizer=optimizer(module, config.train),
         scaler=torch.amp.GradScaler(place.device.type, enabled=scaling),
         averages=Averages(module, config.train.ema) if config.train.ema else None,
+        notes=notes,
     )
 
 
-def load_initial(network: DyTrackNetwork, path: str) -> None:
+def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
+
+    Returns:
+        What became of the weights, in sentences.
 
     Raises:
         CheckpointError: It cannot be read, or is of another model.
@@ -98,14 +103,25 @@ def load_initial(network: DyTrackNetwork, path: str) -> None:
     inside = folder / state_files.TRACKER
     if inside.is_dir():
         folder = inside
-    if folder.is_dir():
-        tracker_files.load_weights(network, folder / tracker_files.WEIGHTS)
-    else:
-        load_backbone(network, path)
+    if not folder.is_dir():
+        return load_backbone(network, path).sentences()
+    tracker_files.load_weights(network, folder / tracker_files.WEIGHTS)
+    before = tracker_files.read_config(folder).to_dict()
+    now = network.config.to_dict()
+    # Weights of one shape can belong to models that compute something else.
+    changed = [
+        f"model.{key} was {before[key]!r} there and is {now[key]!r} here"
+        for key in now
+        if before[key] != now[key] and key not in ("variant", "matching_start")
+    ]
+    return (f"{len(network.state_dict())} tensors of a whole tracker loaded", *changed)
 
 
-def check(config: ExperimentConfig) -> None:
+def check(config: ExperimentConfig) -> list[str]:
     """Open the data and build the network, so that a mistake is told before workers start.
+
+    Returns:
+        What became of the initial weights, in sentences; none where there are none.
 
     Raises:
         ConfigurationError: The backbone cannot be built, or none is given to freeze.
@@ -118,7 +134,7 @@ def check(config: ExperimentConfig) -> None:
             "backbone weights in train.initial"
         )
     with torch.random.fork_rng(devices=[]):
-        new_state(config)
+        state = new_state(config)
     parts: tuple[Part, ...] = ("train", "validation")
     for part in parts:
         _stream(config, ALONE, part)
@@ -129,6 +145,7 @@ def check(config: ExperimentConfig) -> None:
             f"{config.train.batch_size}: a batch would show the same clip twice; prepare more, or "
             "lower train.batch_size"
         )
+    return list(state.notes.get("initial", ()))
 
 
 def train(

@@ -1,5 +1,4 @@
 import json
-import pickle  # noqa: TID251  (to make the file that must be refused)
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from dytrack_model.config import variant
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.pretrained import load_backbone
 
 POINTS = (
     OperatingPoint(name="fast", thresholds=(0.0, 0.0)),
@@ -70,56 +68,3 @@ def test_a_damaged_tracker_is_refused_with_its_file(network, tmp_path, damage):
         description.unlink()
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         checkpoint.load(folder)
-
-
-class Payload:
-    def __reduce__(self):
-        return (print, ("run by a checkpoint",))
-
-
-def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"net": Payload()}, protocol=2))
-    with pytest.raises(CheckpointError, match=r"evil\.pth: damaged, or holds more than tensors"):
-        checkpoint.read_tensors(tmp_path / "evil.pth")
-    assert "run by" not in capsys.readouterr().out
-
-
-def vit_weights(network):
-    """A plain vision transformer's state dict of the network's shape, as timm names it."""
-    backbone = network.backbone
-    tensors = {
-        name: torch.randn_like(value)
-        for name, value in backbone.state_dict().items()
-        if name.startswith("blocks.")
-    }
-    width = network.config.width
-    tensors["patch_embed.proj.weight"] = torch.randn_like(backbone.patch_embed.weight)
-    tensors["patch_embed.proj.bias"] = torch.randn(width)
-    tensors["pos_embed"] = torch.randn(1, 14 * 14 + 1, width)
-    tensors["cls_token"] = torch.randn(1, 1, width)
-    tensors["norm.weight"], tensors["norm.bias"] = torch.randn(width), torch.randn(width)
-    tensors["head.weight"] = torch.randn(10, width)
-    return tensors
-
-
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_backbone_weights_land_or_are_listed(network, tmp_path, suffix):
-    tensors, path = vit_weights(network), tmp_path / f"vit.{suffix}"
-    if suffix == "pth":
-        torch.save({"model": tensors}, path)
-    else:
-        save_file(tensors, path)
-    report = load_backbone(network, path)
-    assert report.ignored == ("head.weight",)
-    assert report.untouched == ()
-    assert set(report.loaded) == set(tensors) - {"head.weight"}
-    name = "blocks.1.mlp.fc1.weight"
-    torch.testing.assert_close(network.backbone.state_dict()[name], tensors[name])
-    torch.testing.assert_close(network.norms[0].weight.data, tensors["norm.weight"])
-
-
-def test_backbone_weights_of_another_width_are_refused(network, tmp_path):
-    tensors = vit_weights(DyTrackNetwork(variant("test", width=96)))
-    save_file(tensors, tmp_path / "vit.safetensors")
-    with pytest.raises(CheckpointError, match=r"the model needs \(64,\)"):
-        load_backbone(network, tmp_path / "vit.safetensors")

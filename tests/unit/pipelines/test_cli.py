@@ -184,3 +184,22 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
     assert name in done.stderr
     assert "space" in done.stderr
     assert not (full_disk / name).exists()
+
+
+def test_a_published_ostrack_becomes_a_tracker(dytrack, tmp_path):
+    from tests.unit.model.test_ostrack import published
+
+    torch.save({"net": published()}, tmp_path / "OSTrack_ep0300.pth.tar")
+    words = ["import-ostrack", str(tmp_path / "OSTrack_ep0300.pth.tar")]
+    out = tmp_path / "tracker"
+    done = dytrack(*words, "--out", str(out), "--exits", "1,3")
+    assert done.returncode == 0, done.stderr
+    assert "133 tensors loaded, 1 ignored, 16 to be trained" in done.stdout
+    assert re.search(r"backbone\.pos_embed +│ +1 │ +ignored", done.stdout)
+    saved = checkpoint.load(out)
+    assert saved.point("accurate").thresholds == (float("inf"),)
+    assert dytrack("describe", str(out), "--frames", "0").returncode == 0
+    for exits, message in (("1,x", "expected block numbers"), ("1,2", "the last one must be")):
+        done = dytrack(*words, "--out", str(tmp_path / "other"), "--exits", exits)
+        assert (done.returncode, message in done.stderr) == (2, True)
+    assert not (tmp_path / "other").exists()

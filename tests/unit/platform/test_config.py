@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from dytrack_platform.config import dump, flatten, load, parse_override, resolve, to_dict
@@ -37,6 +40,39 @@ def test_a_missing_name_is_asked_for():
 def test_a_variant_brings_its_values_and_other_keys_change_them():
     config = resolve({"name": "x", "model": {"variant": "test", "recycling": "add"}})
     assert (config.model.width, config.model.recycling) == (64, "add")
+
+
+def test_a_backbone_alone_brings_its_shape():
+    model = resolve({"name": "x"}, {"model.backbone": "vit_small_patch14_dinov2"}).model
+    assert (model.width, model.heads, model.patch, model.depth) == (384, 6, 14, 12)
+    assert (model.template_size, model.search_size) == (112, 224)
+    model = resolve({"name": "x", "model": {"backbone": "deit_tiny_patch16_224", "depth": 6}}).model
+    assert (model.depth, model.exits) == (6, (1, 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"backbone": "vit_smal_patch14_dinov2"}, "did you mean vit_small_patch14_dinov2"),
+        ({"backbone": "swin_tiny_patch4_window7_224"}, "no plain vision transformer"),
+        ({"backbone": 3}, "timm has no model '3'"),
+    ],
+)
+def test_a_backbone_that_timm_does_not_have_is_refused_by_its_key(model, message):
+    with pytest.raises(ConfigurationError, match=rf"^model\.backbone: .*{message}"):
+        resolve({"name": "x", "model": model})
+
+
+@pytest.mark.parametrize("value", ["abc", 0, -16])
+def test_a_wrong_size_beside_a_backbone_is_named(value):
+    with pytest.raises(ConfigurationError, match=r"^model\.(patch: |.*multiple of patch)"):
+        resolve({"name": "x", "model": {"backbone": "vit_tiny_patch16_224", "patch": value}})
+
+
+def test_a_recipe_without_a_backbone_does_not_wait_for_torch():
+    code = "import sys; from dytrack_platform.config import resolve; resolve({'name': 'x'}); "
+    code += "sys.exit(bool({'torch', 'timm'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_overrides_use_the_same_keys_and_are_checked():

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dytrack_model import checkpoint
 from dytrack_platform.errors import DataError, TrainingError
@@ -64,6 +65,32 @@ def test_missing_data_is_told_before_training(recipe, tmp_path):
     config = recipe(data__train=[{"path": str(tmp_path / "nowhere")}])
     with pytest.raises(DataError, match="nowhere"):
         worker.check(config)
+
+
+def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path):
+    network = worker.new_state(recipe()).module.network
+    tensors = {
+        name.removeprefix("backbone."): value
+        for name, value in network.state_dict().items()
+        if name.startswith("backbone.blocks.")
+    }
+    width = network.config.width
+    tensors["patch_embed.proj.weight"] = network.backbone.patch_embed.weight.detach()
+    tensors["pos_embed"] = torch.zeros(1, 197, width)
+    tensors["decoder.weight"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "vit.safetensors")
+    told = worker.check(recipe(train__initial=str(tmp_path / "vit.safetensors")))
+    assert any("1 ignored: decoder.weight" in sentence for sentence in told)
+    assert any("untouched: cls_token, norm.bias, norm.weight" in sentence for sentence in told)
+    assert worker.check(recipe()) == []
+
+
+def test_a_tracker_that_computes_something_else_is_told_before_training(recipe, tmp_path):
+    config = recipe(model__iou_token="reader")
+    checkpoint.save(tmp_path / "tracker", worker.new_state(config).module.network)
+    told = worker.check(recipe(train__initial=str(tmp_path / "tracker")))
+    assert told[0].endswith("tensors of a whole tracker loaded")
+    assert told[1:] == ["model.iou_token was 'reader' there and is 'mutual' here"]
 
 
 def test_a_checkpoint_without_its_seal_is_refused(recipe, outlet):
