@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dytrack_model import checkpoint
+from dytrack_model.weights import read_tensors
 from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
 from dytrack_platform.training import randomness
@@ -164,7 +165,7 @@ def restore(folder: str | Path, state: TrainingState, place: Place = ALONE, seed
         tensors = load_file(folder / _TENSORS)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / _TENSORS}: damaged or missing: {error}") from error
-    saved = checkpoint.read_tensors(folder / TRACKER / checkpoint.WEIGHTS)
+    saved = read_tensors(folder / TRACKER / checkpoint.WEIGHTS)
     network = _part(tensors, "network.") or saved
     values = {f"network.{k}": v for k, v in network.items()}
     values |= {f"distiller.{k}": v for k, v in _part(tensors, "distiller.").items()}
