@@ -7,6 +7,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-golden", action="store_true", help="write the golden files anew (tests/golden)"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data that may lie beside the repository."""

@@ -88,11 +88,11 @@ class Board:
         return posted
 
 
-def new_board() -> Any:  # noqa: ANN401  (an actor handle)
+def new_board(name: str) -> Any:  # noqa: ANN401  (an actor handle)
     """Start a board on the driver's own node: with any other node the training goes on."""
     here = ray.get_runtime_context().get_node_id()
     return Board.options(  # type: ignore[attr-defined]
-        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+        name=name, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
     ).remote()
 
 
@@ -130,7 +130,7 @@ def watching(
             say(sentence)
         for progress in posted.progress:
             show(progress)
-            journal.metrics(points(progress), progress.step)
+            journal.metrics(points(progress), progress.step, progress.at)
             if time.monotonic() - loaded > _LOAD_EVERY_S:
                 loaded = time.monotonic()
                 journal.metrics(provenance.load(), progress.step)

@@ -46,9 +46,10 @@ class Journal:
         self.trouble: str | None = None
         """Why the last try failed; None when all is well."""
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Note metrics of a step, at the time of now."""
-        self.append({"metrics": dict(values), "step": step, "time": _now()})
+    def metrics(self, values: Mapping[str, float], step: int, at: float | None = None) -> None:
+        """Note metrics of a step, at a time in seconds since 1970, or now."""
+        when = _now() if at is None else int(at * 1000)
+        self.append({"metrics": dict(values), "step": step, "time": when})
 
     def parameters(self, values: Mapping[str, object]) -> None:
         """Note parameters."""

@@ -93,10 +93,9 @@ def validate_beside(checkpoint: Checkpoint, **given: Any) -> dict[str, Any]:  # 
     config = resolve(given["recipe"])
     with checkpoint.as_directory() as folder:
         device = torch.device("cuda" if config.train.gpu else "cpu")
-        return {
-            "validated_step": given["step"],
-            **worker.validate_saved(Path(folder), config, device),
-        }
+        scores = worker.validate_saved(Path(folder), config, device)
+    ray.get(ray.get_actor(given["board_name"]).values.remote(given["step"], scores))
+    return {"validated_step": given["step"], **scores}
 
 
 def _train(settings: dict[str, Any]) -> None:
@@ -185,7 +184,8 @@ class RayOutlet(worker.Outlet):
         self._checkpoints += 1
         validation: bool | ValidationTaskConfig = False
         if settings.validate_every and self._checkpoints % settings.validate_every == 0:
-            given = {"recipe": self._settings["recipe"], "step": step}
+            given = {name: self._settings[name] for name in ("recipe", "board_name")}
+            given["step"] = step
             validation = ValidationTaskConfig(fn_kwargs=given)
         upload = CheckpointUploadMode.ASYNC if settings.async_checkpoints else None
         ray.train.report(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +157,9 @@ def _fit(
     say: Callable[[str], None],
     log: Journal,
 ) -> dict[str, float]:
-    board = new_board()
-    trainer = _trainer(config, location, run_id, board)
+    name = f"dytrack-board-{uuid.uuid4().hex}"
+    board = new_board(name)
+    trainer = _trainer(config, location, run_id, name, board)
     error: Exception | None = None
     metrics: dict[str, Any] = {}
     with (
@@ -185,6 +187,7 @@ def _trainer(
     config: ExperimentConfig,
     location: str,
     run_id: str,
+    name: str,
     board: Any,  # noqa: ANN401  (an actor handle)
 ) -> TorchTrainer:
     settings = config.train
@@ -196,8 +199,8 @@ def _trainer(
         "recipe": to_dict(config),
         "location": location,
         "board": board,
+        "board_name": name,
         "run_id": run_id,
-        "validating": settings.validate_every > 0,
     }
     validation = ValidationConfig(
         fn=validate_beside,

@@ -33,6 +33,8 @@ class Progress:
     """Optimiser steps in all."""
     steps_per_epoch: int
     """Optimiser steps in an epoch."""
+    at: float
+    """When this was, in seconds since 1970."""
     samples_per_s: float
     """Pairs per second of this worker since the last report, waiting included; checkpoints and
     pictures are left out."""
@@ -149,6 +151,7 @@ class Meter:
             step=step,
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
+            at=time.time(),
             samples_per_s=self._samples / seconds,
             step_s=seconds / max(self._count, 1),
             data_wait=self._waited / seconds,

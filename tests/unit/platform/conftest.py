@@ -5,29 +5,30 @@ import pytest
 from dytrack_platform.config import resolve
 
 
+def experiment(clips, folder, **changes):
+    """Make a tiny experiment on prepared clips; ``train__epochs=1`` changes ``train.epochs``."""
+    values = {
+        "name": "unit",
+        "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
+        "data": {
+            "train": [{"path": str(clips)}],
+            "pairs_per_epoch": 32,
+            "validation_pairs": 8,
+            "draws_per_row": 4,
+        },
+        "train": {
+            "epochs": 2,
+            "batch_size": 8,
+            "storage": str(folder / "runs"),
+            "checkpoint_steps": 3,
+            "head_lr": 1e-3,
+            "backbone_lr": 1e-3,
+        },
+    }
+    return resolve(values, {key.replace("__", "."): value for key, value in changes.items()})
+
+
 @pytest.fixture
 def recipe(tmp_path, made_clips):
     """Give a function that makes a tiny experiment on the prepared clips."""
-
-    def make(**changes):
-        values = {
-            "name": "unit",
-            "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
-            "data": {
-                "train": [{"path": str(made_clips)}],
-                "pairs_per_epoch": 32,
-                "validation_pairs": 8,
-                "draws_per_row": 4,
-            },
-            "train": {
-                "epochs": 2,
-                "batch_size": 8,
-                "storage": str(tmp_path / "runs"),
-                "checkpoint_steps": 3,
-                "head_lr": 1e-3,
-                "backbone_lr": 1e-3,
-            },
-        }
-        return resolve(values, {key.replace("__", "."): value for key, value in changes.items()})
-
-    return make
+    return lambda **changes: experiment(made_clips, tmp_path, **changes)

@@ -282,3 +282,20 @@ def test_one_process_needs_no_group():
     cpu = torch.device("cpu")
     assert parallel.highest([1, 2], cpu) == [1, 2]
     assert parallel.first_says(7, cpu) == 7
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, while it traces
+def test_compiling_takes_the_whole_network_in_one_piece(recipe, outlet, monkeypatch):
+    """The compiler itself takes minutes and is not called; what it would be given is counted."""
+    pieces = []
+
+    def instead(module, inputs, **options):
+        pieces.append(module)
+        return module.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", instead)
+    state = worker.train(recipe(train__compile=True, train__epochs=1), outlet)
+    # One piece for training and one for looking at pictures and validation, without gradients.
+    assert 1 <= len(pieces) <= 3
+    assert same(weights(worker.train(recipe(train__epochs=1), worker.Outlet())), weights(state))
+    torch._dynamo.reset()

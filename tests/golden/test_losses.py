@@ -1,0 +1,90 @@
+"""Twenty steps of the recipe ``test`` on the CPU, against losses that are kept as text.
+
+After a change that is meant to alter training, write the file anew and read the difference:
+
+    python -m pytest tests/golden/test_losses.py --write-golden
+"""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from dytrack_pipelines import recipes
+from dytrack_platform.config import load
+from dytrack_platform.datasets.pairs import PairStream
+from dytrack_platform.training import worker
+
+FILE = Path(__file__).with_name("losses.txt")
+TOLERANCE = 2e-3
+"""Relative. Another processor adds in another order, and twenty steps magnify that; a change of
+the learning rate by one per cent exceeds this from the third step on."""
+
+
+class Outlet(worker.Outlet):
+    """Keeps the loss of every step."""
+
+    def __init__(self):
+        self.losses = []
+
+    def progress(self, progress):
+        self.losses.append(progress.losses["loss"])
+
+
+def first_pairs(config):
+    """Name the first batch by its content: positions of the boxes to a thousandth."""
+    stream = PairStream(
+        config.data, config.model, seed=config.seed, batch_size=config.train.batch_size
+    )
+    batch = next(stream.batches(0))
+    stream.close()
+    rounded = (batch.boxes_cxcywh * 1000).round().to(torch.int32).numpy().tobytes()
+    return hashlib.sha256(rounded).hexdigest()[:16]
+
+
+def test_twenty_steps_give_the_losses_that_they_gave_before(made_clips, pytestconfig):
+    changes = {"data.train": [{"path": str(made_clips)}], "train.pictures": 0}
+    config = load(recipes.find("test"), changes)
+    assert worker.steps_of(config) == 20
+    torch.set_num_threads(1)
+    outlet, pairs = Outlet(), first_pairs(config)
+    worker.train(config, outlet)
+    head = f"recipe test, seed {config.seed}, workers {config.train.workers}, pairs {pairs}"
+    written = "\n".join([head, *(f"{loss:.5f}" for loss in outlet.losses)]) + "\n"
+    if pytestconfig.getoption("--write-golden"):
+        FILE.write_text(written)
+    kept_head, *kept = FILE.read_text().splitlines()
+    why = explain(kept_head, head)
+    assert len(kept) == len(outlet.losses), why
+    for step, (loss, expected) in enumerate(zip(outlet.losses, kept, strict=True), 1):
+        message = f"step {step}: loss {loss:.5f}, kept {expected}. {why}"
+        assert loss == pytest.approx(float(expected), rel=TOLERANCE), message
+
+
+def explain(kept, now):
+    """Say where a difference comes from."""
+    if kept == now:
+        return (
+            "Seed, workers and pairs are those of the kept losses: the network, its start, the "
+            "losses or the optimiser changed. If that is meant, write the file anew with "
+            "--write-golden and say why in the commit."
+        )
+    if kept.rpartition(", pairs")[0] == now.rpartition(", pairs")[0]:
+        return (
+            f"The pairs are others than before ({kept!r}, now {now!r}): made sequences, clips, "
+            "the order of pairs or the crops changed, not the network. If that is meant, write "
+            "the file anew with --write-golden."
+        )
+    return (
+        f"The recipe changed ({kept!r}, now {now!r}). Another seed gives other weights and pairs; "
+        "another number of workers gives the same pairs, but each worker's batch norm sees its "
+        "own part of a batch. Both change every loss: write the file anew with --write-golden."
+    )
+
+
+def test_a_difference_is_explained():
+    kept = "recipe test, seed 0, workers 1, pairs a"
+    assert "the optimiser changed" in explain(kept, kept)
+    assert "not the network" in explain(kept, kept.replace("pairs a", "pairs b"))
+    assert "number of workers" in explain(kept, kept.replace("workers 1", "workers 2"))
