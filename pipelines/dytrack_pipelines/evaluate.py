@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from dytrack_pipelines.options import Precision, Runtime
+
 
 def evaluate(
     dataset: Annotated[str, typer.Option(help="Layout of the data: got10k, lasot, video, ...")],
@@ -47,7 +49,9 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Sequences at a time")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker")] = 1,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda")] = "cpu",
+    runtime: Runtime = None,
+    precision: Precision = "auto",
 ) -> None:
     """Evaluate a tracker: official scores, speed, exits, one HTML report."""
     from dytrack_pipelines import screen
@@ -60,6 +64,7 @@ def evaluate(
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.experiment import evaluate as evaluation
+    from dytrack_platform.experiment.judges import Running
 
     # Read the dataset: annotations now, pictures on the workers.
     faults: list[Fault] = []
@@ -75,8 +80,9 @@ def evaluate(
         peer_options=key_values(tracker_option or []),
         protocol=protocol,
         workers=workers,
-        threads=threads,
-        device=device,
+        running=Running(
+            runtime=runtime or "torch", precision=precision, device=device, threads=threads
+        ),
     )
     # Track everything, score it, and write the report.
     with screen.live_line() as line:

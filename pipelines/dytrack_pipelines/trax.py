@@ -34,7 +34,7 @@ def trax(
     from dytrack_platform.evaluation import peers
     from dytrack_platform.experiment import registry
     from dytrack_platform.experiment.entries import point_entries
-    from dytrack_platform.experiment.judges import OnlineTracker, make_policy
+    from dytrack_platform.experiment.judges import OnlineTracker, Running, make_policy
 
     # The protocol's library is an extra.
     try:
@@ -53,4 +53,5 @@ def trax(
     saved = registry.load(model or "")
     entry = point_entries(saved, [point] if point else [])[0]
     # Serve it until the toolkit quits.
-    serve(OnlineTracker(saved, make_policy(entry, seed=0), device), f"DyTrack-{entry.name}")
+    engine = Running(device=device, threads=threads).build(saved)
+    serve(OnlineTracker(saved, make_policy(entry, seed=0), engine), f"DyTrack-{entry.name}")

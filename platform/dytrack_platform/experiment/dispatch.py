@@ -17,7 +17,7 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ClusterError, FailureError
 from dytrack_platform.experiment.entries import Entry
-from dytrack_platform.experiment.judges import Judge, Verdict
+from dytrack_platform.experiment.judges import Judge, Running, Verdict
 
 Work = tuple[Entry, Sequence]
 
@@ -81,19 +81,20 @@ def _verdict(reference: "ray.ObjectRef[Verdict]", item: Work, life: int) -> Verd
 
 @contextmanager
 def judge_pool(
-    saved: SavedTracker | None, *, workers: int, threads: int = 1, device: str = "cpu"
+    saved: SavedTracker | None, *, workers: int, running: Running
 ) -> Iterator[JudgePool]:
     """Start workers on the cluster, or on a Ray that is started here.
 
     Args:
         saved: Our tracker; None where only others are judged.
         workers: How many work at a time.
-        threads: Threads, and CPUs, of each.
-        device: cpu, or cuda to give each worker an equal share of the GPUs.
+        running: Runtime, and threads (CPUs) of each; on the device cuda each worker gets an
+            equal share of the GPUs.
 
     Raises:
         ClusterError: Ray does not start, or lacks the CPUs or GPUs.
     """
+    threads, device = running.threads, running.device
     with cluster.session(cpus=workers * threads):
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if has.get("CPU", 0) < workers * threads:
@@ -110,7 +111,7 @@ def judge_pool(
 
         def hire() -> "ActorHandle[Any]":
             judge = Judge.options(num_cpus=threads, num_gpus=gpus)  # type: ignore[attr-defined]
-            return judge.remote(weights, threads, device)  # type: ignore[no-any-return]
+            return judge.remote(weights, running)  # type: ignore[no-any-return]
 
         pool = JudgePool(hire, workers)
         try:

@@ -31,6 +31,8 @@ class Entry:
     """How our tracker chooses exits; ``peer`` for a tracker that is not ours."""
     values: tuple[float, ...] = ()
     """Thresholds; the exit's index; shares of the exits; or the cycle of exits."""
+    hysteresis: float = 0.0
+    """Of thresholds: how much they move towards the exit of the frame before."""
     peer: str = ""
     """``static`` or ``cv2:NAME``."""
     options: tuple[tuple[str, str], ...] = ()
@@ -40,7 +42,8 @@ class Entry:
         if self.rule == "peer":
             files = ",".join(f"{key}={value}" for key, value in self.options)
             return f"{self.peer}({files}), OpenCV {cv2.__version__}"
-        return f"{self.rule}{self.values}"
+        held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
+        return f"{self.rule}{self.values}{held}"
 
 
 def point_entries(saved: SavedTracker, names: List[str] = ()) -> list[Entry]:
@@ -65,7 +68,10 @@ def _point(name: str, saved: SavedTracker) -> Entry:
     try:
         values = tuple(float(part) for part in name.split(","))
     except ValueError:
-        return Entry(name=name, rule="thresholds", values=saved.point(name).thresholds)
+        point = saved.point(name)
+        return Entry(
+            name=name, rule="thresholds", values=point.thresholds, hysteresis=point.hysteresis
+        )
     if len(values) != refusable:
         raise ConfigurationError(
             f"points: this tracker takes {refusable} thresholds, one per exit but the last, "
@@ -123,7 +129,7 @@ def code_version() -> str:
     """Digest the source that decides a box: the model's package and the protocol."""
     folder = Path(dytrack_model.__file__).parent
     files = [*folder.rglob("*.py"), Path(protocol.__file__), Path(peers.__file__)]
-    return _digest({file.name: file.read_bytes() for file in files})
+    return _digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
 
 
 def model_version(folder: Path) -> str:

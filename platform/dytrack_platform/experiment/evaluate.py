@@ -41,6 +41,7 @@ from dytrack_platform.experiment.entries import (
     model_version,
     point_entries,
 )
+from dytrack_platform.experiment.judges import Running
 
 _FILMS = 24  # sequences with pictures in the report: about 40 kB each
 
@@ -66,10 +67,8 @@ class Evaluation:
     """Profile of success and precision; None for the dataset's default."""
     workers: int = 1
     """Sequences at a time."""
-    threads: int = 1
-    """Threads of each worker; times are measured with them."""
-    device: str = "cpu"
-    """Where the network runs on a worker: cpu or cuda."""
+    running: Running = field(default_factory=Running)
+    """Runtime, precision, device and threads of each worker; times are measured with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class _Runs:
     def _fingerprint(self, entry: Entry, sequence: Sequence) -> Fingerprint:
         first = ",".join(f"{value:g}" for value in sequence.boxes_xywh[0])
         return Fingerprint(
-            model="none" if entry.rule == "peer" else self.version,
+            model="none" if entry.rule == "peer" else f"{self.version} on {self.job.running}",
             point=str(entry),
             dataset=f"{self.job.dataset}: {len(sequence)} frames from {first}",
             code=self.code,
@@ -202,7 +201,9 @@ def evaluate(
     version = "none" if folder is None else model_version(folder)
     ordered = sorted(sequences, key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
-    with judge_pool(saved, workers=job.workers, threads=job.threads, device=job.device) as pool:
+    if saved is not None and job.running.device == "cpu":
+        job.running.build(saved)  # refuses here what every worker would refuse
+    with judge_pool(saved, workers=job.workers, running=job.running) as pool:
         runs.track(pool, [*points, *baselines])
         matched = {"random", "cycle"} & set(job.baselines)
         if matched and points:

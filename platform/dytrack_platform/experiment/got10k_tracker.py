@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from dytrack_platform.experiment import registry
 from dytrack_platform.experiment.entries import point_entries
-from dytrack_platform.experiment.judges import OnlineTracker, make_policy
+from dytrack_platform.experiment.judges import OnlineTracker, Running, make_policy
 
 
 class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
@@ -36,7 +36,9 @@ class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
         saved = registry.load(model)
         entry = point_entries(saved, [point] if point else [])[0]
         super().__init__(name=f"DyTrack-{entry.name}", is_deterministic=True)
-        self._tracker = OnlineTracker(saved, make_policy(entry, seed=0), device)
+        self._tracker = OnlineTracker(
+            saved, make_policy(entry, seed=0), Running(device=device).build(saved)
+        )
 
     def init(self, image: Image, box: Sequence[float]) -> None:
         """Take the target from the first frame, an RGB picture."""

@@ -12,19 +12,41 @@ from dytrack_model import online
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.images import RGB
-from dytrack_model.policy import (
-    CycleExit,
-    FixedExit,
-    Policy,
-    RandomExit,
-    Thresholds,
-)
+from dytrack_model.policy import CycleExit, FixedExit, OperatingPoint, Policy, RandomExit
+from dytrack_model.runtime import build
+from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_platform.datasets.sequence import Pixels, Sequence
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.evaluation import peers, protocol
 from dytrack_platform.experiment.entries import Entry
 
 _WARM_UP = 3  # steps before a worker's first clock runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """What runs our tracker's network."""
+
+    runtime: str = "torch"
+    """torch, compile, onnx or openvino."""
+    precision: Precision = "auto"
+    """fp32, bf16, or auto: the runtime's own choice."""
+    device: str = "cpu"
+    """Where PyTorch runs: cpu or cuda."""
+    threads: int = 1
+    """Threads of each worker."""
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision} {self.device}"
+
+    def build(self, saved: SavedTracker) -> Engine:
+        """Put a tracker's network on it.
+
+        Raises:
+            ConfigurationError: Runtime, precision and device do not go together.
+            RuntimeMissingError: The runtime is not installed.
+        """
+        return build(saved.network, self.runtime, self.precision, self.device, self.threads)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +62,16 @@ class Verdict:
 
 
 class OnlineTracker:
-    """Our tracker behind the interface that evaluation judges."""
+    """Our tracker behind the interface that evaluation judges.
 
-    def __init__(self, saved: SavedTracker, policy: Policy, device: str) -> None:
-        self._tracker = online.Tracker(saved.network, policy, device=device)
+    Args:
+        saved: The tracker.
+        policy: When it stops.
+        engine: The runtime that holds its network.
+    """
+
+    def __init__(self, saved: SavedTracker, policy: Policy, engine: Engine) -> None:
+        self._tracker = online.Tracker(engine, policy)
         self._gmacs = exit_gmacs(saved.network)
 
     def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
@@ -76,11 +104,12 @@ def make_policy(entry: Entry, seed: int) -> Policy:
         return RandomExit(entry.values, seed=seed)
     if entry.rule == "cycle":
         return CycleExit([int(value) for value in entry.values])
-    return Thresholds(entry.values)
+    point = OperatingPoint(name=entry.name, thresholds=entry.values, hysteresis=entry.hysteresis)
+    return point.policy()
 
 
 def make_tracker(
-    entry: Entry, saved: SavedTracker | None, sequence: str, device: str = "cpu"
+    entry: Entry, saved: SavedTracker | None, engine: Engine | None, sequence: str
 ) -> protocol.Tracker:
     """Make the tracker of an entry for one sequence.
 
@@ -92,27 +121,29 @@ def make_tracker(
     """
     if entry.rule == "peer":
         return peers.make_peer(entry.peer, dict(entry.options))
-    assert saved is not None  # evaluate() refuses an entry of ours without a model
+    # evaluate() refuses an entry of ours without a model
+    assert saved is not None
+    assert engine is not None
     seed = int.from_bytes(hashlib.sha256(sequence.encode()).digest()[:4], "big")
-    return OnlineTracker(saved, make_policy(entry, seed), device)
+    return OnlineTracker(saved, make_policy(entry, seed), engine)
 
 
 @ray.remote
 class Judge:
-    """A worker: holds the weights, tracks whole sequences with one thread."""
+    """A worker: holds the network on its runtime, tracks whole sequences."""
 
-    def __init__(self, saved: SavedTracker | None, threads: int, device: str) -> None:
+    def __init__(self, saved: SavedTracker | None, running: Running) -> None:
         import torch
 
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+        torch.set_num_threads(running.threads)
+        cv2.setNumThreads(running.threads)
         self._saved = saved
-        self._device = device
+        self._engine = None if saved is None else running.build(saved)
         self._warm: set[str] = set()
 
     def judge(self, entry: Entry, sequence: Sequence) -> Verdict:
         """Track one sequence; what its data did wrong comes back as the verdict's problem."""
-        tracker = make_tracker(entry, self._saved, sequence.name, self._device)
+        tracker = make_tracker(entry, self._saved, self._engine, sequence.name)
         warm_up = 0 if entry.name in self._warm else _WARM_UP
         self._warm.add(entry.name)
         try:
