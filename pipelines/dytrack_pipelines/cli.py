@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines import screen
+from dytrack_pipelines.calibrate import calibrate
 from dytrack_pipelines.compare import compare
 from dytrack_pipelines.data import data_app
 from dytrack_pipelines.demo import demo
@@ -48,6 +49,7 @@ for _command in (
     compare,
     publish,
     track,
+    calibrate,
     describe,
     export,
     import_ostrack,

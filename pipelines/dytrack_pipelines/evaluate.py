@@ -64,7 +64,7 @@ def evaluate(
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.experiment import evaluate as evaluation
-    from dytrack_platform.experiment.judges import Running
+    from dytrack_platform.experiment.running import Running
 
     # Read the dataset: annotations now, pictures on the workers.
     faults: list[Fault] = []

@@ -34,7 +34,7 @@ def trax(
     from dytrack_platform.evaluation import peers
     from dytrack_platform.experiment import registry
     from dytrack_platform.experiment.entries import point_entries
-    from dytrack_platform.experiment.judges import OnlineTracker, Running, make_policy
+    from dytrack_platform.experiment.running import OnlineTracker, Running, make_policy
 
     # The protocol's library is an extra.
     try:

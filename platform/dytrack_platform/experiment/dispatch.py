@@ -17,7 +17,8 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ClusterError, FailureError
 from dytrack_platform.experiment.entries import Entry
-from dytrack_platform.experiment.judges import Judge, Running, Verdict
+from dytrack_platform.experiment.judges import Judge, Verdict
+from dytrack_platform.experiment.running import Running
 
 Work = tuple[Entry, Sequence]
 

@@ -41,7 +41,7 @@ from dytrack_platform.experiment.entries import (
     model_version,
     point_entries,
 )
-from dytrack_platform.experiment.judges import Running
+from dytrack_platform.experiment.running import Running
 
 _FILMS = 24  # sequences with pictures in the report: about 40 kB each
 

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from dytrack_platform.experiment import registry
 from dytrack_platform.experiment.entries import point_entries
-from dytrack_platform.experiment.judges import OnlineTracker, Running, make_policy
+from dytrack_platform.experiment.running import OnlineTracker, Running, make_policy
 
 
 class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types

@@ -15,6 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.policy import OperatingPoint
+from dytrack_model.thresholds import exits_taken
 from dytrack_platform.config import ExperimentConfig, flatten, resolve, to_dict
 from dytrack_platform.errors import TrainingError
 from dytrack_platform.experiment.paths import with_absolute_paths
@@ -172,7 +173,8 @@ def balanced_objectives(
         true: (E, N) true IoU.
         gmacs: (E, 1) or (E,) cost of a stop at each exit.
     """
-    taken = validation.exits_taken(predicted, point.thresholds)
+    exits = exits_taken(predicted.T.double().numpy(), point.thresholds)
+    taken = torch.from_numpy(exits)
     columns = torch.arange(predicted.shape[1])
     return {
         ACCURACY: float(true[taken, columns].mean()),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dytrack_model.policy import OperatingPoint
+from dytrack_model.thresholds import quantile_thresholds
 from dytrack_platform.training.loop import Batch
 from dytrack_platform.training.objective import Trainable
 
@@ -38,37 +39,6 @@ def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
     return summary
 
 
-def quantile_thresholds(predicted: Tensor, shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Choose thresholds so that each exit takes its share of the frames.
-
-    Args:
-        predicted: (E, N) predicted IoU of every exit.
-        shares: Wanted share of the frames at each exit.
-
-    Returns:
-        E - 1 thresholds: at each exit the quantile of the scores of the frames that have not
-        left yet. Source: budgeted batch classification of MSDNet (ICLR 2018).
-    """
-    staying = torch.ones(predicted.shape[1], dtype=torch.bool)
-    left = 1.0
-    thresholds = []
-    for index in range(predicted.shape[0] - 1):
-        scores = predicted[index][staying]
-        leaving = min(1.0, shares[index] / left) if left > 0 else 1.0
-        threshold = float(scores.quantile(1 - leaving)) if len(scores) else 0.0
-        thresholds.append(threshold)
-        staying &= predicted[index] < threshold
-        left -= shares[index]
-    return tuple(thresholds)
-
-
-def exits_taken(predicted: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-    """Give the (N,) exit that each pair leaves at, from (E, N) predicted IoU."""
-    limits = predicted.new_tensor([*thresholds, 0.0])[:, None]
-    # The first exit whose score reaches its threshold; the last one always does.
-    return (predicted >= limits).int().argmax(dim=0)
-
-
 def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     """Give the standard points from (E, N) validation scores.
 
@@ -78,12 +48,13 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     exits = predicted.shape[0]
     if exits == 1:
         return (OperatingPoint(name="accurate", thresholds=()),)
+    scores = predicted.T.double().numpy()
     slopes = {"quick": 0.5, "balanced": 1.0, "careful": 2.0}
     points = [OperatingPoint(name="fast", thresholds=(0.0,) * (exits - 1))]
     for name, ratio in slopes.items():
         weights = [ratio**index for index in range(exits)]
         shares = tuple(weight / sum(weights) for weight in weights)
-        thresholds = quantile_thresholds(predicted, shares)
+        thresholds = quantile_thresholds(scores, shares)
         points.append(OperatingPoint(name=name, thresholds=thresholds))
     points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))
     return tuple(points)

@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,28 +11,7 @@ from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_pipelines import cli
 from dytrack_pipelines.cli import app
-
-
-class Ended(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def dytrack(monkeypatch, capsys):
-    """Run a command in this process, as the console script would."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["dytrack", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def commands():

@@ -5,11 +5,7 @@ import torch
 
 from dytrack_platform.config import TrainConfig
 from dytrack_platform.training.optim import rate_factor
-from dytrack_platform.training.validation import (
-    exits_taken,
-    operating_points,
-    quantile_thresholds,
-)
+from dytrack_platform.training.validation import operating_points
 
 
 @pytest.mark.parametrize(
@@ -32,19 +28,6 @@ def test_warm_up_rises_to_the_whole_rate():
     assert 0 < rate_factor(config, 0.0) < 0.1
     assert rate_factor(config, 0.05) == pytest.approx(0.5)
     assert rate_factor(config, 0.1) == pytest.approx(1.0)
-
-
-def test_quantile_thresholds_give_each_exit_its_share():
-    predicted = torch.rand(3, 10_000, generator=torch.Generator().manual_seed(0))
-    thresholds = quantile_thresholds(predicted, (0.5, 0.3, 0.2))
-    taken = exits_taken(predicted, thresholds)
-    shares = torch.bincount(taken, minlength=3) / 10_000
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
-
-
-def test_a_pair_takes_the_first_exit_that_reaches_its_threshold():
-    predicted = torch.tensor([[0.9, 0.1, 0.1], [0.9, 0.9, 0.1], [0.0, 0.0, 0.0]])
-    assert exits_taken(predicted, (0.5, 0.5)).tolist() == [0, 1, 2]
 
 
 def test_standard_points_run_from_fast_to_accurate():
