@@ -1,0 +1,243 @@
+"""Milliseconds of every exit on every runtime: ``python -m tests.benchmarks.latency``.
+
+All engines of a size live in one process and take turns, route by route, so that a drift of the
+machine meets all alike; times are medians. The last line is JSON. GFLOP/s are twice the counted
+GMACs over the time, and are set against the largest matrix product rate that this process reached
+in the same precision. ``--sizes tiny --rounds 5`` makes it short.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dytrack_model.config import variant
+from dytrack_model.cost import exit_gmacs, route
+from dytrack_model.images import RGB
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.online import Tracker
+from dytrack_model.runtime import build
+from dytrack_model.runtime.engine import Engine
+from dytrack_model.runtime.stages import chain, examples, module
+
+RUNTIMES = {
+    "torch fp32": ("torch", "fp32"),
+    "torch bf16": ("torch", "bf16"),
+    "compile fp32": ("compile", "fp32"),
+    "onnx fp32": ("onnx", "fp32"),
+    "openvino fp32": ("openvino", "fp32"),
+    "openvino bf16": ("openvino", "bf16"),
+}
+EAGER, FASTEST = "torch fp32", "openvino bf16"
+
+
+class Whole(nn.Module):
+    """The deepest route as one graph, decisioners of refused exits included."""
+
+    def __init__(self, network: DyTrackNetwork) -> None:
+        super().__init__()
+        self.graphs = [g for g in chain(network.config) if g.kind != "template"]
+        deepest = network.exit_count - 1
+        self.graphs = [g for g in self.graphs if g.kind != "head" or g.exit_index == deepest]
+        self.parts = nn.ModuleList(module(network, graph) for graph in self.graphs)
+        self.inputs = sorted({n for g in self.graphs for n in g.inputs if n.startswith("template")})
+
+    def forward(self, search, *states):
+        tensors = {"search": search, **dict(zip(self.inputs, states, strict=True))}
+        for graph, part in zip(self.graphs, self.parts, strict=True):
+            given = part(*(tensors[name] for name in graph.inputs))
+            tensors |= dict(zip(graph.outputs, given, strict=True))
+        scores = [value for name, value in tensors.items() if name.startswith("predicted_iou")]
+        last = self.graphs[-1].outputs
+        return (*scores, *(tensors[name] for name in last))
+
+
+def whole_graph(network: DyTrackNetwork, threads: int, precision: str) -> Callable[[], None]:
+    import openvino
+
+    part = Whole(network).eval()
+    tensors = examples(network)
+    given = (tensors["search"], *(tensors[name] for name in part.inputs))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "whole.onnx"
+        torch.onnx.export(part, given, str(path), opset_version=20, dynamo=False)
+        core = openvino.Core()
+        settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        settings |= {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+        request = core.compile_model(path, "CPU", settings).create_infer_request()
+    arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in given]
+    held = [openvino.Tensor(array, shared_memory=True) for array in arrays]
+
+    def run() -> None:
+        for index, tensor in enumerate(held):
+            request.set_input_tensor(index, tensor)
+        request.infer()
+
+    return run
+
+
+def peak(threads: int) -> dict[str, float]:
+    """Give the best GFLOP/s of a large matrix product by torch and OpenVINO, by precision."""
+    import openvino
+    from openvino import opset13
+
+    torch.set_num_threads(threads)
+    side, best = 2048, {"fp32": 0.0, "bf16": 0.0}
+    layers = 4
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((side, side)).astype(np.float32) for _ in range(layers)]
+    node = start = opset13.parameter([side, side], np.float32)
+    for weight in weights:
+        node = opset13.matmul(node, opset13.constant(weight * 0.02), False, False)
+    model = openvino.Model([node], [start])
+    runs: dict[str, list[tuple[Callable[[], object], int]]] = {"fp32": [], "bf16": []}
+    for precision, hint, dtype in (
+        ("fp32", "f32", torch.float32),
+        ("bf16", "bf16", torch.bfloat16),
+    ):
+        a = torch.from_numpy(weights[0]).to(dtype)
+        runs[precision].append((lambda a=a: torch.mm(a, a), 1))
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
+        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        runs[precision].append((lambda r=request: r.infer([weights[0]]), layers))
+    for _ in range(8):
+        for precision, ways in runs.items():
+            for way, products in ways:
+                began = time.perf_counter()
+                way()
+                rate = 2 * products * side**3 / (time.perf_counter() - began) / 1e9
+                best[precision] = max(best[precision], rate)
+    return best
+
+
+def outside_network(rounds: int) -> float:
+    """Give milliseconds of a frame outside the graphs, by an engine whose graphs cost nothing."""
+    network = DyTrackNetwork(variant("tiny")).eval()
+    engine = build(network)
+    tensors = examples(network)
+    engine._graphs = {
+        graph.name: (lambda *_, given=tuple(tensors[n] for n in graph.outputs): given)
+        for graph in chain(network.config)
+    }
+    rng = np.random.default_rng(0)
+    frame = RGB(rng.integers(0, 256, (720, 1280, 3), dtype=np.uint8))
+    tracker = Tracker(engine)
+    times = []
+    for _ in range(rounds + 5):
+        tracker.start(frame, (600.0, 300.0, 80.0, 60.0))
+        began = time.perf_counter()
+        tracker.step(frame)
+        times.append((time.perf_counter() - began) * 1e3)
+    return float(np.median(times[5:]))
+
+
+def measure(size: str, rounds: int, threads: int, names: list[str], peaks: dict) -> dict:
+    """Time one size on every runtime."""
+    torch.manual_seed(0)
+    network = DyTrackNetwork(variant(size)).eval()
+    gmacs = exit_gmacs(network)
+    engines: dict[str, Engine] = {}
+    for name in names:
+        runtime, precision = RUNTIMES[name]
+        engines[name] = build(network, runtime, precision, threads=threads)
+    routes = {name: [route(e, k) for k in range(e.exit_count)] for name, e in engines.items()}
+    whole = {name: [] for name in names if name.startswith("openvino")}
+    for name in whole:
+        hint = {"fp32": "f32", "bf16": "bf16"}[RUNTIMES[name][1]]
+        routes[f"{name} whole"] = [whole_graph(network, threads, hint)]
+    times: dict[str, list[list[float]]] = {n: [[] for _ in r] for n, r in routes.items()}
+    for index in range(rounds + 2):
+        for name, runs in routes.items():
+            for kept, run in zip(times[name], runs, strict=True):
+                began = time.perf_counter()
+                run()
+                if index >= 2:
+                    kept.append((time.perf_counter() - began) * 1e3)
+    medians = {n: [float(np.median(kept)) for kept in each] for n, each in times.items()}
+    spreads = {
+        n: [[float(v) for v in np.percentile(kept, (10, 90))] for kept in each]
+        for n, each in times.items()
+    }
+    eager = medians[EAGER][-1]
+    result: dict = {"gmacs": gmacs, "gmac_share": [g / gmacs[-1] for g in gmacs], "runtimes": {}}
+    for name, engine in engines.items():
+        rate = 2 * gmacs[-1] / (medians[name][-1] / 1e3)
+        ratios = [
+            a[-1] / b[-1] for a, b in zip(*(_columns(times[n]) for n in (EAGER, name)), strict=True)
+        ]
+        result["runtimes"][name] = {
+            "precision": engine.precision,
+            "ms": medians[name],
+            "ms_10_90": spreads[name],
+            "time_share": [ms / medians[name][-1] for ms in medians[name]],
+            "speedup_full_depth": eager / medians[name][-1],
+            "speedup_10_90": [float(v) for v in np.percentile(ratios, (10, 90))],
+            "gflops": rate,
+            "share_of_peak": rate / peaks[engine.precision],
+        }
+    for name in whole:
+        both = zip(times[name][-1], times[f"{name} whole"][0], strict=True)
+        result["runtimes"][name]["staged_over_whole"] = float(np.median([a / b for a, b in both]))
+        result["runtimes"][name]["whole_ms"] = medians[f"{name} whole"][0]
+    return result
+
+
+def _columns(each: list[list[float]]) -> list[tuple[float, ...]]:
+    return list(zip(*each, strict=True))
+
+
+def show(size: str, result: dict) -> None:
+    """Print one size as a table."""
+    shares = " ".join(f"{share:.2f}" for share in result["gmac_share"])
+    print(f"\n{size}: GMACs {' '.join(f'{g:.2f}' for g in result['gmacs'])} (shares {shares})")
+    for name, row in result["runtimes"].items():
+        ms = " ".join(f"{value:8.2f}" for value in row["ms"])
+        share = " ".join(f"{value:.2f}" for value in row["time_share"])
+        extra = f", {row['staged_over_whole']:.3f} of one graph" if "whole_ms" in row else ""
+        print(
+            f"  {name:14} {ms} ms, time shares {share}, {row['speedup_full_depth']:.2f}x eager, "
+            f"{row['gflops']:.0f} GFLOP/s = {row['share_of_peak']:.0%} of peak{extra}"
+        )
+
+
+def main() -> None:
+    """Measure, print tables, and JSON in the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "small", "base"])
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=list(RUNTIMES))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    names = [EAGER, *(name for name in given.runtimes if name != EAGER)]
+    peaks = peak(given.threads)
+    print(f"matrix product peak: {peaks['fp32']:.0f} GFLOP/s fp32, {peaks['bf16']:.0f} bf16")
+    outside = outside_network(100)
+    print(f"outside the network: {outside:.2f} ms a frame")
+    sizes = {}
+    for size in given.sizes:
+        sizes[size] = measure(size, given.rounds, given.threads, names, peaks)
+        show(size, sizes[size])
+    record = {
+        "benchmark": "latency",
+        "machine": platform.processor() or platform.machine(),
+        "threads": given.threads,
+        "rounds": given.rounds,
+        "torch": torch.__version__,
+        "peak_gflops": peaks,
+        "outside_network_ms": outside,
+        "sizes": sizes,
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
