@@ -104,6 +104,7 @@ def main() -> None:
                 shutil.rmtree(out)
                 limits.append(cores * decode_and_encode(root, 1.0))
     speed, loop, limit = (float(np.median(values)) for values in (ours, loops, limits))
+    ratios = [a / b for a, b in zip(ours, loops, strict=True)]
     result = {
         "frames": frames,
         "prepare_frames_per_s": round(speed),
@@ -111,7 +112,8 @@ def main() -> None:
         "fixed_start_of_a_pipeline_s": round(float(np.median(fixed)), 2),
         "two_process_loop_frames_per_s": round(loop),
         "codec_limit_frames_per_s": round(limit),
-        "ratio_to_loop": round(speed / loop, 3),
+        "ratio_to_loop": round(float(np.median(ratios)), 3),
+        "ratio_to_loop_range": [round(min(ratios), 3), round(max(ratios), 3)],
         "ratio_to_limit": round(speed / limit, 3),
         "first_run_with_start_of_ray_s": round(startup, 1),
         "rounds": [[round(a), round(b)] for a, b in zip(ours, loops, strict=True)],

@@ -14,7 +14,7 @@ import pytest
 
 from dytrack_platform.datasets.synthetic import SynthConfig, make
 from dytrack_platform.datasets.windows import ClipConfig
-from dytrack_platform.errors import StorageError
+from dytrack_platform.errors import FailureError, StorageError
 from dytrack_platform.experiment import ingest
 
 pytestmark = [
@@ -115,6 +115,81 @@ def test_killed_ten_times_it_ends_with_the_bytes_of_one_clean_run(clean, source,
         process.stdout.close()
         process.wait()
     ingest.prepare("got10k", source, "train", str(tmp_path), CLIPS)
+    assert content(tmp_path) == clean
+
+
+class Deadly:
+    """Frames that end the process which reads them: once, or for as long as ``flag`` is None."""
+
+    def __init__(self, frames, flag):
+        self.frames, self.flag = frames, flag
+
+    def __len__(self):
+        return len(self.frames)
+
+    def path(self, index):
+        return self.frames.path(index)
+
+    def read(self, index):
+        if self.flag is None or not self.flag.exists():
+            if self.flag is not None:
+                self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.frames.read(index)
+
+
+def spoil(monkeypatch, name, flag):
+    """Let the frames of one sequence kill their worker."""
+    from ray import cloudpickle
+
+    from dytrack_platform.datasets import readers
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    read = readers.read
+
+    def spoilt(*given):
+        for sequence in read(*given):
+            frames = Deadly(sequence.frames, flag) if sequence.name == name else sequence.frames
+            yield replace(sequence, frames=frames)
+
+    monkeypatch.setattr(readers, "read", spoilt)
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(clean, source, tmp_path, monkeypatch):
+    spoil(monkeypatch, "train_000003", tmp_path / "flag")
+    ingest.prepare("got10k", source, "train", str(tmp_path / "out"), CLIPS)
+    assert (tmp_path / "flag").exists()
+    assert content(tmp_path / "out") == clean
+
+
+def test_frames_that_kill_every_worker_end_it_after_all_others_were_written(
+    clean, source, tmp_path, monkeypatch
+):
+    spoil(monkeypatch, "train_000003", None)
+    with pytest.raises(FailureError, match=r"workers died 3 times over part-\d+\.parquet .*kept"):
+        ingest.prepare("got10k", source, "train", str(tmp_path), CLIPS)
+    written = {name for name in content(tmp_path) if "part-" in name}
+    assert len(written) == sum("part-" in name for name in clean) - 1
+
+
+def test_two_preparations_at_once_give_what_one_gives(clean, source, tmp_path):
+    program = (
+        "import sys\n"
+        "from dytrack_platform.datasets.windows import ClipConfig\n"
+        "from dytrack_platform.experiment import ingest\n"
+        "config = ClipConfig(search_size=64, frames=12, span=12, sequences_per_shard=1)\n"
+        "ingest.prepare('got10k', sys.argv[1], 'train', sys.argv[2], config)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, source, str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    while not list(tmp_path.rglob("part-*")) and other.poll() is None:
+        time.sleep(0.05)  # the other one has begun
+    ingest.prepare("got10k", source, "train", str(tmp_path), CLIPS)
+    assert other.wait() == 0
     assert content(tmp_path) == clean
 
 

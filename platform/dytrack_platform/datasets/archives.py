@@ -1,6 +1,8 @@
 """Frames inside of a zip archive, read member by member; nothing is ever unpacked to disk."""
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -11,6 +13,18 @@ from dytrack_platform.errors import DataError
 
 _LARGEST_MEMBER = 64 * 2**20
 """Bytes of an unpacked member; an archive can claim any number."""
+
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # a password; NotImplementedError, a method that Python does not know
+)
+"""What Python's module raises for members that cannot be unpacked."""
 
 
 class ZipFrames:
@@ -64,7 +78,7 @@ class ZipFrames:
             raise DataError(f"{self.path(index)}: would unpack to {member.file_size:,} bytes")
         try:
             data = archive.read(member)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self.path(index)}: cannot be read ({error})") from error
         return decode(data, self.path(index))
 

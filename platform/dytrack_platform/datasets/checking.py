@@ -37,9 +37,9 @@ def check_source(
     """
     met: list[Fault] = []
     sequences = list(readers.read(dataset, root, split, met))
-    whole = {sequence.name for sequence in sequences}
+    later = {fault for sequence in sequences for fault in sequence.faults}
     for fault in met:
-        if fault.sequence not in whole:
+        if fault not in later:
             yield fault.sequence, [fault]
     with ThreadPoolExecutor(threads) as pool:
         decoded = pool.map(_undecodable if frames else _nothing, sequences)

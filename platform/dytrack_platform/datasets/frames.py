@@ -7,6 +7,7 @@ a tracker must not learn from grey.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,10 @@ def decode(data: bytes, name: str) -> Pixels:
         raise DataError(f"{name}: the file is empty")
     if is_cut_short(data):
         raise DataError(f"{name}: the image is cut short")
-    width, height = stated_size(data)
-    if width * height > LARGEST_IMAGE:
-        raise DataError(
-            f"{name}: says to be {width}x{height} pixels; images above {LARGEST_IMAGE:,} pixels "
-            "are refused"
-        )
+    size = stated_size(data)
+    if size is None:  # a format whose size is not known before it takes memory is not decoded
+        raise DataError(f"{name}: does not decode as an image (JPEG, PNG, BMP or WebP)")
+    _refuse_huge(name, *size)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -60,6 +59,14 @@ def decode(data: bytes, name: str) -> Pixels:
     if pixels is None:
         raise DataError(f"{name}: does not decode as an image")
     return pixels  # type: ignore[return-value]
+
+
+def _refuse_huge(name: str, width: int, height: int) -> None:
+    if width * height > LARGEST_IMAGE:
+        raise DataError(
+            f"{name}: says to be {width}x{height} pixels; images above {LARGEST_IMAGE:,} pixels "
+            "are refused"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +186,15 @@ def _capture(tree: Tree, name: str) -> cv2.VideoCapture:
     path = tree.path(name)
     if not tree.is_file(name):
         raise DataError(f"{path}: no such video")
-    capture = cv2.VideoCapture(path if tree.local is not None else _local_copy(tree, name).name)
+    # An absolute path, for FFmpeg would take "word:" at the start of another for a protocol.
+    local = str(Path(path).absolute()) if tree.local is not None else _local_copy(tree, name).name
+    capture = cv2.VideoCapture(local, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise DataError(f"{path}: does not open as a video")
+    width, height = (
+        capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    _refuse_huge(path, int(width), int(height))
     return capture
 
 

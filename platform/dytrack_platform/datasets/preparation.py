@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -128,7 +128,7 @@ def plan_preparation(
         refuse_other(partition, manifest)
     partition.write_bytes(MANIFEST, to_json(manifest))
     jobs = _jobs(partition.root, sequences, chosen, listed)
-    finished = {} if fresh else _finished(partition, jobs)
+    finished = {} if fresh else finished_shards(partition, jobs)
     return Preparation(
         dataset=dataset,
         split=split or "all",
@@ -195,7 +195,8 @@ def _jobs(
     )
 
 
-def _finished(partition: Tree, jobs: tuple[ShardJob, ...]) -> dict[str, ShardSummary]:
+def finished_shards(partition: Tree, jobs: Iterable[ShardJob]) -> dict[str, ShardSummary]:
+    """Give the summaries, by file, of those jobs whose shard is already there."""
     there = set(partition.names())
     found = {}
     for job in jobs:

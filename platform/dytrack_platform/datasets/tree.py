@@ -2,10 +2,13 @@
 
 Everything that reads a source or a prepared folder goes through :class:`Tree`, so that
 ``s3://bucket/LaSOT`` works wherever ``/data/LaSOT`` does. Paths inside it use ``/`` and never
-leave it.
+leave it. Options of a store stand behind a question mark, as pyarrow takes them:
+``s3://bucket/LaSOT?endpoint_override=localhost:9000&scheme=http``. They travel with the root to
+every worker; keys stay in the environment or in files of the machine.
 """
 
 import os
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs")
+_OPTIONS = re.compile(r"\?[a-z_]+=[^?]*$")
 _LEFTOVER_AGE_S = 600.0
 _LEFTOVER_SUFFIX = ".unfinished"
 
@@ -46,11 +50,16 @@ class Tree:
         Raises:
             DataError: ``inside`` points out of the folder.
         """
+        if "\0" in inside:
+            raise DataError(f"{self.root}: {inside!r} is no name of a file")
         if not _stays_inside(inside):
             raise DataError(f"{self.root}: {inside!r} points outside of the folder")
         local = self.local
-        base = self.root.rstrip("/") if local is None else str(local)
-        return f"{base}/{inside}" if inside else base
+        if local is not None:
+            return f"{local}/{inside}" if inside else str(local)
+        base, options = _split_options(self.root)
+        base = base.rstrip("/")
+        return f"{base}/{inside}{options}" if inside else f"{base}{options}"
 
     def names(self, folder: str = "") -> list[str]:
         """List a folder's entries by name, sorted; hidden ones are left out.
@@ -75,7 +84,7 @@ class Tree:
             return False
         path = self.path(inside)
         if self.local is not None:
-            return Path(path).is_file()
+            return os.path.isfile(path)  # noqa: PTH113  (a Path raises where a name is too long)
         system, remote = _remote(path)
         return bool(system.isfile(remote))
 
@@ -85,7 +94,7 @@ class Tree:
             return False
         path = self.path(inside)
         if self.local is not None:
-            return Path(path).is_dir()
+            return os.path.isdir(path)  # noqa: PTH112  (a Path raises where a name is too long)
         system, remote = _remote(path)
         return bool(system.isdir(remote))
 
@@ -168,7 +177,13 @@ class Tree:
 
 def _stays_inside(inside: str) -> bool:
     path = PurePosixPath(inside)
-    return ".." not in path.parts and not path.is_absolute()
+    return ".." not in path.parts and not path.is_absolute() and "\0" not in inside
+
+
+def _split_options(url: str) -> tuple[str, str]:
+    """Split a URL before its options; only pyarrow's stores have any."""
+    found = _OPTIONS.search(url) if url.partition("://")[0] in _ARROW_SCHEMES else None
+    return (url, "") if found is None else (url[: found.start()], found.group())
 
 
 def _write_and_rename(path: Path, content: bytes) -> None:
@@ -187,12 +202,13 @@ def _write_and_rename(path: Path, content: bytes) -> None:
 
 
 @lru_cache(maxsize=8)
-def _system(scheme: str, address: str) -> "AbstractFileSystem":
+def _system(scheme: str, address: str, options: str) -> "AbstractFileSystem":
     if scheme in _ARROW_SCHEMES:  # these need no package beyond pyarrow
         import pyarrow.fs
         from fsspec.implementations.arrow import ArrowFSWrapper
 
-        return ArrowFSWrapper(pyarrow.fs.FileSystem.from_uri(f"{scheme}://{address}")[0])
+        system, _ = pyarrow.fs.FileSystem.from_uri(f"{scheme}://{address}{options}")
+        return ArrowFSWrapper(system)
     import fsspec
 
     return fsspec.filesystem(scheme)
@@ -200,12 +216,18 @@ def _system(scheme: str, address: str) -> "AbstractFileSystem":
 
 def _remote(url: str) -> tuple["AbstractFileSystem", str]:
     """Give the file system of a URL and the path in it."""
-    scheme, _, rest = url.partition("://")
-    address = rest.split("/", 1)[0]
+    plain, options = _split_options(url)
+    scheme, _, rest = plain.partition("://")
+    address = rest.partition("/")[0]
+    if "@" in address and scheme in _ARROW_SCHEMES:
+        raise DataError(
+            f"{scheme}://...@{address.rpartition('@')[2]}: a key in a URL would be stored with the "
+            "data; give it by the environment or the machine's own files"
+        )
     try:
-        system = _system(scheme, address)
-    except (ImportError, ValueError) as error:
+        system = _system(scheme, address, options)
+    except (ImportError, ValueError, OSError) as error:
         raise DataError(f"{url}: {scheme}:// cannot be opened here ({error})") from error
     if scheme in _ARROW_SCHEMES:
         return system, rest
-    return system, str(system._strip_protocol(url))
+    return system, str(system._strip_protocol(plain))

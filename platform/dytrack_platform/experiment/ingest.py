@@ -6,19 +6,37 @@ a worker that dies costs one shard.
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dytrack_platform.datasets.preparation import Prepared, finish, plan_preparation
+from dytrack_platform.datasets.preparation import (
+    Preparation,
+    Prepared,
+    finish,
+    finished_shards,
+    plan_preparation,
+)
 from dytrack_platform.datasets.shards import ShardJob, ShardSummary, write_shard
 from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.errors import DyTrackError, FailureError, StorageError
 from dytrack_platform.experiment.cluster import session
 
-_CHATTY = ("ray.data._internal.execution.streaming_executor", "ray.data._internal.progress")
-"""Loggers of Ray Data that announce every pipeline."""
+if TYPE_CHECKING:
+    import ray.data
+
+_LOG = logging.getLogger(__name__)
+_FRUITLESS = 3
+"""Pipelines in a row that end by a worker's death without one more shard before it is an error."""
+_QUEUED = 4
+"""Shards that wait at a worker; small ones are written faster than the driver notices."""
+_CHATTY = {
+    "ray.data._internal.progress": logging.ERROR,
+    "ray.data._internal.execution.streaming_executor": logging.CRITICAL,
+    "ray.data._internal.execution.streaming_executor_state": logging.CRITICAL,
+}
+"""Loggers of Ray Data that announce every pipeline and show a traceback of each dead worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,39 +110,100 @@ def prepare(
     tell()
     if preparation.missing:
         with session():
-            import ray
-            from ray.exceptions import ObjectLostError, OutOfMemoryError, WorkerCrashedError
-
             start = time.monotonic()
-            for name in _CHATTY:
-                logging.getLogger(name).setLevel(logging.ERROR)
-            jobs = [ray.put(job) for job in preparation.missing]
-            numbers = ray.data.range(len(jobs), override_num_blocks=len(jobs))
-            try:
-                for row in numbers.map(partial(_write, jobs)).iter_rows():
-                    if row["failure"]:
-                        raise StorageError(row["failure"])
-                    written[row["file"]] = ShardSummary.from_json(row["summary"])
-                    tell()
-            except (WorkerCrashedError, OutOfMemoryError, ObjectLostError) as error:
-                raise FailureError(
-                    f"{preparation.partition.root}: a worker died again and again "
-                    f"({str(error)[:200]}); what is finished is kept, run the same command again"
-                ) from error
-    if len(written) < len(preparation.missing):
-        raise FailureError(
-            f"{preparation.partition.root}: {len(preparation.missing) - len(written)} shards were "
-            "not written, though no worker reported why; run the same command again"
-        )
+            _write_all(preparation, written, tell)
     return finish(preparation, written)
 
 
-def _write(jobs: list[Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Write a shard on a worker; a named error travels back as its sentence."""
-    import ray
+def _write_all(
+    preparation: Preparation, written: dict[str, ShardSummary], tell: Callable[[], None]
+) -> None:
+    """Run pipelines until every shard is written; a worker that dies ends one, not the work.
 
-    job: ShardJob = ray.get(jobs[row["id"]])
-    try:
-        return {"file": job.file, "summary": write_shard(job).to_json(), "failure": ""}
-    except DyTrackError as error:
-        return {"file": job.file, "summary": "", "failure": str(error)}
+    Ray could restart a dead worker by itself, for ever: pictures that crash a decoder would be
+    tried without end. Starting over with what is left is as safe, since a shard is whole or not
+    there, and can be bounded.
+    """
+    import ray
+    from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    for name, level in _CHATTY.items():
+        logging.getLogger(name).setLevel(level)
+    jobs = {job.file: ray.put(job) for job in preparation.missing}
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    left, fruitless = list(jobs), 0
+    while left:
+        before = len(written)
+        workers = (
+            cpus if fruitless == 0 else 1
+        )  # one by one, to spare the shards beside the culprit
+        try:
+            for row in _pipeline([jobs[file] for file in left], workers).iter_rows():
+                if row["failure"]:
+                    raise StorageError(row["failure"])
+                written[row["file"]] = ShardSummary.from_json(row["summary"])
+                tell()
+        except (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError) as error:
+            _LOG.warning("a worker died; starting over with the shards that are left")
+            reason = " ".join(str(error).split())[:200]
+            jobs_left = [job for job in preparation.missing if job.file not in written]
+            written |= finished_shards(preparation.partition, jobs_left)
+            tell()
+        else:
+            reason = "no worker said why"
+        fruitless = 0 if len(written) > before else fruitless + 1
+        left = [file for file in left if file not in written]
+        # What was being written comes last: it may be to blame.
+        left = [*left[workers:], *left[:workers]]
+        if left and fruitless == _FRUITLESS:
+            raise FailureError(
+                f"{preparation.partition.root}: workers died {_FRUITLESS} times over "
+                f"{', '.join(left[:3])} ({reason}); what is finished is kept, run the same "
+                "command again"
+            )
+
+
+def _pipeline(jobs: list[Any], workers: int) -> "ray.data.Dataset":
+    """Let ``workers`` of the cluster's CPUs write shards, and more where more than one are there.
+
+    Actors instead of tasks: an actor has its next shards queued, where a task's end must first
+    be noticed by the driver before that CPU gets another.
+    """
+    import ray
+    from ray.util.annotations import RayDeprecationWarning
+
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1,
+        max_size=len(jobs) if workers > 1 else 1,
+        initial_size=min(workers, len(jobs)),
+        max_tasks_in_flight_per_actor=_QUEUED,
+    )
+    numbers = ray.data.from_items(
+        [{"number": number} for number in range(len(jobs))], override_num_blocks=len(jobs)
+    )
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way yet to say that dead actors stay dead.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return numbers.map(
+            _ShardWriter,  # type: ignore[arg-type]
+            fn_constructor_args=(jobs,),
+            compute=pool,
+            num_cpus=1,
+            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
+        )
+
+
+class _ShardWriter:
+    """Writes shards on a worker; a named error travels back as its sentence."""
+
+    def __init__(self, jobs: list[Any]) -> None:
+        self._jobs = jobs
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        job: ShardJob = ray.get(self._jobs[row["number"]])
+        try:
+            return {"file": job.file, "summary": write_shard(job).to_json(), "failure": ""}
+        except DyTrackError as error:
+            return {"file": job.file, "summary": "", "failure": str(error)}

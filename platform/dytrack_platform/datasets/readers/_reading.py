@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.datasets.annotations import box_faults, lines, parse_rows, usable_boxes
 from dytrack_platform.datasets.frames import ImageFrames, frame_number
+from dytrack_platform.datasets.readers._known import WRONG_BOXES, without_wrong_frames
 from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Sequence
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
@@ -49,11 +50,19 @@ def each(
 ) -> Iterator[Sequence]:
     """Open sequences one by one; report those that cannot be used and go on.
 
-    Without a list to report to, faults go to the log.
+    A name that is listed twice gives one sequence. Without a list to report to, faults go to the
+    log.
     """
+    wrong = WRONG_BOXES.get(dataset, frozenset[str]())
+    met = set[str]()
     for name in names:
         try:
-            sequence = open_one(name)
+            if name in met:
+                raise DataError("is listed more than once; it is used once")
+            met.add(name)
+            if name in wrong:
+                raise DataError("its published boxes are known to be wrong")
+            sequence = without_wrong_frames(open_one(name))
         except DataError as error:
             report(faults, Fault(dataset=dataset, sequence=name, frame=None, reason=str(error)))
             continue

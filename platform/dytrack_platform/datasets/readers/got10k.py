@@ -7,8 +7,9 @@
                                  cover.label, cut_by_image.label, meta_info.ini}
 
 The published test split has one box a sequence, of the first frame; the other boxes are NaN here.
-The splits ``vottrain`` and ``votval`` are parts of train, given by ``ROOT/<split>.txt`` with
-0-based indices into ``train/list.txt``.
+The splits ``vottrain`` and ``votval`` are parts of train, given by ``ROOT/<split>.txt`` (or
+``ROOT/got10k_vot_train_split.txt``, as other programs hand the lists on) with 0-based indices into
+``train/list.txt``.
 """
 
 import json
@@ -31,6 +32,11 @@ from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
 
 DATASET = "got10k"
+_HANDED_ON: dict[str, tuple[str, ...]] = {
+    "vottrain": ("got10k_vot_train_split.txt",),
+    "votval": ("got10k_vot_val_split.txt",),
+}
+"""Names under which other programs hand on the index lists."""
 
 
 def read(
@@ -51,14 +57,23 @@ def read(
     """
     tree = open_root(root)
     split = split or "train"
-    if tree.is_file(f"{split}.txt") and not tree.is_folder(split):
-        folder, names = tree / "train", _indexed(tree, f"{split}.txt")
-    elif tree.is_folder(split):
+    if tree.is_folder(split):
         folder = tree / split
         names = listed(folder, "list.txt")
     else:
-        raise DataError(f"{root}: has neither a folder {split} nor an index list {split}.txt")
+        folder = tree / "train"
+        names = _indexed(tree, _index_list(tree, split))
     return each(DATASET, names, lambda name: _sequence(folder, name), faults)
+
+
+def _index_list(tree: Tree, split: str) -> str:
+    found = [f"{split}.txt", *_HANDED_ON.get(split, ())]
+    for name in found:
+        if tree.is_file(name):
+            return name
+    raise DataError(
+        f"{tree.root}: has neither a folder {split} nor an index list {' or '.join(found)}"
+    )
 
 
 def _indexed(tree: Tree, inside: str) -> list[str]:

@@ -93,6 +93,8 @@ def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> Sequence:
     images, start = name, 1
     base, _, part = name.rpartition("_")
     if dataset == DATASET and base in _STARTS and part.isdecimal():
+        if not 1 <= int(part) <= len(_STARTS[base]):
+            raise DataError(f"{name}: UAV123 has {len(_STARTS[base])} parts of {base}")
         images, start = base, _STARTS[base][int(part) - 1]
     frames = image_frames(tree, f"data_seq/UAV123/{images}", numbered=True, first=1)
     absent = np.asarray(np.isnan(boxes).all(axis=1))

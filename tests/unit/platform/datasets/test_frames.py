@@ -16,7 +16,7 @@ def noise(suffix=".jpg", size=(64, 48)):
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 def test_a_header_states_the_size_that_decoding_gives(suffix):
     assert stated_size(noise(suffix)) == (64, 48)
     assert decode(noise(suffix), "a").shape == (48, 64, 3)
@@ -51,6 +51,32 @@ def test_a_jpeg_with_bytes_after_its_end_is_whole():
 def test_what_is_no_image_is_refused(data, reason):
     with pytest.raises(DataError, match=f"a.jpg: {reason}"):
         decode(data, "a.jpg")
+
+
+def test_other_formats_are_refused_since_their_size_is_not_known_before(tmp_path):
+    for suffix in (".tiff", ".ppm"):
+        with pytest.raises(DataError, match=r"a\.jpg: does not decode as an image \(JPEG, PNG"):
+            decode(noise(suffix), "a.jpg")
+
+
+def test_stray_bytes_between_the_headers_of_a_jpeg_do_not_hide_its_size():
+    whole = noise()
+    frame = whole.find(b"\xff\xc0")
+    strayed = whole[:frame] + bytes(50) + b"\xff\xff" + whole[frame:]
+    assert stated_size(strayed) == (64, 48)
+    huge = whole[: frame + 5] + struct.pack(">HH", 30_000, 30_000) + whole[frame + 9 :]
+    with pytest.raises(DataError, match="says to be 30000x30000 pixels"):
+        decode(huge, "a.jpg")
+
+
+@pytest.mark.parametrize("quality", [80, 101])  # above 100: lossless, another kind of chunk
+def test_a_webp_of_either_kind_states_its_size(quality):
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+    assert stated_size(data) == (64, 48)
+    extended = b"RIFF" + bytes(4) + b"WEBPVP8X" + bytes(8) + b"\x2f\x75\0" * 2
+    with pytest.raises(DataError, match="says to be 30000x30000 pixels"):
+        decode(extended, "a.webp")
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded():

@@ -49,6 +49,54 @@ def test_an_index_list_chooses_from_the_training_split(folder):
         list(read("got10k", str(folder), "vottrain"))
 
 
+@pytest.mark.parametrize(("split", "end"), [("vottrain", "vot_train"), ("votval", "vot_val")])
+def test_index_lists_are_found_under_the_name_that_they_are_handed_on_by(folder, split, end):
+    for number in (1, 2):
+        a_split(folder, "train", f"GOT-10k_Train_{number:06d}", frames=2)
+    folder.text("train/list.txt", "GOT-10k_Train_000001\nGOT-10k_Train_000002\n")
+    folder.text(f"got10k_{end}_split.txt", "1\n")
+    assert [s.name for s in read("got10k", str(folder), split)] == ["GOT-10k_Train_000002"]
+
+
+def test_a_sequence_that_is_listed_twice_is_used_once(folder, faults):
+    a_split(folder)
+    folder.text("val/list.txt", "GOT-10k_Val_000001\n" * 2)
+    assert len(list(read("got10k", str(folder), "val", faults))) == 1
+    assert [f.reason for f in faults] == ["is listed more than once; it is used once"]
+
+
+def test_boxes_and_frames_that_are_known_to_be_wrong_are_reported(folder, faults):
+    names = [f"GOT-10k_Train_{number:06d}" for number in (8622, 8623, 8637, 9059, 1636, 1638)]
+    for name in names:
+        a_split(folder, "train", name, frames=60)
+    folder.text("train/list.txt", "\n".join(names))
+    good, first, second = read("got10k", str(folder), "train", faults)
+    assert [good.name, first.name, second.name] == [names[0], *names[4:]]
+    assert good.visible.all()
+    assert (~first.visible).nonzero()[0].tolist() == list(range(42, 53))  # files 43 to 53
+    assert (~second.visible).nonzero()[0].tolist() == list(range(24, 33))  # files 25 to 33
+    assert [f.sequence for f in faults if f.frame is None] == names[1:4]
+    assert [f.frame for f in faults if f.sequence == names[4]] == list(range(42, 53))
+
+
+def test_a_box_beyond_the_image_is_rejected_when_its_window_is_cut(folder):
+    from dytrack_platform.datasets.windows import ClipConfig, cut_window
+
+    inside = a_split(folder, frames=2)
+    folder.text(f"{inside}/groundtruth.txt", "1,2,8,6\n900,700,8,6\n")
+    (sequence,) = read("got10k", str(folder), "val")
+    with pytest.raises(DataError, match="lies outside of its image of 32x24"):
+        cut_window(sequence.frames.read(1), sequence.boxes_xywh[1], ClipConfig())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "../train", "/etc"])
+def test_a_list_with_names_that_are_none_is_read_around(folder, faults, name):
+    a_split(folder)
+    folder.text("val/list.txt", f"{name}\nGOT-10k_Val_000001\n")
+    assert [s.name for s in read("got10k", str(folder), "val", faults)] == ["GOT-10k_Val_000001"]
+    assert len(faults) == 1
+
+
 def test_a_box_that_is_out_of_view_without_a_label_is_a_fault(folder, faults):
     inside = a_split(folder, frames=3)
     folder.text(f"{inside}/groundtruth.txt", "1,2,8,6\n-1,-1,-1,-1\n1,2,0,6\n")

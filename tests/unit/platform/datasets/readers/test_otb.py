@@ -64,6 +64,39 @@ def test_images_after_the_used_part_are_no_fault(folder, faults):
     assert faults == []
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("BlurCar1", 247, 988),
+        ("BlurCar3", 3, 359),
+        ("BlurCar4", 18, 397),
+        ("Freeman3", 1, 460),
+        ("Freeman4", 1, 283),
+        ("Diving", 1, 215),
+        ("Board", 1, 698),
+    ],
+)
+def test_sequences_use_the_images_that_the_owner_uses(folder, faults, name, first, last):
+    pattern = "{:05d}.jpg" if name == "Board" else "{:04d}.jpg"
+    folder.images(f"{name}/img", range(first, last + 11), pattern, size=(8, 8))
+    folder.text(f"{name}/groundtruth_rect.txt", rows(last - first + 1, "\t", "\r\n"))
+    (sequence,) = read("otb", str(folder), None, faults)
+    assert len(sequence) == len(sequence.frames) == last - first + 1
+    assert sequence.frames.path(0).endswith(pattern.format(first))
+    assert sequence.frames.path(len(sequence) - 1).endswith(pattern.format(last))
+    assert faults == []
+
+
+@pytest.mark.parametrize("name", ["Skating2-2", "skating2_2", "Skating2.2"])
+def test_tools_names_of_a_second_target_lead_to_it(folder, name):
+    folder.images("Skating2/img", range(1, 4), "{:04d}.jpg")
+    folder.text("Skating2/groundtruth_rect.1.txt", rows(3))
+    folder.text("Skating2/groundtruth_rect.2.txt", "9\t8\t7\t6\r\n" * 3)
+    folder.text("otb100.txt", name)
+    (sequence,) = read("otb", str(folder), "otb100")
+    assert sequence.boxes_xywh[0].tolist() == [9, 8, 7, 6]
+
+
 def test_the_board_has_five_digits(folder):
     folder.images("Board/img", range(1, 4), "{:05d}.jpg")
     folder.text("Board/groundtruth_rect.txt", rows(3))

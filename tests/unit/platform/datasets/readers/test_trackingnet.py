@@ -12,9 +12,9 @@ def annotation(frames):
     return "".join(f" {i}.00,102.00,245.00,174.00\r\n" for i in range(1, frames + 1))
 
 
-def a_zip(folder, path, members):
+def a_zip(folder, path, members, method=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return folder.data(path, buffer.getvalue())
@@ -89,6 +89,57 @@ def test_a_damaged_member_is_a_fault_of_its_frame(folder, jpegs):
     assert sequence.frames.read(4) is not None
     with pytest.raises(DataError, match=r"a_0\.zip!5\.jpg: cannot be read"):
         sequence.frames.read(5)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_to_a_compressed_member_is_a_fault_of_its_frame(folder, jpegs, method):
+    path = a_zip(folder, "TRAIN_0/zips/a_0.zip", jpegs, method)
+    with zipfile.ZipFile(path) as archive:
+        places = {name: archive.getinfo(name) for name in jpegs}
+    content = bytearray(path.read_bytes())
+    start = places["5.jpg"].header_offset + 30 + len("5.jpg")
+    for place in range(start, start + places["5.jpg"].compress_size):
+        content[place] ^= 0x5A
+    path.write_bytes(bytes(content))
+    folder.text("TRAIN_0/anno/a_0.txt", annotation(12))
+    (sequence,) = read("trackingnet", str(folder), "train")
+    assert [frame is None for frame in sequence.frames.iterate()] == [i == 5 for i in range(12)]
+    with pytest.raises(DataError, match=r"a_0\.zip!5\.jpg: cannot be read"):
+        sequence.frames.read(5)
+
+
+def test_a_member_behind_a_password_is_a_fault_of_its_frame(folder, jpegs):
+    path = a_zip(folder, "TRAIN_0/zips/a_0.zip", jpegs)
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag in the first member's header and in the directory
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(content))
+    folder.text("TRAIN_0/anno/a_0.txt", annotation(12))
+    (sequence,) = read("trackingnet", str(folder), "train")
+    with pytest.raises(DataError, match=r"a_0\.zip!0\.jpg: cannot be read .*password"):
+        sequence.frames.read(0)
+    assert sequence.frames.read(1) is not None
+
+
+def test_an_archive_on_a_store_that_is_not_local_is_read_in_place(folder, jpegs, number_of):
+    from dytrack_platform.datasets.tree import Tree
+
+    path = a_zip(folder, "a.zip", jpegs)
+    remote = Tree(f"memory://{folder.root.parent.name}-zip")
+    remote.write_bytes("TRAIN_3/zips/a_0.zip", path.read_bytes())
+    remote.write_bytes("TRAIN_3/anno/a_0.txt", annotation(12).encode())
+    (sequence,) = read("trackingnet", remote.root, "train_3")
+    assert [number_of(frame) for frame in sequence.frames.iterate()] == list(range(12))
+
+
+def test_boxes_that_are_known_to_be_wrong_are_reported(folder, faults):
+    for name in ("A63BoLTUNAM_0", "b_0"):
+        folder.images(f"TRAIN_0/frames/{name}", range(2), "{}.jpg")
+        folder.text(f"TRAIN_0/anno/{name}.txt", annotation(2))
+    assert [s.name for s in read("trackingnet", str(folder), "train", faults)] == ["b_0"]
+    assert [(f.sequence, f.reason) for f in faults] == [
+        ("A63BoLTUNAM_0", "its published boxes are known to be wrong")
+    ]
 
 
 def test_a_split_that_is_not_there_is_named(folder):

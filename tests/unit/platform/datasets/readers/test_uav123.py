@@ -31,6 +31,15 @@ def test_parts_of_a_folder_start_where_the_owner_says(folder, name, images, firs
     assert sequence.frames.path(0).endswith(f"{first:06d}.jpg")
 
 
+@pytest.mark.parametrize("part", ["0", "4", "99"])
+def test_a_part_that_the_owner_does_not_know_is_a_fault(folder, faults, part):
+    folder.images("data_seq/UAV123/car1", range(1, 4), "{:06d}.jpg")
+    folder.text("anno/UAV123/car1_1.txt", rows(3))
+    folder.text(f"anno/UAV123/car1_{part}.txt", rows(3))
+    assert [s.name for s in read("uav123", str(folder), None, faults)] == ["car1_1"]
+    assert [f.reason for f in faults] == [f"car1_{part}: UAV123 has 3 parts of car1"]
+
+
 def test_names_that_only_look_like_parts_have_folders_of_their_own(folder):
     folder.images("data_seq/UAV123/car1_s", range(1, 4), "{:06d}.jpg")
     folder.text("anno/UAV123/car1_s.txt", rows(3))
