@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
-    """Show sequences, frames/s, rejects and time left of a preparation; give its callback."""
+    """Show sequences, frames/s, rejects and time left of a preparation; give its callback.
+
+    On a terminal it is a bar, in a log a line now and then.
+    """
+    if not screen.console.is_terminal:
+        with screen.live_line() as line:
+            line.show(f"{title}: reading annotations")
+            yield lambda progress: line.show(f"{title}: {_in_words(progress)}")
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -24,11 +32,12 @@ def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
         TimeRemainingColumn(),
         console=screen.console,
     ) as bar:
-        task = bar.add_task(title, total=None, speed=0.0, rejects=0)
+        task = bar.add_task(f"{title}: reading annotations", total=None, speed=0.0, rejects=0)
 
         def report(progress: "Progress") -> None:
             bar.update(
                 task,
+                description=title,
                 total=progress.all_sequences,
                 completed=progress.sequences,
                 speed=progress.frames_per_second,
@@ -36,6 +45,14 @@ def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
             )
 
         yield report
+
+
+def _in_words(progress: "Progress") -> str:
+    left = "" if progress.seconds_left is None else f", {screen.clock(progress.seconds_left)} left"
+    return (
+        f"{progress.sequences}/{progress.all_sequences} sequences, "
+        f"{progress.frames_per_second:.0f} frames/s, {progress.rejects} rejects{left}"
+    )
 
 
 @contextmanager

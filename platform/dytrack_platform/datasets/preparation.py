@@ -126,9 +126,10 @@ def plan_preparation(
     manifest = new_manifest(dataset, split or "all", root, chosen)
     if not fresh:
         refuse_other(partition, manifest)
-    partition.write_bytes(MANIFEST, to_json(manifest))
     jobs = _jobs(partition.root, sequences, chosen, listed)
     finished = {} if fresh else finished_shards(partition, jobs)
+    if len(finished) < len(jobs):  # a whole partition stays one, should this end right here
+        partition.write_bytes(MANIFEST, to_json(manifest))
     return Preparation(
         dataset=dataset,
         split=split or "all",
@@ -155,9 +156,14 @@ def _ever_visible(sequence: Sequence, faults: list[Fault]) -> bool:
 
 def _without_small(sequences: list[Sequence], smallest: float) -> Iterator[Sequence]:
     """Count targets with a side shorter than ``smallest`` pixels as not visible."""
+    if smallest <= 0:
+        yield from sequences
+        return
     for sequence in sequences:
-        large = np.nan_to_num(sequence.boxes_xywh[:, 2:]).min(axis=1) >= smallest
-        yield replace(sequence, visible=sequence.visible & large)
+        with np.errstate(invalid="ignore"):  # a side of NaN is not large
+            large = sequence.boxes_xywh[:, 2:].min(axis=1) >= smallest
+        whole = bool(large.all())
+        yield sequence if whole else replace(sequence, visible=sequence.visible & large)
 
 
 def _sequences_per_shard(sequences: list[Sequence], config: ClipConfig, listed: int) -> int:
@@ -197,7 +203,7 @@ def _jobs(
 
 def finished_shards(partition: Tree, jobs: Iterable[ShardJob]) -> dict[str, ShardSummary]:
     """Give the summaries, by file, of those jobs whose shard is already there."""
-    there = set(partition.names())
+    there = set(partition.names()) if partition.is_folder() else set[str]()
     found = {}
     for job in jobs:
         if job.file in there:

@@ -53,6 +53,8 @@ class Progress:
     """Frames cut by this preparation."""
     frames_per_second: float
     rejects: int
+    seconds_left: float | None
+    """At the pace of the sequences so far; None where there is no pace yet."""
 
 
 def prepare(
@@ -92,6 +94,9 @@ def prepare(
 
     def tell() -> None:
         done = [*preparation.finished, *written]
+        seconds = max(time.monotonic() - start, 1e-9)
+        new = sum(members[file] for file in written)
+        left = sum(members.values()) - sum(members[file] for file in done)
         frames = sum(row.frames for summary in written.values() for row in summary.rows)
         rejected = sum(len(s.rejects) for s in [*preparation.finished.values(), *written.values()])
         if report:
@@ -102,8 +107,9 @@ def prepare(
                     sequences=sum(members[file] for file in done),
                     all_sequences=sum(members.values()),
                     frames=frames,
-                    frames_per_second=frames / max(time.monotonic() - start, 1e-9),
+                    frames_per_second=frames / seconds,
                     rejects=len(preparation.faults) + rejected,
+                    seconds_left=seconds * left / new if new else None,
                 )
             )
 
