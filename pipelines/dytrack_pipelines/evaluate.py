@@ -84,8 +84,8 @@ def evaluate(
             runtime=runtime or "torch", precision=precision, device=device, threads=threads
         ),
     )
-    # Track everything, score it, and write the report.
-    with screen.live_line() as line:
+    # Track everything, score it, and write the report; what is reused, and why not, is logged.
+    with screen.log_file(out / "evaluation.log"), screen.live_line() as line:
         summary = evaluation.evaluate(job, sequences, faults, progress_line(line))
     # Write what servers and other toolkits take.
     if export is not None:
@@ -95,7 +95,8 @@ def evaluate(
     # Show the points and where to look.
     show_points(summary)
     if summary["reused"]:
-        screen.say(f"{summary['reused']} results were finished before and reused")
+        log = out / "evaluation.log"
+        screen.say(f"{summary['reused']} results were finished before and reused: see {log}")
     if summary["unusual"]:
         screen.say(f"{len(summary['unusual'])} unusual things, the first: {summary['unusual'][0]}")
     screen.say(f"report: {out / 'report.html'}")

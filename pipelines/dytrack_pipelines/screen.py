@@ -1,9 +1,11 @@
 """What a person sees: one live line, tables, and single sentences on standard error."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -81,3 +83,21 @@ def raw(text: str) -> None:
     """Pass on a piece of a log as it is."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append what the platform has to tell, with its time, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("dytrack_platform")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.metrics import Counts, Floats, speed
-from dytrack_platform.evaluation.profiles import Profile
+from dytrack_platform.evaluation.profiles import Profile, SpeedRule
 from dytrack_platform.evaluation.scoring import (
     SequenceScore,
     curve_area,
@@ -247,11 +247,11 @@ def summarise(
             if profile.missing_sequence == "zeros"
             else None
         ),
-        fps=_speed(profile, times_s or {}),
+        fps=frame_rate(profile.speed, times_s or {}),
         sequence_fps={
             name: own
             for name, times in (times_s or {}).items()
-            if (own := _speed(profile, {name: times})) is not None
+            if (own := frame_rate(profile.speed, {name: times})) is not None
         },
     )
 
@@ -267,12 +267,21 @@ def _class_means(
     return {name: float(np.mean(values)) for name, values in members.items()}
 
 
-def _speed(profile: Profile, times_s: Mapping[str, NDArray[np.float64]]) -> float | None:
+def frame_rate(rule: SpeedRule, times_s: Mapping[str, NDArray[np.float64]]) -> float | None:
+    """Give frames per second by a toolkit's rule.
+
+    Args:
+        rule: See :class:`~dytrack_platform.evaluation.profiles.Profile`.
+        times_s: Seconds per frame by sequence name, of any shape; the start is among them.
+
+    Returns:
+        None where no sequence has a positive time.
+    """
     known = [times for times in times_s.values() if (times > 0).any()]
     if not known:
         return None
-    if profile.speed == "pooled-reciprocals":
+    if rule == "pooled-reciprocals":
         return speed(np.concatenate([times.ravel() for times in known])).mean_of_reciprocals
-    if profile.speed == "reciprocals":
+    if rule == "reciprocals":
         return float(np.mean([speed(times).mean_of_reciprocals for times in known]))
     return float(np.mean([speed(times).frames_over_time for times in known]))

@@ -13,6 +13,15 @@ from dytrack_platform.evaluation.page import Figure
 from dytrack_platform.evaluation.palette import PALETTE, colour
 from dytrack_platform.evaluation.pareto import front
 
+_MARKS = {
+    "operating points": ("circle", "o", PALETTE[0]),
+    "fixed exits": ("square", "s", PALETTE[5]),
+    "random and cycle": ("diamond", "D", PALETTE[3]),
+    "oracle (a bound)": ("star", "*", PALETTE[2]),
+    "other trackers": ("x", "x", PALETTE[7]),
+}
+"""Mark in plotly, mark in matplotlib, and colour of each kind of point."""
+_PLACES = ("top center", "bottom center", "middle right", "top left")
 _COSTS = {"gmacs": "GMACs per frame", "ms_p50": "ms per frame (median)"}
 
 
@@ -41,7 +50,8 @@ def pareto_figure(
                 "hoverinfo": "skip",
             }
         )
-    for name, group, symbol in (("points", ours, "circle"), ("baselines", others, "x")):
+    for name, group in {"operating points": ours, **_by_kind(others)}.items():
+        symbol, _, tint = _MARKS[name]
         if group:
             data.append(
                 {
@@ -49,13 +59,11 @@ def pareto_figure(
                     "y": [p["success_auc"] for p in group],
                     "text": [p["name"] for p in group],
                     "mode": "markers+text",
-                    "textposition": "top center",
+                    # By turns, so that neighbours stay apart.
+                    "textposition": [_PLACES[k % len(_PLACES)] for k in range(len(group))],
+                    "cliponaxis": False,
                     "name": name,
-                    "marker": {
-                        "size": 11,
-                        "symbol": symbol,
-                        "color": PALETTE[0] if symbol == "circle" else PALETTE[7],
-                    },
+                    "marker": {"size": 11, "symbol": symbol, "color": tint},
                     "hovertemplate": f"%{{text}}<br>{_COSTS[cost]} %{{x:.3f}}"
                     "<br>AUC %{y:.3f}<extra></extra>",
                 }
@@ -68,6 +76,18 @@ def pareto_figure(
             "yaxis": {"title": {"text": "success AUC"}},
         },
     }
+
+
+def _by_kind(baselines: List[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Sort baselines into the kinds that have a mark of their own."""
+    kinds = {"random": "random and cycle", "cycle": "random and cycle"}
+    kinds |= {"oracle": "oracle (a bound)"}
+    sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[1:]}
+    for point in baselines:
+        fixed = point["name"].startswith("exit-")
+        kind = "fixed exits" if fixed else kinds.get(point["name"], "other trackers")
+        sorted_in[kind].append(point)
+    return sorted_in
 
 
 def _known(points: List[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
@@ -169,7 +189,7 @@ def radar_figure(scores: Mapping[str, Mapping[str, float]]) -> Figure:
                 "r": [values[a] for a in (*around, *around[:1])],
                 "theta": [*around, *around[:1]],
                 "name": name,
-                "line": {"color": colour(k)},
+                "line": {"color": colour(k), "dash": "solid" if k < len(PALETTE) else "dash"},
             }
         )
     return {
@@ -200,13 +220,15 @@ def write_still(
             values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
             best = values[front(values, ("max", "min"))]
             axes.plot(best[:, 1], best[:, 0], ":", color=PALETTE[0], linewidth=1)
-        for group, symbol, tint in ((ours, "o", 0), (_known(baselines, cost), "x", 7)):
-            for point in group:
-                axes.plot(point[cost], point["success_auc"], symbol, color=PALETTE[tint])
+        others = _by_kind(_known(baselines, cost))
+        for name, group in {"operating points": ours, **others}.items():
+            _, symbol, tint = _MARKS[name]
+            for k, point in enumerate(group):
+                axes.plot(point[cost], point["success_auc"], symbol, color=tint)
                 axes.annotate(
                     point["name"],
                     (point[cost], point["success_auc"]),
-                    xytext=(0, 6),
+                    xytext=(0, 6 if k % 2 == 0 else -12),
                     textcoords="offset points",
                     ha="center",
                     fontsize=8,

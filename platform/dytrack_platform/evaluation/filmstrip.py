@@ -99,8 +99,8 @@ def time_line(exits: NDArray[np.int64], overlaps: NDArray[np.float64], *, width:
     )
 
 
-def film_html(film: Film) -> str:
-    """Put a film on the page, folded up."""
+def film_html(film: Film, *, unfolded: bool = False) -> str:
+    """Put a film on the page, folded up unless asked otherwise."""
     pictures = "".join(
         f'<figure><a href="{text(place)}"><img alt="frame {frame}" src="{address}"></a>'
         f"<figcaption>{frame}</figcaption></figure>"
@@ -111,6 +111,6 @@ def film_html(film: Film) -> str:
         for point, line in film.lines.items()
     )
     return (
-        f"<details><summary>{text(film.name)}</summary>"
+        f"<details{' open' if unfolded else ''}><summary>{text(film.name)}</summary>"
         f'<div class="film">{pictures}</div>{lines}</details>'
     )

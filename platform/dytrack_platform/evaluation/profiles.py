@@ -32,6 +32,7 @@ from dytrack_platform.evaluation.metrics import Edges, Floats, Scale
 
 Validity = Literal["positive", "sized", "centre", "any"]
 Invalid = Literal["correct", "wrong"]
+SpeedRule = Literal["frames-over-time", "reciprocals", "pooled-reciprocals"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,7 @@ class Profile:
     all sequences (GOT-10k)."""
     least_attribute: int = 1
     """Fewest sequences an attribute needs to be reported."""
-    speed: Literal["frames-over-time", "reciprocals", "pooled-reciprocals"] = "frames-over-time"
+    speed: SpeedRule = "frames-over-time"
     """How frames per second are averaged: per sequence frames / time, per sequence mean of
     1 / time, or mean of 1 / time over all frames."""
 
@@ -289,6 +290,17 @@ FALLBACK = Default(
 def default_profile(dataset: str) -> Default:
     """Choose the profile for a dataset, and say why."""
     return DEFAULTS.get(dataset, FALLBACK)
+
+
+def one_pass_default(dataset: str) -> Default:
+    """Choose a profile for running trackers here, which is always in one pass, and say why."""
+    found = default_profile(dataset)
+    if found.profile in PROFILES:
+        return found
+    return Default(
+        FALLBACK.profile,
+        f"one pass only; {found.profile} restarts trackers: vot-toolkit does, with dytrack trax",
+    )
 
 
 def profile(name: str) -> Profile:

@@ -40,9 +40,11 @@ class Fingerprint:
     point: str
     """Thresholds or policy, written out."""
     dataset: str
-    """Dataset, split and the sequence's length."""
+    """Dataset, number of frames, and a digest of the annotation and the first picture."""
     code: str
     """Version of this program."""
+    machine: str = ""
+    """Device and threads, which the times depend on."""
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """Say in words what differs."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.averages import (
     TrackerScore,
+    frame_rate,
     plain_number,
     sequence_scores,
     summarise,
@@ -22,7 +23,7 @@ from dytrack_platform.evaluation.calibration import Calibration, calibrate
 from dytrack_platform.evaluation.metrics import columns, overlaps
 from dytrack_platform.evaluation.pareto import hypervolume
 from dytrack_platform.evaluation.prepared import Annotation, Prepared
-from dytrack_platform.evaluation.profiles import FALLBACK, PROFILES, Profile
+from dytrack_platform.evaluation.profiles import FALLBACK, PROFILES, Default, Profile, SpeedRule
 from dytrack_platform.evaluation.protocol import SequenceResult
 from dytrack_platform.evaluation.scoring import measure
 
@@ -79,6 +80,12 @@ class PointSummary:
         return np.asarray(times[times > 0] * 1e3, dtype=np.float64)
 
     @property
+    def speeds(self) -> dict[str, float | None]:
+        """Frames per second by each toolkit's rule; all of them count the start of a sequence."""
+        times = {name: result.times_s for name, result in self.results.items()}
+        return {rule: plain_number(frame_rate(rule, times)) for rule in get_args(SpeedRule)}
+
+    @property
     def gmacs(self) -> float:
         """Mean cost of a step; NaN where unknown."""
         return _mean_known([result.gmacs[1:] for result in self.results.values()])
@@ -114,9 +121,11 @@ class PointSummary:
             "sr50": plain_number(self.got10k.sr50),
             "sr75": plain_number(self.got10k.sr75),
             "fps": plain_number(self.score.fps),
+            "fps_by_rule": self.speeds,
             "ms_p50": plain_number(float(p50)),
             "ms_p95": plain_number(float(p95)),
             "ms_p99": plain_number(float(p99)),
+            "ms_start": plain_number(_mean_known([r.times_s[:1] for r in results]) * 1e3),
             "ms_network": plain_number(network_ms),
             "ms_crop": plain_number(whole_ms - network_ms),
             "ms_decode": plain_number(_mean_known([r.decode_s for r in results]) * 1e3),
@@ -245,6 +254,14 @@ def reporting_profile(profile: Profile) -> Profile:
     """
     whole = profile.norm_scale is not None and profile.precision_report != "none"
     return profile if whole else PROFILES[FALLBACK.profile]
+
+
+def reporting_reason(default: Default) -> str:
+    """Say why a dataset is reported by the rules that :func:`reporting_profile` gave."""
+    used = reporting_profile(PROFILES[default.profile])
+    if used.name == default.profile:
+        return default.reason
+    return f"{default.profile} has no precision; this one is {FALLBACK.reason}"
 
 
 def summary_json(

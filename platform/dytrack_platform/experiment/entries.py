@@ -12,7 +12,8 @@ import cv2
 import dytrack_model
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.policy import shares_to_cycle
-from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation import peers, protocol
 
 BASELINES = ("fixed", "random", "cycle", "oracle", "static")
@@ -130,6 +131,15 @@ def code_version() -> str:
     folder = Path(dytrack_model.__file__).parent
     files = [*folder.rglob("*.py"), Path(protocol.__file__), Path(peers.__file__)]
     return _digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
+
+
+def sequence_version(sequence: Sequence) -> str:
+    """Digest a sequence's annotation and its first picture: enough to know the data by."""
+    try:
+        first = sequence.frames.read(0).tobytes()
+    except DataError:  # the tracker will meet it too, and say so
+        first = b""
+    return _digest({"boxes": sequence.boxes_xywh.tobytes(), "first": first})
 
 
 def model_version(folder: Path) -> str:

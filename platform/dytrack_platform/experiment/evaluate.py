@@ -15,7 +15,8 @@ from dytrack_platform.datasets.sequence import Fault, Sequence
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.filmstrip import make_film
 from dytrack_platform.evaluation.oracle import oracle
-from dytrack_platform.evaluation.profiles import Profile, default_profile, profile
+from dytrack_platform.evaluation.prepared import Prepared
+from dytrack_platform.evaluation.profiles import Profile, one_pass_default, profile
 from dytrack_platform.evaluation.protocol import SequenceResult
 from dytrack_platform.evaluation.report import write_report
 from dytrack_platform.evaluation.results import (
@@ -29,6 +30,7 @@ from dytrack_platform.evaluation.summary import (
     annotate,
     exit_share,
     reporting_profile,
+    reporting_reason,
     summarise_point,
     summary_json,
 )
@@ -40,6 +42,7 @@ from dytrack_platform.experiment.entries import (
     matched_entries,
     model_version,
     point_entries,
+    sequence_version,
 )
 from dytrack_platform.experiment.running import Running
 
@@ -92,6 +95,8 @@ class _Runs:
     sequences: list[Sequence]
     report: Callable[[Progress], None] | None
     code: str = field(default_factory=code_version)
+    data: dict[str, str] = field(default_factory=dict)
+    """Digest of the data by sequence, once it was needed."""
     results: dict[str, dict[str, SequenceResult]] = field(default_factory=dict)
     """By entry and sequence."""
     problems: dict[str, Fault] = field(default_factory=dict)
@@ -136,12 +141,14 @@ class _Runs:
             self.report(Progress(finished, self.total, self.frames / elapsed))
 
     def _fingerprint(self, entry: Entry, sequence: Sequence) -> Fingerprint:
-        first = ",".join(f"{value:g}" for value in sequence.boxes_xywh[0])
+        if sequence.name not in self.data:
+            self.data[sequence.name] = sequence_version(sequence)
         return Fingerprint(
             model="none" if entry.rule == "peer" else f"{self.version} on {self.job.running}",
             point=str(entry),
-            dataset=f"{self.job.dataset}: {len(sequence)} frames from {first}",
+            dataset=f"{self.job.dataset}: {len(sequence)} frames, {self.data[sequence.name]}",
             code=self.code,
+            machine=f"{self.job.device}, {self.job.threads} threads",
         )
 
     def shares(self, entry: Entry) -> list[float]:
@@ -189,7 +196,8 @@ def evaluate(
         FailureError: A tracker failed, or a worker kept dying.
     """
     # Spell out what is to be run, and refuse mistakes before anything starts.
-    rules = reporting_profile(profile(job.protocol or default_profile(job.dataset).profile))
+    default = one_pass_default(job.dataset)
+    rules = reporting_profile(profile(job.protocol or default.profile))
     folder = None if job.model is None else registry.find(job.model)
     saved = None if folder is None else checkpoint.load(folder)
     points = [] if saved is None else point_entries(saved, job.points)
@@ -197,9 +205,13 @@ def evaluate(
     if not points and not baselines:
         raise ConfigurationError("model: give a tracker of ours, or another one such as cv2:MIL")
     _refuse_twins(job.dataset, sequences)
+    refused = _unscorable(rules, sequences)
+    unfit = {fault.sequence for fault in refused}
+    if len(unfit) == len(sequences):
+        raise ResultError(f"{job.dataset}: no sequence can be scored; {refused[0].reason}")
     # Track, longest sequence first: the last to finish is then a short one.
     version = "none" if folder is None else model_version(folder)
-    ordered = sorted(sequences, key=len, reverse=True)
+    ordered = sorted((s for s in sequences if s.name not in unfit), key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
     if saved is not None and job.running.device == "cpu":
         job.running.build(saved)  # refuses here what every worker would refuse
@@ -218,7 +230,9 @@ def evaluate(
         others.append(_oracle(runs, others, rules))
     summary = summary_json(job.dataset, rules.name, shown, others)
     summary["reused"] = runs.reused
-    problems = [*faults, *runs.problems.values()]
+    if job.protocol is None:
+        summary["protocol_reason"] = reporting_reason(default)
+    problems = [*faults, *refused, *runs.problems.values()]
     summary["unusual"] += [f"{fault.sequence}: {fault.reason}" for fault in problems]
     # Write it down.
     rejects = "".join(json.dumps(asdict(fault)) + "\n" for fault in problems)
@@ -229,6 +243,20 @@ def evaluate(
         job.out, summary=summary, profile=rules, points=shown, baselines=others, films=films
     )
     return summary
+
+
+def _unscorable(rules: Profile, sequences: List[Sequence]) -> list[Fault]:
+    """Find the annotations that the profile's toolkit would stop on, before any time is spent."""
+    found = []
+    for sequence in sequences:
+        try:
+            Prepared(rules, annotate(sequence))
+        except ResultError as error:
+            fault = Fault(
+                dataset=sequence.dataset, sequence=sequence.name, frame=None, reason=str(error)
+            )
+            found.append(fault)
+    return found
 
 
 def _refuse_twins(dataset: str, sequences: List[Sequence]) -> None:
