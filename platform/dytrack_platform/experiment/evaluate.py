@@ -148,7 +148,7 @@ class _Runs:
             point=str(entry),
             dataset=f"{self.job.dataset}: {len(sequence)} frames, {self.data[sequence.name]}",
             code=self.code,
-            machine=f"{self.job.device}, {self.job.threads} threads",
+            machine=f"{self.job.running.device}, {self.job.running.threads} threads",
         )
 
     def shares(self, entry: Entry) -> list[float]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dytrack_model import online
@@ -59,6 +60,8 @@ class OnlineTracker:
     def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
         """Take the target from the first frame."""
         self._tracker.start(RGB(image), box_xywh.tolist())
+        if torch.cuda.is_initialized():  # else the next step is charged with what is under way
+            torch.cuda.synchronize()
 
     def step(self, image: Pixels) -> protocol.Step:
         """Find the target in the next frame."""
