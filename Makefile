@@ -20,10 +20,10 @@ demo: install
 
 # The default tier: no Ray, no network, under 90 seconds.
 test: install
-	$(BIN)/python -m pytest -m "not ray and not cluster and not third_party and not gpu"
+	$(BIN)/python -m pytest -m "not ray and not cluster and not third_party and not slow and not gpu"
 
 test-ray: install
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m "ray or slow"
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster

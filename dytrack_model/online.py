@@ -93,6 +93,20 @@ class Tracker:
         self._frame_size = frame.size
         self.policy.begin_target()
 
+    def move_to(self, box_xywh: Sequence[float]) -> None:
+        """Say where the target is now, as a detector might; the template stays.
+
+        Args:
+            box_xywh: The target's box in pixels; the next search region is cut around it.
+
+        Raises:
+            ImageError: ``start`` was not called.
+            BoxError: The box has NaN, no area, or lies outside the image.
+        """
+        if self._kept is None:
+            raise ImageError("move_to() needs a target: call start(image, box) first")
+        self._box_xywh = _check_box(box_xywh, self._frame_size)
+
     def step(self, image: RGB | str | Path) -> Track:
         """Find the target in the next frame.
 

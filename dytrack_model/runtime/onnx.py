@@ -84,6 +84,8 @@ class OnnxEngine(NumpyEngine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Each graph has threads of its own; the idle ones must not spin beside the one that works.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graphs = {}
         for graph in chain:
             session = onnxruntime.InferenceSession(

@@ -122,3 +122,30 @@ def test_a_missing_or_damaged_file_is_named(network, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"bad\.jpg: does not decode"):
         Tracker(network).start(tmp_path / "bad.jpg", BOX)
+
+
+def test_a_moved_tracker_looks_around_the_new_box_with_the_old_template(network, frames):
+    still, moved = Tracker(network), Tracker(network)
+    for tracker in (still, moved):
+        tracker.start(RGB(frames[0]), BOX)
+    elsewhere = (20.0, 30.0, 50.0, 40.0)
+    moved.move_to(elsewhere)
+    np.testing.assert_allclose(moved.box_xywh, elsewhere)
+    assert not np.allclose(still.step(RGB(frames[1])).box_xywh, moved.step(RGB(frames[1])).box_xywh)
+    with pytest.raises(BoxError, match="outside the image"):
+        moved.move_to((900.0, 0.0, 5.0, 5.0))
+    with pytest.raises(ImageError, match="call start"):
+        Tracker(network).move_to(BOX)
+
+
+def test_every_exits_box_is_that_of_a_tracker_fixed_to_it(network, frames):
+    """One look at all exits equals one tracker for each, on the same crop."""
+    every = Tracker(network)
+    every.start(RGB(frames[0]), BOX)
+    tracks = every.step_all(RGB(frames[1]))
+    assert [track.exit for track in tracks] == [0, 1, 2]
+    for index, track in enumerate(tracks):
+        alone = follow(network, FixedExit(index), frames[:2])[0]
+        np.testing.assert_allclose(track.box_xywh, alone.box_xywh)
+        assert track.predicted_iou == pytest.approx(alone.predicted_iou)
+    np.testing.assert_allclose(every.box_xywh, tracks[-1].box_xywh)

@@ -3,12 +3,13 @@
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dytrack_model import runtime
+from dytrack_model import checkpoint, runtime
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_costs
@@ -21,7 +22,7 @@ from dytrack_model.errors import (
 from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
-from dytrack_model.policy import OperatingPoint, Thresholds
+from dytrack_model.policy import FixedExit, OperatingPoint, Thresholds
 from dytrack_model.runtime import export
 from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.stages import chain
@@ -206,3 +207,58 @@ def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
         (folder / "head1.onnx").unlink()
     with pytest.raises(CheckpointError, match=str(folder)):
         export.load(folder)
+
+
+TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "pixels"),
+    [
+        ("onnx", "fp32", 0.5),
+        ("openvino", "fp32", 0.5),
+        ("openvino", "bf16", 2.0),
+        ("torch", "bf16", 2.0),
+    ],
+)
+def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, precision, pixels):
+    """Frame by frame on the same crops: the largest box difference, at every exit, in pixels."""
+    from dytrack_platform.datasets import readers
+
+    sequences = readers.read("video", str(shared / "data" / "sequences"), "train")
+    sequence = next(s for s in sequences if len(s) >= 101)
+    trained = checkpoint.load(TRAINED)
+    try:
+        engine = runtime.build(trained.network, name, precision, threads=1)
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    reference = Tracker(trained.network)
+    frames = sequence.frames.iterate()
+    reference.start(RGB(next(frames)), sequence.boxes_xywh[0])
+    other = Tracker(engine)
+    other.start(RGB(sequence.frames.read(0)), sequence.boxes_xywh[0])
+    worst = 0.0
+    for _ in range(100):
+        image = RGB(next(frames))
+        other.move_to(reference.box_xywh)
+        theirs, ours = reference.step_all(image), other.step_all(image)
+        gaps = [np.abs(a.box_xywh - b.box_xywh).max() for a, b in zip(theirs, ours, strict=True)]
+        worst = max(worst, *gaps)
+    assert worst < pixels
+
+
+# torch.compile itself uses what torch.jit deprecates.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.slow
+def test_torch_compile_agrees_with_eager(picture):
+    network = build()
+    engine = runtime.build(network, "compile", "fp32")
+    assert (engine.runtime, engine.precision) == ("compile", "fp32")
+    ours, theirs = Tracker(engine, FixedExit(0)), Tracker(network, FixedExit(0))
+    for tracker in (ours, theirs):
+        tracker.start(RGB(picture), BOX)
+    for shift in range(1, 4):
+        frame = RGB(np.roll(picture, 3 * shift, axis=1))
+        np.testing.assert_allclose(
+            ours.step(frame).box_xywh, theirs.step(frame).box_xywh, atol=0.01
+        )
