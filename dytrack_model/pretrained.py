@@ -19,6 +19,9 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.vit_names import timm_names
 from dytrack_model.weights import read_tensors
 
+# A block, a layer of a stack, a level of a head; not the 1 of fc1 and norm1, which are two layers.
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\.conv)\d(?=_)")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
@@ -45,10 +48,10 @@ class LoadReport:
 
 
 def grouped(names: tuple[str, ...]) -> dict[str, int]:
-    """Count names that differ in a number only: ``blocks.*.norm1.weight`` is 12 in a ViT-B."""
+    """Count names that differ in a place only: ``blocks.*.norm1.weight`` is 12 in a ViT-B."""
     counts: dict[str, int] = {}
     for name in names:
-        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name, count=1)
+        pattern = _NUMBER.sub("*", name)
         counts[pattern] = counts.get(pattern, 0) + 1
     return counts
 
