@@ -43,6 +43,9 @@ def score(
     experiment: Annotated[
         str | None, typer.Option(help="VOT: folder of the experiment in each tracker's results")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that read and measure; not for VOT")
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where the scores go, at full precision")
     ] = None,
@@ -66,7 +69,7 @@ def score(
     if rules.startswith("vot-"):
         scored = scoring_input.score_vot_folder(rules, source, results, experiment, eao)
     else:
-        scored = scoring_input.score_folder(rules, source, results)
+        scored = scoring_input.score_folder(rules, source, results, workers)
     # Keep them, and show them.
     if json_file is not None:
         scoring_input.write_json(json_file, scored)

@@ -79,13 +79,14 @@ def load_annotations(source: Source, profile: "Profile") -> list["Annotation"]:
     return add_flags(found, absent=source.absent, attributes=source.attributes)
 
 
-def score_folder(protocol: str, source: Source, results: Path) -> dict[str, Any]:
+def score_folder(protocol: str, source: Source, results: Path, workers: int) -> dict[str, Any]:
     """Score a folder of one-pass results."""
     from dytrack_platform.evaluation.profiles import profile
     from dytrack_platform.evaluation.scoreboard import find_trackers, score_results
 
     rules, trackers = profile(protocol), find_trackers(results)
-    return score_results(rules, load_annotations(source, rules), trackers).to_dict()
+    annotations = load_annotations(source, rules)
+    return score_results(rules, annotations, trackers, workers=workers).to_dict()
 
 
 def score_vot_folder(

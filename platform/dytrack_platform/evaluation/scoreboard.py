@@ -1,9 +1,12 @@
 """Score anybody's result files: every tracker of a folder, by one profile."""
 
+import multiprocessing
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from dytrack_platform.evaluation.boxfiles import (
     read_numbers,
     read_text,
 )
-from dytrack_platform.evaluation.metrics import Floats
+from dytrack_platform.evaluation.metrics import Floats, Room
 from dytrack_platform.evaluation.prepared import Annotation, Prepared
 from dytrack_platform.evaluation.profiles import Profile
 from dytrack_platform.evaluation.scoring import SequenceScore, measure, merge
@@ -89,7 +92,11 @@ def _tracker_files(folder: Path) -> TrackerFiles:
 
 
 def score_results(
-    profile: Profile, annotations: List[Annotation], trackers: List[TrackerFiles]
+    profile: Profile,
+    annotations: List[Annotation],
+    trackers: List[TrackerFiles],
+    *,
+    workers: int = 1,
 ) -> Scoreboard:
     """Score trackers; one that the profile's toolkit would stop on does not stop the others.
 
@@ -97,29 +104,23 @@ def score_results(
         profile: The rules.
         annotations: The benchmark.
         trackers: Whose files to score.
+        workers: Processes that read and measure, which is most of the time; what comes of it
+            does not depend on them.
     """
     board = Scoreboard(profile=profile)
-    scores: dict[str, list[SequenceScore]] = {tracker.name: [] for tracker in trackers}
     matched = {t.name: _match(t, annotations, board.unusual) for t in trackers}
     _note_clipping(profile, annotations, board.unusual)
-    for annotation in annotations:
-        try:
-            prepared = Prepared(profile, annotation)
-        except ResultError as error:
-            board.errors = {tracker.name: str(error) for tracker in trackers}
-            return board
-        results: dict[str, list[Floats]] = {}
-        for tracker in trackers:
-            if tracker.name in board.errors:
+    work = [(a, {name: found.get(a.name) for name, found in matched.items()}) for a in annotations]
+    scores: dict[str, list[SequenceScore]] = {tracker.name: [] for tracker in trackers}
+    for outcome in _outcomes(profile, work, board.errors, workers):
+        for name in scores:
+            if name in board.errors:
                 continue
-            try:
-                paths = matched[tracker.name].get(annotation.name)
-                results[tracker.name] = _read(profile, annotation, tracker.name, paths, board)
-            except ResultError as error:
-                board.errors[tracker.name] = str(error)
-        for name, score in _measure_all(prepared, results, board.errors).items():
-            scores[name].append(score)
-            board.unusual += [f"{name}, {annotation.name}: {note}" for note in score.notes]
+            board.unusual += outcome.unusual.get(name, [])
+            if name in outcome.errors:
+                board.errors[name] = outcome.errors[name]
+            else:
+                scores[name].append(outcome.scores[name])
     attributes, classes = _groups(annotations)
     for tracker in trackers:
         if tracker.name not in board.errors:
@@ -133,18 +134,78 @@ def score_results(
     return board
 
 
+Paths = dict[str, tuple[Path, ...] | None]
+"""Files of boxes by tracker; None where there is none."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Outcome:
+    """What came of one sequence, by tracker."""
+
+    scores: dict[str, SequenceScore] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    unusual: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _outcomes(
+    profile: Profile,
+    work: List[tuple[Annotation, Paths]],
+    errors: Mapping[str, str],
+    workers: int,
+) -> Iterator[_Outcome]:
+    """Score sequences in order; alone, trackers that have an error already are passed over."""
+    if workers == 1:
+        room = Room()
+        for annotation, paths in work:
+            going = {name: own for name, own in paths.items() if name not in errors}
+            yield _score_sequence(profile, annotation, going, room)
+        return
+    # Spawned, because a fork of a process with threads (OpenCV's, a caller's Ray) can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        chunk = max(1, len(work) // (8 * workers))
+        parts = zip(*work, strict=True) if work else ((), ())
+        yield from pool.map(partial(_score_sequence, profile), *parts, chunksize=chunk)
+
+
+def _score_sequence(
+    profile: Profile, annotation: Annotation, paths: Paths, room: Room | None = None
+) -> _Outcome:
+    outcome = _Outcome()
+    try:
+        prepared = Prepared(profile, annotation)
+    except ResultError as error:
+        outcome.errors = dict.fromkeys(paths, str(error))
+        return outcome
+    results: dict[str, list[Floats]] = {}
+    for tracker, own in paths.items():
+        notes = outcome.unusual.setdefault(tracker, [])
+        try:
+            results[tracker] = _read(profile, annotation, tracker, own, notes)
+        except ResultError as error:
+            outcome.errors[tracker] = str(error)
+    outcome.scores = _measure_all(prepared, results, outcome.errors, room)
+    for tracker, score in outcome.scores.items():
+        lines = [f"{tracker}, {annotation.name}: {note}" for note in score.notes]
+        outcome.unusual[tracker] += lines
+    return outcome
+
+
 def _measure_all(
-    prepared: Prepared, results: Mapping[str, List[Floats]], errors: dict[str, str]
+    prepared: Prepared,
+    results: Mapping[str, List[Floats]],
+    errors: dict[str, str],
+    room: Room | None,
 ) -> dict[str, SequenceScore]:
     """Score all trackers of a sequence in one pass; apart only where one of them has an error."""
     try:
-        flat = iter(measure(prepared, [box for own in results.values() for box in own]))
+        flat = iter(measure(prepared, [box for own in results.values() for box in own], room))
         return {name: merge([next(flat) for _ in own]) for name, own in results.items()}
     except ResultError:
         scores = {}
         for name, own in results.items():
             try:
-                scores[name] = merge(measure(prepared, own))
+                scores[name] = merge(measure(prepared, own, room))
             except ResultError as error:
                 errors[name] = str(error)
         return scores
@@ -155,7 +216,7 @@ def _read(
     annotation: Annotation,
     tracker: str,
     paths: tuple[Path, ...] | None,
-    board: Scoreboard,
+    notes: list[str],
 ) -> list[Floats]:
     if paths is None:
         if profile.missing_sequence == "refused":
@@ -163,13 +224,13 @@ def _read(
                 f"{tracker}: no result of {annotation.name}, and the toolkit behind "
                 f"{profile.name} stops on that; add it or leave the sequence out with --exclude"
             )
-        board.unusual.append(f"{tracker}, {annotation.name}: no result, scored as all-zero boxes")
+        notes.append(f"{tracker}, {annotation.name}: no result, scored as all-zero boxes")
         return [np.zeros((len(annotation.boxes_xywh), 4))]
     boxes = []
     for path in paths:
         text = read_text(path)
         if " and " in (marks := delimiters(text)):
-            board.unusual.append(f"{tracker}, {annotation.name}: {path.name} mixes {marks}")
+            notes.append(f"{tracker}, {annotation.name}: {path.name} mixes {marks}")
         boxes.append(parse_boxes(path, text))
     return boxes
 

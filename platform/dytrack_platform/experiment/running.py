@@ -60,7 +60,8 @@ class OnlineTracker:
     def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
         """Take the target from the first frame."""
         self._tracker.start(RGB(image), box_xywh.tolist())
-        if torch.cuda.is_initialized():  # else the next step is charged with what is under way
+        # Else the next step is charged with what is still under way.
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
 
     def step(self, image: Pixels) -> protocol.Step:

@@ -75,6 +75,22 @@ def test_a_file_of_another_sequence_is_told_by_its_first_box(benchmark):
     assert notes[0].endswith("is this a file of another sequence or dataset?")
 
 
+def test_several_processes_come_to_the_same_as_one(benchmark):
+    for name in ("car-1", "dog-2"):
+        write(benchmark / "results" / "good" / f"{name}.txt", BOXES + 1.5)
+        write(benchmark / "results" / "short" / f"{name}.txt", BOXES[:3])
+    write(benchmark / "results" / "good" / "zebra-9.txt")
+    annotations = read_annotations(benchmark / "anno")
+    trackers = find_trackers(benchmark / "results")
+    one, two = (
+        score_results(profile("lasot-matlab"), annotations, trackers, workers=workers)
+        for workers in (1, 2)
+    )
+    assert two.to_dict() == one.to_dict()
+    assert list(two.trackers) == ["good"]
+    assert two.errors["short"].startswith("car-1: 3 results")
+
+
 def test_mixed_delimiters_are_read_and_told(benchmark):
     lines = ["10,20,30,40", "10\t20\t30\t40", "10 20 30 40", "10; 20; 30; 40"]
     path = benchmark / "results" / "mixed" / "car-1.txt"
