@@ -40,10 +40,12 @@ def changes(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -
         was, is_ = before.get(path), now.get(path)
         if was == is_:
             continue
-        counts = [
-            f"{x['clips']} clips of {x['sequences']} sequences" if x else "nothing"
-            for x in (was, is_)
-        ]
-        same = " (other clips)" if counts[0] == counts[1] else ""
-        said.append(f"{path} had {counts[0]} and has {counts[1]}{same}")
+        had, has = _counts(was), _counts(is_)
+        said.append(f"{path} had {had} and has {has}{' (other ones)' if had == has else ''}")
     return said
+
+
+def _counts(described: dict[str, Any] | None) -> str:
+    if described is None:
+        return "no part in it"
+    return f"{described['clips']} clips of {described['sequences']} sequences"

@@ -169,7 +169,7 @@ def stopping_gently(
     if threading.current_thread() is not threading.main_thread():
         yield told.is_set
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before, interrupt = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     timer = threading.Timer(grace_s, signal.raise_signal, (signal.SIGTERM,))
     timer.daemon = True
 
@@ -189,3 +189,4 @@ def stopping_gently(
     finally:
         timer.cancel()
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own behind

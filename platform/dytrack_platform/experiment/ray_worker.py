@@ -164,13 +164,13 @@ class RayOutlet(worker.Outlet):
         elif ray.wait([self._looked], timeout=0)[0]:
             self._stopping = ray.get(self._looked).stopping
             self._looked = None
+        # All workers ask Ray at the same steps, whatever else they want: it is a barrier.
+        announced = False
+        if not self._drained and step % self._config.train.report_steps == 0:
+            announced = self._drained = ray.train.get_preemption_info() is not None
         if self._stopping or _Termination.told:
             return Wish.STOP
-        # All workers ask at the same steps, as Ray demands.
-        if not self._drained and step % self._config.train.report_steps == 0:
-            self._drained = ray.train.get_preemption_info() is not None
-            return Wish.SAVE if self._drained else Wish.NOTHING
-        return Wish.NOTHING
+        return Wish.SAVE if announced else Wish.NOTHING
 
     def stopping(self) -> bool:
         """Say whether the command was told to end."""

@@ -170,6 +170,10 @@ def _fit(
             metrics = dict(trainer.fit().metrics or {})
         except ray.train.TrainingFailedError as failed:
             error = failed
+        except SystemExit as ended:
+            if told():
+                raise
+            raise KeyboardInterrupt from ended  # how Ray says that Ctrl-C was pressed
     refusal = ray.get(board.standing.remote()).refusal
     if refusal is not None:
         kind, sentence = refusal
