@@ -25,7 +25,7 @@ def show_statistics(title: str, found: "Statistics") -> None:
         f"{shortest} to {longest} frames a sequence, median {median}"
     )
     _histogram("target size, pixels", SIZE_EDGES, found.sizes)
-    if found.motions:
+    if any(found.motions):
         _histogram("motion a frame, target sizes", MOTION_EDGES, found.motions)
     for name, counts in (("attribute", found.attributes), ("class", found.classes)):
         if counts:
@@ -43,7 +43,7 @@ def _histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Non
             f"{low:g} to {high:g}" if high < float("inf") else f"{low:g} and more",
             str(count),
             f"{count / total:.1%}",
-            "#" * round(_BAR * count / most),
+            ("#" * round(_BAR * count / most)).ljust(_BAR),
         ]
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]

@@ -3,6 +3,7 @@
 ::
 
     ROOT/anno/UAV123/bike1.txt, ROOT/anno/UAV20L/bike1.txt
+    ROOT/anno/UAV123/att/bike1.txt                             optional, one row of 12 flags
     ROOT/data_seq/UAV123/bike1/000001.jpg
 
 Boxes are counted from 1; a row of NaN means that the target is out of view. Several sequences of
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dytrack_platform.datasets.annotations import parse_labels
 from dytrack_platform.datasets.frames import image_frames
 from dytrack_platform.datasets.readers._reading import (
     assemble,
@@ -28,6 +30,8 @@ from dytrack_platform.errors import DataError
 DATASET = "uav123"
 LONG = "uav20l"
 
+_ATTRIBUTES = ("SV", "ARC", "LR", "FM", "FOC", "POC", "OV", "BC", "IV", "VC", "CM", "SOB")
+"""Columns of the owner's files of attributes."""
 _STARTS = {
     "bird1": (1, 775, 1573),
     "car1": (1, 751, 1627),
@@ -106,4 +110,16 @@ def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> Sequence:
         boxes_xywh=boxes,
         absent=absent,
         unreadable=bad,
+        attributes=_attributes(tree, f"anno/{folder}/att/{name}.txt"),
     )
+
+
+def _attributes(tree: Tree, inside: str) -> tuple[str, ...]:
+    if not tree.is_file(inside):
+        return ()
+    flags = parse_labels(tree.read_text(inside)).tolist()
+    if len(flags) != len(_ATTRIBUTES):
+        raise DataError(
+            f"{tree.path(inside)}: must hold {len(_ATTRIBUTES)} flags, got {len(flags)}"
+        )
+    return tuple(name for name, flag in zip(_ATTRIBUTES, flags, strict=True) if flag)

@@ -98,3 +98,42 @@ def test_damage_is_listed_exactly_and_the_rest_is_byte_identical(source, tmp_pat
     assert {k: v for k, v in after.items() if k not in expected} == {
         k: v for k, v in before.items() if k not in expected
     }
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def flip_a_label(path):
+    path.write_text("0\nx\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "reason"),
+    [
+        ("groundtruth.txt", lambda path: path.write_bytes(b""), "holds no box"),
+        ("groundtruth.txt", lambda path: path.unlink(), "cannot be read"),
+        ("groundtruth.txt", lambda path: path.write_bytes(bytes(200)), "never visible"),
+        ("groundtruth.txt", lambda path: path.write_text("4,5,9,8\n"), "1 boxes for 25 frames"),
+        ("groundtruth.txt", cut, "boxes for"),
+        ("absence.label", flip_a_label, "labels must be whole numbers"),
+        ("cover.label", lambda path: path.write_bytes(b"\xff\xfe\0"), "must be whole numbers"),
+        ("attributes.json", lambda path: path.write_text("[1"), "must hold a list 'attributes'"),
+    ],
+)
+def test_damage_to_an_annotation_file_costs_its_sequence_alone(
+    source, tmp_path, file, spoil, reason
+):
+    clean = prepare(source, tmp_path / "clean")
+    shutil.copytree(source, tmp_path / "source")
+    path = tmp_path / "source/train/s3" / file
+    if not path.exists():
+        path.write_text("0\n" * FRAMES)
+    spoil(path)
+    done = prepare(tmp_path / "source", tmp_path / "out")
+    rows = list(map(json.loads, Path(done.folder, "rejects.jsonl").read_text().splitlines()))
+    assert {row["sequence"] for row in rows} == {"s3"}
+    assert any(reason in row["reason"] for row in rows)
+    before, after = stored(clean.folder), stored(done.folder)
+    others = {key: value for key, value in before.items() if key[0] != "s3"}
+    assert {key: value for key, value in after.items() if key[0] != "s3"} == others

@@ -31,6 +31,18 @@ def test_parts_of_a_folder_start_where_the_owner_says(folder, name, images, firs
     assert sequence.frames.path(0).endswith(f"{first:06d}.jpg")
 
 
+def test_the_owners_attributes_are_read_where_they_are(folder, faults):
+    for name in ("bike1", "bike2", "bike3"):
+        folder.images(f"data_seq/UAV123/{name}", range(1, 3), "{:06d}.jpg")
+        folder.text(f"anno/UAV123/{name}.txt", rows(2))
+    folder.text("anno/UAV123/att/bike1.txt", "1,0,0,0,0,1,0,0,0,0,0,1\r\n")
+    folder.text("anno/UAV123/att/bike3.txt", "1,0\n")
+    first, second = read("uav123", str(folder), None, faults)
+    assert first.attributes == ("SV", "POC", "SOB")
+    assert second.attributes == ()
+    assert [f.reason.rpartition("/")[2] for f in faults] == ["bike3.txt: must hold 12 flags, got 2"]
+
+
 @pytest.mark.parametrize("part", ["0", "4", "99"])
 def test_a_part_that_the_owner_does_not_know_is_a_fault(folder, faults, part):
     folder.images("data_seq/UAV123/car1", range(1, 4), "{:06d}.jpg")
