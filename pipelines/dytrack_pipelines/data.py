@@ -38,7 +38,7 @@ def inspect(
     from dytrack_platform.datasets.sources import partitions
 
     if prepared:
-        for partition in partitions(prepared):
+        for partition in partitions(prepared, finished=False):
             show_statistics(partition.root, statistics.of_partition(partition))
         return
     name, folder = _source(dataset, root)

@@ -25,7 +25,8 @@ from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added ``origins``; shards of version 1 are read without them."""
 _FOOTER = b"dytrack"
 
 SCHEMA = pa.schema(
@@ -38,10 +39,11 @@ SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
         ("visible", pa.list_(pa.bool_())),
         ("scales", pa.list_(pa.float32())),
+        ("origins", pa.list_(pa.list_(pa.float32(), 2))),
     ]
 )
 """Columns of a shard. ``boxes`` are x, y, w, h in pixels of the window; ``scales`` are pixels of
-the window for one of the frame."""
+the window for one of the frame; ``origins`` are x, y of the window's corner in the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def _row(clip: Clip) -> pa.Table:
         "boxes": [window.box_xywh for window in clip.windows],
         "visible": clip.visible,
         "scales": [window.scale for window in clip.windows],
+        "origins": [window.origin_xy for window in clip.windows],
     }
     return pa.Table.from_pylist([columns], schema=SCHEMA)
 
@@ -174,6 +177,8 @@ class StoredClip:
     """(K,)"""
     scales: NDArray[np.float64]
     """(K,) pixels of the window for one of the frame."""
+    origins_xy: NDArray[np.float64] | None = None
+    """(K, 2) pixels of the frame; None where an older program wrote the clip."""
 
     def name(self, index: int) -> str:
         """Name one of its frames, for messages."""
@@ -199,6 +204,7 @@ class ShardReader:
             raise DataError(
                 f"{self._tree.path(file)}: row {row} cannot be read ({error})"
             ) from error
+        origins = values.get("origins")
         return StoredClip(
             dataset=values["dataset"],
             sequence=values["sequence"],
@@ -207,6 +213,7 @@ class ShardReader:
             boxes_xywh=np.array(values["boxes"], np.float64).reshape(-1, 4),
             visible=np.array(values["visible"], bool),
             scales=np.array(values["scales"], np.float64),
+            origins_xy=None if origins is None else np.array(origins, np.float64),
         )
 
 

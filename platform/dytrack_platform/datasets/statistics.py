@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dytrack_platform.datasets.annotations import usable_boxes
 from dytrack_platform.datasets.manifest import INDEX, read_manifest
 from dytrack_platform.datasets.sequence import Sequence
-from dytrack_platform.datasets.shards import ShardReader
+from dytrack_platform.datasets.shards import ShardReader, StoredClip
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
 
@@ -33,7 +33,8 @@ class Statistics:
     sizes: tuple[int, ...]
     """Frames in each bin of :data:`SIZE_EDGES`."""
     motions: tuple[int, ...]
-    """Steps in each bin of :data:`MOTION_EDGES`; empty where frames do not follow each other."""
+    """Steps in each bin of :data:`MOTION_EDGES`; of a clip's frames, which may lie apart, the mean
+    step between them."""
     attributes: dict[str, int]
     """Sequences that have each attribute."""
     classes: dict[str, int]
@@ -82,6 +83,15 @@ def _motion(boxes: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.f
     return np.asarray(steps / np.sqrt(boxes[:-1, 2] * boxes[:-1, 3])[both], np.float64)
 
 
+def _motion_of_clip(clip: StoredClip) -> NDArray[np.float64]:
+    if clip.origins_xy is None:
+        return np.empty(0)
+    boxes = clip.boxes_xywh / clip.scales[:, None]
+    boxes[:, :2] += clip.origins_xy
+    both = clip.visible[1:] & clip.visible[:-1]
+    return _motion(boxes, clip.visible) / np.diff(clip.frames)[both]
+
+
 def of_partition(partition: Tree) -> Statistics:
     """Count what a prepared partition holds; windows are not decoded.
 
@@ -99,12 +109,14 @@ def of_partition(partition: Tree) -> Statistics:
         raise DataError(f"{partition.root}: holds no clip")
     reader = ShardReader(partition)
     sizes = np.zeros(len(SIZE_EDGES) - 1, np.int64)
+    motions = np.zeros(len(MOTION_EDGES) - 1, np.int64)
     frames: Counter[str] = Counter()
     for row in rows:
         clip = reader.read(row["file"], row["row"])
         frames[row["sequence"]] += row["frames"]
         boxes = clip.boxes_xywh[clip.visible] / clip.scales[clip.visible, None]
         sizes += np.histogram(np.sqrt(boxes[:, 2] * boxes[:, 3]), SIZE_EDGES)[0]
+        motions += np.histogram(_motion_of_clip(clip), MOTION_EDGES)[0]
     lengths = list(frames.values())
     return Statistics(
         sequences=len(frames),
@@ -112,7 +124,7 @@ def of_partition(partition: Tree) -> Statistics:
         visible=sum(row["visible"] for row in rows),
         lengths=(min(lengths), int(np.median(lengths)), max(lengths)),
         sizes=tuple(sizes.tolist()),
-        motions=(),
+        motions=tuple(motions.tolist()),
         attributes={},
         classes={},
     )

@@ -83,6 +83,8 @@ class Window:
     """The target in pixels of the window."""
     scale: float
     """Pixels of the window for one of the frame."""
+    origin_xy: tuple[float, float]
+    """The window's corner in pixels of the frame."""
 
 
 def cut_window(frame: Pixels, box_xywh: Boxes, config: ClipConfig) -> Window:
@@ -123,7 +125,7 @@ def cut_window(frame: Pixels, box_xywh: Boxes, config: ClipConfig) -> Window:
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.quality])
     box = ((x - left) * scale, (y - top) * scale, w * scale, h * scale)
-    return Window(encoded.tobytes(), box, scale)
+    return Window(encoded.tobytes(), box, scale, (float(left), float(top)))
 
 
 def _part(centre: float, half: float, extent: int) -> tuple[int, int]:

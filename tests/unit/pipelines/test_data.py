@@ -62,6 +62,7 @@ def test_made_sequences_can_be_inspected(made):
 def test_prepared_clips_can_be_inspected(clips):
     shown = run("inspect", "--prepared", clips).stdout
     assert "4 sequences, 16 frames" in shown
+    assert "motion a frame, target sizes" in shown
     assert "target size, pixels" in shown
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dytrack_platform.datasets import preparation as module
+from dytrack_platform.datasets import statistics
 from dytrack_platform.datasets.manifest import read_manifest
 from dytrack_platform.datasets.preparation import finish, plan_preparation
 from dytrack_platform.datasets.sequence import Fault
@@ -65,7 +66,7 @@ def test_a_prepared_folder_says_what_it_holds(source, tmp_path):
     assert (done.sequences, done.clips, done.rejects) == (10, 19, 0)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["complete"]
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["configuration"]["search_size"] == 64
     assert manifest["clips"] == len(rows(folder)) == 19
     assert (folder / "rejects.jsonl").read_text() == ""
@@ -181,9 +182,9 @@ def test_a_file_that_is_no_manifest_is_refused(source, tmp_path, content):
 def test_a_manifest_of_a_newer_program_is_refused_and_left_alone(source, tmp_path):
     prepare(tmp_path)
     path = tmp_path / "dataset=made/split=train/manifest.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     before = content(tmp_path)
-    with pytest.raises(DataError, match="has schema version 2, this program knows up to 1"):
+    with pytest.raises(DataError, match="has schema version 3, this program knows up to 2"):
         prepare(tmp_path)
     assert content(tmp_path) == before
 
@@ -217,6 +218,33 @@ def test_a_folder_that_is_not_local_can_be_prepared_into(source, tmp_path):
     assert {name: tree.read_bytes(name) for name in tree.names()} == here
     clip = ShardReader(tree).read(next(n for n in tree.names() if n.startswith("part")), 0)
     assert np.isfinite(clip.boxes_xywh).all()
+
+
+def test_the_frames_boxes_can_be_had_back_from_a_clip(source, tmp_path):
+    prepare(tmp_path)
+    tree = Tree(str(tmp_path / "dataset=made/split=train"))
+    for file in (name for name in tree.names() if name.startswith("part-")):
+        for number, row in enumerate(read_summary(tree, file).rows):
+            clip = ShardReader(tree).read(file, number)
+            boxes = clip.boxes_xywh / clip.scales[:, None]
+            boxes[:, :2] += clip.origins_xy
+            truth = source[row.sequence].boxes_xywh[clip.frames]
+            np.testing.assert_allclose(boxes, truth, atol=0.01)
+
+
+def test_shards_of_the_first_version_are_still_read(source, tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    from dytrack_platform.datasets import shards
+
+    names = [field.name for field in shards.SCHEMA if field.name != "origins"]
+    older = pa.schema([shards.SCHEMA.field(name) for name in names])
+    monkeypatch.setattr(shards, "SCHEMA", older)
+    prepare(tmp_path)
+    tree = Tree(str(tmp_path / "dataset=made/split=train"))
+    clip = ShardReader(tree).read(next(n for n in tree.names() if n.startswith("part-")), 0)
+    assert clip.origins_xy is None
+    assert statistics.of_partition(tree).frames > 0
 
 
 def test_a_source_of_few_sequences_still_gives_every_core_a_shard(source, tmp_path):
