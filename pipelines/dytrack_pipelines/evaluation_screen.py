@@ -85,7 +85,17 @@ def show_scores(protocol: str, trackers: Mapping[str, Mapping[str, Any]]) -> Non
     """Print the table of ``dytrack score``."""
     known = [
         key
-        for key in (*_COLUMNS, "sr75", "mao", "robustness", "accuracy", "eao", "f")
+        for key in (
+            *_COLUMNS,
+            "sr75",
+            "mao",
+            "robustness",
+            "accuracy",
+            "eao",
+            "precision",
+            "recall",
+            "f",
+        )
         if any(scores.get(key) is not None for scores in trackers.values())
     ]
     titles = [_COLUMNS[key][0] if key in _COLUMNS else key for key in known]
@@ -93,6 +103,14 @@ def show_scores(protocol: str, trackers: Mapping[str, Mapping[str, Any]]) -> Non
         [name, *(_cell(scores.get(key), 4) for key in known)] for name, scores in trackers.items()
     ]
     screen.table(f"by {protocol}", ["tracker", *titles], rows)
+
+
+def show_unusual(lines: Sequence[str], most: int = 20) -> None:
+    """Print what was unusual, or the first of it."""
+    for line in lines[:most]:
+        screen.say(f"unusual: {line}")
+    if len(lines) > most:
+        screen.say(f"and {len(lines) - most} more unusual things: --json FILE holds them all")
 
 
 def _cell(value: float | None, digits: int) -> str:

@@ -51,8 +51,8 @@ def score(
     ] = None,
 ) -> None:
     """Score result files of any tracker by an official protocol."""
-    from dytrack_pipelines import scoring_input, screen
-    from dytrack_pipelines.evaluation_screen import show_scores
+    from dytrack_pipelines import scoring_input
+    from dytrack_pipelines.evaluation_screen import show_scores, show_unusual
     from dytrack_platform.errors import ResultError
 
     # Find the benchmark, its rules and the trackers; then score.
@@ -74,8 +74,7 @@ def score(
     if json_file is not None:
         scoring_input.write_json(json_file, scored)
     show_scores(rules, scored["trackers"])
-    for line in scored["unusual"]:
-        screen.say(f"unusual: {line}")
+    show_unusual(scored["unusual"])
     # End with an error where a toolkit would have ended.
     if scored["errors"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scored["errors"].items())

@@ -113,6 +113,8 @@ def score_results(
     work = [(a, {name: found.get(a.name) for name, found in matched.items()}) for a in annotations]
     scores: dict[str, list[SequenceScore]] = {tracker.name: [] for tracker in trackers}
     for outcome in _outcomes(profile, work, board.errors, workers):
+        if outcome.scores:
+            board.unusual += outcome.about
         for name in scores:
             if name in board.errors:
                 continue
@@ -142,6 +144,8 @@ Paths = dict[str, tuple[Path, ...] | None]
 class _Outcome:
     """What came of one sequence, by tracker."""
 
+    about: list[str] = field(default_factory=list)
+    """What is unusual about the annotation itself."""
     scores: dict[str, SequenceScore] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     unusual: dict[str, list[str]] = field(default_factory=dict)
@@ -185,9 +189,10 @@ def _score_sequence(
         except ResultError as error:
             outcome.errors[tracker] = str(error)
     outcome.scores = _measure_all(prepared, results, outcome.errors, room)
+    outcome.about = [f"{annotation.name}: {note}" for note in prepared.notes]
     for tracker, score in outcome.scores.items():
-        lines = [f"{tracker}, {annotation.name}: {note}" for note in score.notes]
-        outcome.unusual[tracker] += lines
+        own_notes = [note for note in score.notes if note not in prepared.notes]
+        outcome.unusual[tracker] += [f"{tracker}, {annotation.name}: {n}" for n in own_notes]
     return outcome
 
 

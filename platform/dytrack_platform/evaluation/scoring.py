@@ -213,7 +213,7 @@ def _stacked(
         if len(result) == len(truth):
             stacked[:, k] = result.T
     # A minimum is NaN where anything is; whole results of the right length need no repair.
-    _note_other_starts(truth, results, notes)
+    _note_other_starts(prepared, results, notes)
     least = stacked.min(axis=2)
     whole = (least[2:] > 0).all(axis=0) & ~np.isnan(least[:2]).any(axis=0)
     for k, (result, own) in enumerate(zip(results, notes, strict=True)):
@@ -225,12 +225,16 @@ def _stacked(
 
 
 def _note_other_starts(
-    truth: Floats, results: List[NDArray[np.generic]], notes: List[list[str]]
+    prepared: Prepared, results: List[NDArray[np.generic]], notes: List[list[str]]
 ) -> None:
     """Tell of results that do not start where the annotation does."""
+    truth = prepared.annotation.boxes_xywh
     if len(truth) == 0 or not all(len(result) for result in results):
         return
-    firsts = columns(np.stack([result[0] for result in results]))
+    omitted = prepared.profile.omitted_starts.get(prepared.annotation.name, 0)
+    whole = [len(result) == len(truth) + omitted for result in results]
+    rows = [r[omitted if early else 0] for r, early in zip(results, whole, strict=True)]
+    firsts = columns(np.stack(rows))
     for overlap, own in zip(overlaps(firsts, columns(truth[:1])).tolist(), notes, strict=True):
         if overlap < _SAME_START:
             own.append(
