@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _MOST_CLASSES = 12
+_PLACES_TOLD = 100
+"""A log hears of progress after each so many sequences, and not more often than a line allows."""
 
 
 def show_statistics(title: str, found: "Statistics") -> None:
@@ -51,13 +53,16 @@ def _histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Non
 
 
 def show_faults(found: Iterable[tuple[str, list["Fault"]]]) -> int:
-    """Print faults as they are found, and at the end how many there are; give that number."""
+    """Print faults as they are found and how many there are so far; give their number."""
     places = count = 0
-    for _, faults in found:
-        places += 1
-        for fault in faults:
-            count += 1
-            frame = "" if fault.frame is None else f" frame {fault.frame}"
-            screen.say(f"{fault.sequence}{frame}: {fault.reason}".lstrip(": "))
-    screen.say(f"{places} checked, {count} faults")
+    with screen.live_line() as line:
+        for _, faults in found:
+            places += 1
+            for fault in faults:
+                count += 1
+                frame = "" if fault.frame is None else f" frame {fault.frame}"
+                screen.say(f"{fault.sequence}{frame}: {fault.reason}".lstrip(": "))
+            if screen.console.is_terminal or places % _PLACES_TOLD == 0:
+                line.show(f"{places} checked, {count} faults")
+        line.show(f"{places} checked, {count} faults")
     return count

@@ -62,10 +62,10 @@ def say(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is left-aligned, the others are numbers."""
+    """Print a table; the first column and unnamed ones are left-aligned, the others numbers."""
     drawn = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right")
+        drawn.add_column(column, justify="left" if index == 0 or not column else "right")
     for row in rows:
         drawn.add_row(*row)
     console.print(drawn)

@@ -54,7 +54,8 @@ def read(
     if split:
         names = listed(tree, f"{split}.txt")
     else:
-        names = [name for name in tree.names() if tree.is_folder(name)]
+        # What is neither a file nor a folder is a link that leads nowhere, and gets reported.
+        names = [name for name in tree.names() if tree.is_folder(name) or not tree.is_file(name)]
         if not names:
             raise DataError(f"{root}: holds no folder NAME/ with a video and groundtruth.txt")
     targets = [target for name in names for target in _targets(tree, name)]
@@ -77,7 +78,7 @@ def _targets(tree: Tree, name: str) -> list[tuple[str, str, str]]:
 def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
     inside = tree / folder
     if not tree.is_folder(folder):
-        raise DataError(f"{inside.root}: no such folder, though the split's list names it")
+        raise DataError(f"{inside.root}: no such folder, or a link that leads nowhere")
     boxes, bad = read_boxes(inside, file)
     frames = _frames(inside, len(boxes))
     flags = file.replace("groundtruth", "absent")

@@ -57,7 +57,7 @@ def test_a_split_is_a_list_in_the_root(folder, faults):
     a_video(folder, "b")
     folder.text("test.txt", "b\nc")
     assert [s.name for s in read("video", str(folder), "test", faults)] == ["b"]
-    assert "no such folder, though the split's list names it" in faults[0].reason
+    assert "c: no such folder, or a link that leads nowhere" in faults[0].reason
 
 
 def test_images_may_stand_for_a_video(folder, number_of):
@@ -146,8 +146,35 @@ def test_a_loop_of_links_is_a_fault(folder, faults):
     a_video(folder, "good")
     (folder.root / "loop").symlink_to(folder.root / "loop")
     folder.text("test.txt", "good\nloop\n")
-    assert [s.name for s in read("video", str(folder), "test", faults)] == ["good"]
-    assert [f.sequence for f in faults] == ["loop"]
+    for split in ("test", None):
+        assert [s.name for s in read("video", str(folder), split, faults)] == ["good"]
+    assert [f.sequence for f in faults] == ["loop", "loop"]
+    assert all("or a link that leads nowhere" in fault.reason for fault in faults)
+
+
+def test_a_folder_that_holds_itself_is_a_fault(folder, faults):
+    a_video(folder, "good")
+    folder.text("cycle/groundtruth.txt", "1,2,3,4\n")
+    (folder.root / "cycle/img").symlink_to("..")
+    assert [s.name for s in read("video", str(folder), None, faults)] == ["good"]
+    assert "cycle/img: holds no image" in faults[0].reason
+
+
+def test_frames_of_a_video_that_are_huge_are_refused_before_one_is_decoded(folder, faults, monkeypatch):
+    from dytrack_platform.datasets import frames
+
+    a_video(folder)
+    monkeypatch.setattr(frames, "LARGEST_IMAGE", 64 * 48 - 1)
+    with pytest.raises(DataError, match=r"video\.mp4: says to be 64x48 pixels; images above"):
+        list(read("video", str(folder), None, faults))
+
+
+def test_a_name_that_looks_like_a_protocol_or_a_pattern_is_a_name(folder, monkeypatch):
+    monkeypatch.chdir(folder.root.parent)
+    a_video(folder, "http:a", frames=2, file="100%d.mp4")
+    folder.root.rename(folder.root.parent / "tcp:x")
+    (sequence,) = read("video", "tcp:x")
+    assert [level(frame) for frame in sequence.frames.iterate()] == [0, 1]
 
 
 def test_a_missing_root_an_empty_split_and_an_unknown_dataset_are_refused(folder):
