@@ -13,6 +13,7 @@ from dytrack_model.errors import ConfigurationError
 Recycling = Literal["none", "add", "concat", "cascade"]
 Attention = Literal["joint", "template-cached"]
 IouToken = Literal["mutual", "reader"]
+DecisionerKind = Literal["token", "map"]
 MaskShape = Literal["box", "gaussian"]
 
 
@@ -60,6 +61,9 @@ class ModelConfig:
     """mutual: the IoU token and the others see each other. reader: it sees them, they do not."""
     head_width: int = 64
     """Channels of the first convolution of each box head; halved by each of the next three."""
+    decisioner: DecisionerKind = "token"
+    """What predicts an exit's IoU. token: the learned IoU token (the paper). map: how clear the
+    peak of a coarse score map is (our choice)."""
     decisioner_width: int = 192
     """Hidden channels of the three-layer perceptron that predicts an exit's IoU."""
     matching_start: float = 1.0
@@ -140,11 +144,15 @@ class LossConfig:
     """Weight of the focal loss on the centre map."""
     iou: float = 1.0
     """Weight of the squared error of the predicted IoU."""
+    absent: float = 0.0
+    """Share of every batch that shows another pair's template: the target is not there, scores
+    and IoU have to be 0 (our choice, after DaSiamRPN's negative pairs)."""
 
     def __post_init__(self) -> None:
         for name in ("giou", "l1", "focal", "iou"):
             value = getattr(self, name)
             require(value >= 0, f"{name}: must not be negative, got {value}")
+        require(0 <= self.absent < 1, f"absent: must lie in [0, 1), got {self.absent}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,10 +60,17 @@ class CentreHead(nn.Module):
         batch, _, width = features.shape
         grid = features.transpose(1, 2).reshape(batch, width, self.map_size, self.map_size)
         score, offset, size = self.trunk(grid).chunk(3, dim=1)
-        # Sigmoids in float32: half precision cannot tell 1 - 1e-4 from 1.
-        score_map = self.score(score).float().sigmoid().clamp(_SMALLEST, 1 - _SMALLEST)
-        size_map = self.size(size).float().sigmoid().clamp(_SMALLEST, 1 - _SMALLEST)
+        score_map = probability(self.score(score))
+        size_map = probability(self.size(size))
         return HeadMaps(score_map[:, 0], size_map, self.offset(offset).float())
+
+
+def probability(logits: Tensor) -> Tensor:
+    """Squash logits, (B, C, H, W) or (B, X), into [1e-4, 1 - 1e-4].
+
+    In float32: half precision cannot tell 1 - 1e-4 from 1.
+    """
+    return logits.float().sigmoid().clamp(_SMALLEST, 1 - _SMALLEST)
 
 
 def read_boxes(maps: HeadMaps, window: Tensor | None = None) -> Tensor:

@@ -4,8 +4,8 @@ Notable here:
 
 - [IoU token | template | search] tokens through timm blocks (:mod:`backbone`);
 - at each exit a norm, feature recycling from the exit before (:mod:`recycling`), a decisioner
-  that predicts the exit's IoU from the token alone (:mod:`exits`) and a centre head
-  (:mod:`heads`), which runs only where the tracker stops;
+  that predicts the exit's IoU from a token (:mod:`exits`) and a centre head (:mod:`heads`),
+  which runs only where the tracker stops;
 - every step is a method, so that training (all exits at once), tracking (exit by exit) and
   export (one graph for each stage) run the same code.
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from dytrack_model.backbone import Backbone
 from dytrack_model.config import ModelConfig
-from dytrack_model.exits import Decisioner
-from dytrack_model.heads import CentreHead, HeadMaps, read_boxes
+from dytrack_model.exits import Decisioner, Glance
+from dytrack_model.heads import CentreHead, HeadMaps, probability, read_boxes
 from dytrack_model.recycling import Carry, build
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -39,6 +39,8 @@ class ExitOutput(NamedTuple):
     """(B,) the decisioner's estimate of that box's IoU, in [0, 1]."""
     features: Tensor
     """(B, X, D) search features after the exit's norm, before recycling (for distillation)."""
+    glance: Tensor | None
+    """(B, H, W) probabilities of the centre in the decisioner's coarse map, if it has one."""
 
 
 class DyTrackNetwork(nn.Module):
@@ -54,6 +56,11 @@ class DyTrackNetwork(nn.Module):
         width, exits = config.width, range(len(config.exits))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in exits)
         self.reuse = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
+        glancing = exits if config.decisioner == "map" else range(0)
+        self.glances = nn.ModuleList(Glance(width, config.map_size) for _ in glancing)
+        if self.glances and config.iou_token == "reader":
+            # Nothing reads the token; a parallel wrapper would wait for its gradient.
+            self.backbone.iou_token.requires_grad_(False)
         self.decisioners = nn.ModuleList(Decisioner(width, config.decisioner_width) for _ in exits)
         self.heads = nn.ModuleList(
             CentreHead(width, config.head_width, config.map_size) for _ in exits
@@ -87,6 +94,8 @@ class DyTrackNetwork(nn.Module):
         """Give an exit's own view of (B, N, D) tokens: search features and IoU token."""
         search_tokens = self.config.map_size**2
         normed = self.norms[exit_index](torch.cat([tokens[:, :1], tokens[:, -search_tokens:]], 1))
+        if self.glances:
+            return Carry(normed[:, 1:], self.glances[exit_index](normed[:, 1:]))
         return Carry(normed[:, 1:], normed[:, 0])
 
     def recycle(self, exit_index: int, own: Carry, previous: Carry | None) -> Carry:
@@ -127,8 +136,17 @@ class DyTrackNetwork(nn.Module):
             # Predict the box, and how good it is.
             maps = self.locate(exit_index, carry)
             predicted_iou = self.decide(exit_index, carry)
-            outputs.append(ExitOutput(maps, read_boxes(maps), predicted_iou, own.features))
+            glance = self._glance(exit_index, own.features)
+            outputs.append(ExitOutput(maps, read_boxes(maps), predicted_iou, own.features, glance))
         return outputs
+
+    def _glance(self, exit_index: int, features: Tensor) -> Tensor | None:
+        """Give the decisioner's coarse map once more, as its loss wants it."""
+        if not self.glances:
+            return None
+        logits: Tensor = self.glances[exit_index].logits(features)  # type: ignore[operator]
+        side = self.config.map_size
+        return probability(logits).reshape(-1, side, side)
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.deviation

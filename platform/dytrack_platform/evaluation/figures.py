@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dytrack_platform.calibration import Calibration
 from dytrack_platform.errors import StorageError
-from dytrack_platform.evaluation.calibration import Calibration
 from dytrack_platform.evaluation.page import Figure
 from dytrack_platform.evaluation.palette import PALETTE, colour
 from dytrack_platform.evaluation.pareto import front

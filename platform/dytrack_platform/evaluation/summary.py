@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.calibration import Calibration, calibrate
 from dytrack_platform.datasets.annotations import usable_boxes
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ResultError
@@ -19,7 +20,6 @@ from dytrack_platform.evaluation.averages import (
     sequence_scores,
     summarise,
 )
-from dytrack_platform.evaluation.calibration import Calibration, calibrate
 from dytrack_platform.evaluation.metrics import columns, overlaps
 from dytrack_platform.evaluation.pareto import hypervolume
 from dytrack_platform.evaluation.prepared import Annotation, Prepared

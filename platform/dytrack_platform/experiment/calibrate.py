@@ -27,9 +27,9 @@ from dytrack_model.thresholds import (
     risk_thresholds,
     sequences_needed,
 )
+from dytrack_platform.calibration import calibrate as compare_scores
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ConfigurationError, DataError
-from dytrack_platform.evaluation.calibration import calibrate as compare_scores
 from dytrack_platform.evaluation.metrics import columns, overlaps
 from dytrack_platform.experiment.running import Running
 

@@ -51,44 +51,66 @@ class Trainable(nn.Module):
             boxes_cxcywh: (B, 4) true boxes in [0, 1] of the search crop.
             progress: Share of training that is done, for schedules.
         """
-        outputs = self.network(template, search)
+        absent = int(self._loss.absent * len(template)) if self.training else 0
+        outputs = self.network(_swapped(template, absent), search)
         target = centre_targets(boxes_cxcywh, self.network.config.map_size)
+        target[:absent] = 0
         total = boxes_cxcywh.new_zeros(())
         parts: dict[str, Tensor] = {}
         true_ious = []
         for depth, output in zip(self.network.config.exits, outputs, strict=True):
-            exit_loss, true_iou = self._exit_loss(output, boxes_cxcywh, target)
+            exit_loss, true_iou = self._exit_loss(output, boxes_cxcywh, target, absent)
             total = total + exit_loss
             true_ious.append(true_iou)
             parts[f"exit{depth}/loss"] = exit_loss.detach()
-            parts[f"exit{depth}/iou"] = true_iou.mean()
+            parts[f"exit{depth}/iou"] = true_iou[absent:].mean()
             error = (output.predicted_iou.detach() - true_iou).abs().mean()
             parts[f"exit{depth}/iou_error"] = error
-        pulled = self._distillation(outputs, boxes_cxcywh, progress)
+        pulled = self._distillation(outputs, boxes_cxcywh, progress, absent)
         parts["distillation"] = pulled.detach()
         predicted = torch.stack([output.predicted_iou.detach() for output in outputs])
         return Losses(total + pulled, parts, torch.stack(true_ious), predicted)
 
     def _exit_loss(
-        self, output: ExitOutput, boxes_cxcywh: Tensor, target: Tensor
+        self, output: ExitOutput, boxes_cxcywh: Tensor, target: Tensor, absent: int
     ) -> tuple[Tensor, Tensor]:
         weights = self._loss
-        giou, l1, true_iou = box_losses(output.boxes_cxcywh, boxes_cxcywh)
+        giou, l1, found_iou = box_losses(output.boxes_cxcywh[absent:], boxes_cxcywh[absent:])
+        # What is not there cannot be found.
+        true_iou = torch.cat([found_iou.new_zeros(absent), found_iou])
         loss = weights.giou * giou + weights.l1 * l1
         loss = loss + weights.focal * focal_loss(output.maps.score, target)
+        if output.glance is not None:
+            loss = loss + weights.focal * focal_loss(output.glance, target)
         return loss + weights.iou * decisioner_loss(output.predicted_iou, true_iou), true_iou
 
     def _distillation(
-        self, outputs: Sequence[ExitOutput], boxes_cxcywh: Tensor, progress: float
+        self,
+        outputs: Sequence[ExitOutput],
+        boxes_cxcywh: Tensor,
+        progress: float,
+        absent: int,
     ) -> Tensor:
         config = self.distiller.config
         loss = boxes_cxcywh.new_zeros(())
         # A strength of 0 multiplies instead of skipping: every parameter takes part in every
         # step, which a parallel wrapper with a static graph needs.
         if config.feature > 0:
-            features = [output.features for output in outputs]
-            loss = loss + config.feature * self.distiller.feature_loss(features, boxes_cxcywh)
+            features = [output.features[absent:] for output in outputs]
+            loss = loss + config.feature * self.distiller.feature_loss(
+                features, boxes_cxcywh[absent:]
+            )
         if config.prediction > 0:
-            boxes = [output.boxes_cxcywh for output in outputs]
+            boxes = [output.boxes_cxcywh[absent:] for output in outputs]
             loss = loss + config.prediction * self.distiller.prediction_loss(boxes)
         return self.distiller.strength(progress) * loss
+
+
+def _swapped(template: Tensor, absent: int) -> Tensor:
+    """Give the first pairs the template of the pair before them.
+
+    Batches are drawn over all clips, so that it is rarely another clip of the same sequence.
+    """
+    if absent == 0:
+        return template
+    return torch.cat([template.roll(1, 0)[:absent], template[absent:]])

@@ -1,5 +1,6 @@
 """Validation on pairs, and the operating points that follow from it."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import quantile_thresholds
+from dytrack_platform.calibration import calibrate
 from dytrack_platform.training.loop import Batch
 from dytrack_platform.training.objective import Trainable
 
@@ -30,12 +32,21 @@ def score(module: Trainable, batches: Iterable[Batch], device: torch.device) -> 
 
 
 def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
-    """Give mean IoU and the decisioner's mean error at each exit, from (E, N) scores."""
-    predicted, true = scores
+    """Say how good each exit is, and how well it knows, from (E, N) scores.
+
+    Returns:
+        For each exit its mean ``iou``; of the predicted IoU the mean error ``iou_error``, the
+        calibration error ``iou_calibration``, and ``auroc``: the chance that a pair with an IoU
+        above 0.5 is scored above one without (left out where all pairs are of one kind).
+    """
     summary: dict[str, float] = {}
-    for index, depth in enumerate(exits):
-        summary[f"exit{depth}/iou"] = float(true[index].mean())
-        summary[f"exit{depth}/iou_error"] = float((predicted[index] - true[index]).abs().mean())
+    for depth, predicted, true in zip(exits, *scores, strict=True):
+        found = calibrate(predicted.double().numpy(), true.double().numpy())
+        summary[f"exit{depth}/iou"] = float(true.mean())
+        summary[f"exit{depth}/iou_error"] = float((predicted - true).abs().mean())
+        summary[f"exit{depth}/iou_calibration"] = found.expected_error
+        if not math.isnan(found.auroc):
+            summary[f"exit{depth}/auroc"] = found.auroc
     return summary
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dytrack_platform.evaluation.calibration import auroc, calibrate
+from dytrack_platform.calibration import auroc, calibrate
 
 
 def test_a_perfect_ranking_has_an_area_of_one_and_a_reversed_one_of_zero():
