@@ -160,7 +160,9 @@ def test_a_folder_that_holds_itself_is_a_fault(folder, faults):
     assert "cycle/img: holds no image" in faults[0].reason
 
 
-def test_frames_of_a_video_that_are_huge_are_refused_before_one_is_decoded(folder, faults, monkeypatch):
+def test_frames_of_a_video_that_are_huge_are_refused_before_one_is_decoded(
+    folder, faults, monkeypatch
+):
     from dytrack_platform.datasets import frames
 
     a_video(folder)
