@@ -3,7 +3,9 @@
 Everything that is made here is removed again by :meth:`Hosts.close`, whatever happened between.
 """
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +35,33 @@ def why_not() -> str | None:
     return None
 
 
+def sweep():
+    """Remove what a test process that was killed left behind."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
+    for name in re.findall(r"^dyt(?:\d+)-\d+", listed.stdout, re.MULTILINE):
+        owner = int(name[3:].partition("-")[0])
+        if not psutil.pid_exists(owner):
+            remove(name)
+            bridge = ["ip", "link", "del", f"dyb{owner}"]
+            subprocess.run(bridge, capture_output=True, check=False)
+
+
+def remove(name):
+    """End every process of a namespace, then remove it: what lives there was started here."""
+    for _ in range(50):
+        listed = subprocess.run(
+            ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
+        )
+        pids = listed.stdout.split()
+        if not pids:
+            break
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.1)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
 class Hosts:
     """Some hosts that reach each other and nothing else."""
 
@@ -44,6 +73,7 @@ class Hosts:
             folder: A short path for Ray's sockets and logs.
             rate, delay: Shape what each host sends, as ``tc`` writes it (1gbit, 0.1ms).
         """
+        sweep()
         number = os.getpid() % 250
         self.bridge = f"dyb{os.getpid()}"
         self.names = [f"dyt{os.getpid()}-{index}" for index in range(count)]
@@ -151,20 +181,7 @@ class Hosts:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
         for name in self.names:
-            # Whatever lives in a namespace was started here.
-            for _ in range(50):
-                pids = subprocess.run(
-                    ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
-                ).stdout.split()
-                if not pids:
-                    break
-                for pid in pids:
-                    try:
-                        os.kill(int(pid), signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
-                time.sleep(0.1)
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+            remove(name)
         for process in self.processes:
             process.wait(10)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)

@@ -1,8 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import mlflow
@@ -14,8 +9,6 @@ from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingEr
 from dytrack_platform.experiment.train import train
 
 pytestmark = pytest.mark.ray
-
-DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 
 
 CURVES = {
@@ -76,28 +69,3 @@ def test_a_failed_run_is_failed_in_mlflow_with_the_reason(ray_session, store, va
     found = mlflow.search_runs(experiment_names=["dytrack"], output_format="list")[0]
     assert found.info.status == "FAILED"
     assert "the loss is" in found.data.tags["failure"]
-
-
-def sealed(folder):
-    return sorted(folder.glob("step_*/state.json"))
-
-
-def test_a_killed_command_continues_from_its_last_checkpoint(store, values, recipe_file, tmp_path):
-    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
-    command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
-    folder = Path(values["train"]["storage"]) / "tiny"
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 90
-    while not sealed(folder):
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    second = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert second.returncode == 0, second.stderr
-    assert "continuing" in second.stdout
-    step = int(second.stdout.split("from step ")[1].split()[0])
-    assert step > 0
-    assert checkpoint.load(folder / "tracker").notes["step"] == 400
-    assert list(folder.glob("*.part")) == []

@@ -1,0 +1,135 @@
+"""What clusters do to a training, on one machine: processes killed, disks full, servers away."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from dytrack_model import checkpoint
+from dytrack_platform.config import resolve
+from dytrack_platform.experiment.train import train
+
+pytestmark = pytest.mark.ray
+
+DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
+
+
+class Watcher:
+    """Sees what a training shows and says, and does something once at a step."""
+
+    def __init__(self, **actions):
+        """Take actions by name: ``at12=function``; each is called once, with this watcher."""
+        self.actions = {int(name[2:]): action for name, action in actions.items()}
+        self.said, self.shown = [], []
+
+    def say(self, sentence):
+        self.said.append(sentence)
+
+    def show(self, progress):
+        self.shown.append(progress)
+        for step in [step for step in self.actions if progress.step >= step]:
+            self.actions.pop(step)(self)
+
+    def pid(self, rank):
+        """Give the newest process of a worker."""
+        found = [s for s in self.said if s.startswith(f"worker {rank} of")]
+        return int(found[-1].rpartition("process ")[2])
+
+
+def losses(folder):
+    """Give (step, loss) of every report in a run's journal."""
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [
+        (entry["step"], entry["metrics"]["train/loss"])
+        for entry in entries
+        if "train/loss" in entry.get("metrics", {})
+    ]
+
+
+def run(values, watcher, **changes):
+    overrides = {"train.report_steps": 1, "train.pictures": 0}
+    overrides |= {key.replace("__", "."): value for key, value in changes.items()}
+    config = resolve(values, overrides)
+    trained = train(config, watcher.show, watcher.say)
+    return trained, Path(config.train.storage) / config.name
+
+
+def test_workers_that_are_told_to_end_or_killed_are_replaced(ray_session, store, values):
+    """SIGTERM leaves a checkpoint of the very step; SIGKILL costs at most the interval."""
+    watcher = Watcher(
+        at6=lambda w: os.kill(w.pid(1), signal.SIGTERM),
+        at80=lambda w: os.kill(w.pid(1), signal.SIGKILL),
+    )
+    _, folder = run(values, watcher, train__epochs=50, train__checkpoint_steps=60)
+    resumed = [int(re.search(r"from step (\d+)", s)[1]) for s in watcher.said if "continuing" in s]
+    assert len(resumed) == 2
+    assert 6 <= resumed[0] < 60  # between two checkpoints of the interval
+    assert resumed[1] in (60, 120)
+    reports = losses(folder)
+    assert {step for step, _ in reports} == set(range(1, 201))
+    first = {}
+    for step, loss in reports:  # what is done again gives the same
+        assert loss == first.setdefault(step, loss)
+
+
+def status_of(name):
+    found = mlflow.search_runs(
+        experiment_names=["dytrack"],
+        filter_string=f"attributes.run_name = '{name}'",
+        output_format="list",
+    )
+    assert len(found) == 1
+    return found[0].info.status, found[0].data.tags.get("failure")
+
+
+def wait(condition, process, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_running(
+    store, values, recipe_file
+):
+    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
+    command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
+    command += ["--set", "train.report_steps=5", "--set", "train.pictures=0"]
+    folder = Path(values["train"]["storage"]) / "tiny"
+    mlflow.set_tracking_uri(store)
+
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait(lambda: list(folder.glob("step_*/state.json")), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    wait(lambda: status_of("tiny")[0] == "KILLED", None, 30)
+    assert status_of("tiny")[1] == "the command was killed"
+
+    told = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    before = len(losses(folder))
+    wait(lambda: len(losses(folder)) > before + 2, told)
+    began = time.monotonic()
+    os.kill(told.pid, signal.SIGTERM)
+    said, _ = told.communicate(timeout=60)
+    assert time.monotonic() - began < 25  # the grace period
+    assert told.returncode == 128 + signal.SIGTERM
+    assert int(said.split("continuing from step ")[1].split()[0]) % 40 == 0
+    step = int(said.split("stopped at step ")[1].split(";")[0])
+    assert (folder / f"step_{step:08d}" / "state.json").is_file()
+    assert status_of("tiny")[0] == "KILLED"
+
+    last = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert last.returncode == 0, last.stderr
+    assert f"continuing from step {step} " in last.stdout
+    assert checkpoint.load(folder / "tracker").notes["step"] == 400
+    assert status_of("tiny") == ("FINISHED", None)
+    assert list(folder.glob("*.part")) == []
