@@ -224,7 +224,8 @@ def write_still(
         for name, group in {"operating points": ours, **others}.items():
             _, symbol, tint = _MARKS[name]
             for k, point in enumerate(group):
-                axes.plot(point[cost], point["success_auc"], symbol, color=tint)
+                label = name if k == 0 else "_"  # matplotlib leaves out names with this start
+                axes.plot(point[cost], point["success_auc"], symbol, color=tint, label=label)
                 axes.annotate(
                     point["name"],
                     (point[cost], point["success_auc"]),
@@ -234,10 +235,14 @@ def write_still(
                     fontsize=8,
                 )
         axes.set_xlabel(_COSTS[cost])
-        axes.set_xlim(left=0)
+        right = max((p[cost] for p in (*ours, *_known(baselines, cost))), default=1.0) or 1.0
+        axes.set_xlim(-0.05 * right, 1.1 * right)
         axes.margins(y=0.15)
         axes.grid(alpha=0.25)
     still.axes[0].set_ylabel("success AUC")
+    if still.axes[1].get_legend_handles_labels()[0]:  # more trackers have a time than a cost
+        handles, labels = still.axes[1].get_legend_handles_labels()
+        still.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         still.savefig(path, dpi=160)

@@ -29,6 +29,7 @@ from dytrack_platform.evaluation.summary import (
     PointSummary,
     annotate,
     exit_share,
+    hidden_truth,
     reporting_profile,
     reporting_reason,
     summarise_point,
@@ -232,6 +233,8 @@ def evaluate(
     summary["reused"] = runs.reused
     if job.protocol is None:
         summary["protocol_reason"] = reporting_reason(default)
+    if (hidden := hidden_truth(runs.whole())) is not None:
+        summary["unusual"].insert(0, hidden)
     problems = [*faults, *refused, *runs.problems.values()]
     summary["unusual"] += [f"{fault.sequence}: {fault.reason}" for fault in problems]
     # Write it down.

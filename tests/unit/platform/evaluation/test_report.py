@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.evaluation.figures import pareto_figure
 from dytrack_platform.evaluation.filmstrip import make_film, time_line
 from dytrack_platform.evaluation.oracle import oracle
 from dytrack_platform.evaluation.page import number, table, text
@@ -16,6 +17,7 @@ from dytrack_platform.evaluation.protocol import SequenceResult
 from dytrack_platform.evaluation.report import write_report
 from dytrack_platform.evaluation.summary import (
     annotate,
+    hidden_truth,
     reporting_profile,
     summarise_point,
     summary_json,
@@ -155,6 +157,33 @@ def test_a_name_cannot_break_out_of_the_page(evaluation):
 def test_what_was_unusual_is_listed(evaluation):
     _, summary = evaluation
     assert "b<i>: frames that do not decode: 8" in summary["unusual"]
+
+
+def test_a_split_without_truth_is_told():
+    known, hidden = sequence("a"), sequence("b")
+    hidden.boxes_xywh[1:] = np.nan
+    assert hidden_truth([known, hidden]) is None
+    assert "the owner keeps the truth" in hidden_truth([hidden])
+
+
+def test_every_kind_of_baseline_has_a_mark_of_its_own():
+    base = {"success_auc": 0.5, "gmacs": 1.0}
+    names = ("exit-1", "random", "oracle", "cv2-MIL")
+    figure = pareto_figure([base | {"name": "fast"}], [base | {"name": n} for n in names], "gmacs")
+    marks = {trace["marker"]["symbol"] for trace in figure["data"] if "marker" in trace}
+    assert len(marks) == 5
+
+
+def test_speed_is_given_by_every_rule_and_part(evaluation):
+    folder, summary = evaluation
+    page = (folder / "report.html").read_text()
+    rows = re.search(r'<table id="speed">.*?<tbody>(.*?)</tbody>', page, re.S).group(1)
+    fast = re.findall(r"<td>(.*?)</td>", rows)[:11]
+    point = summary["points"][0]
+    assert fast[4] == f"{point['ms_network']:.2f}"
+    assert fast[6] == f"{point['ms_start']:.2f}"
+    assert fast[8] == f"{point['fps_by_rule']['frames-over-time']:.1f}"
+    assert point["fps_by_rule"]["reciprocals"] >= point["fps_by_rule"]["frames-over-time"]
 
 
 def test_worst_sequences_come_first(evaluation):
