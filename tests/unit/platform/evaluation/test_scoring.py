@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from dytrack_platform.datasets.readers import READERS
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.averages import average, sequence_scores, summarise
 from dytrack_platform.evaluation.prepared import Annotation, Prepared
@@ -8,6 +9,7 @@ from dytrack_platform.evaluation.profiles import (
     DEFAULTS,
     PROFILES,
     default_profile,
+    one_pass_default,
     profile,
 )
 from dytrack_platform.evaluation.scoring import measure, merge
@@ -147,6 +149,15 @@ def test_every_default_is_a_profile_and_has_a_reason():
         default = default_profile(dataset)
         assert default.profile in {*PROFILES, *VOT_PROFILES}
         assert default.reason
+
+
+def test_every_benchmark_has_a_default_of_its_own_and_one_for_a_single_pass():
+    assert set(READERS) - set(DEFAULTS) == {"coco", "video"}
+    for dataset in READERS:
+        single = one_pass_default(dataset)
+        assert single.profile in PROFILES
+        assert single.reason
+    assert "vot-toolkit does, with dytrack trax" in one_pass_default("vot").reason
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones():
