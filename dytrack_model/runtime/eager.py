@@ -17,7 +17,7 @@ class TorchEngine(Engine):
 
     Args:
         network: The network; it is moved to the device and put into evaluation mode.
-        precision: ``bf16`` runs under autocast; ``auto`` is fp32.
+        precision: ``bf16`` runs the blocks under autocast; ``auto`` is fp32.
         device: Where it runs.
         compiled: Compile every graph when it first runs (some ten seconds each).
     """
@@ -38,7 +38,9 @@ class TorchEngine(Engine):
             part: nn.Module | Callable[..., tuple[Tensor, ...]] = module(network, graph)
             if compiled:
                 part = torch.compile(part, fullgraph=True, dynamic=False)
-            graphs[graph.name] = _inference(part, self._device.type, half)
+            # Decisioners and heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
+            halved = half and graph.kind in ("template", "stage")
+            graphs[graph.name] = _inference(part, self._device.type, halved)
         name = "compile" if compiled else "torch"
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
 
