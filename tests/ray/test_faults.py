@@ -14,6 +14,7 @@ import pytest
 
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
+from dytrack_platform.errors import DataError
 from dytrack_platform.experiment.train import train
 
 pytestmark = pytest.mark.ray
@@ -133,3 +134,32 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     assert checkpoint.load(folder / "tracker").notes["step"] == 400
     assert status_of("tiny") == ("FINISHED", None)
     assert list(folder.glob("*.part")) == []
+
+
+def test_data_that_changed_since_a_run_began_are_refused_with_the_numbers(
+    ray_session, store, values, made, tmp_path
+):
+    from dytrack_platform.datasets.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.shards import write_shard
+    from dytrack_platform.datasets.windows import ClipConfig
+
+    def prepare(frames, out):
+        config = ClipConfig(search_size=128, frames=frames)
+        plan = plan_preparation("got10k", str(made), "train", str(out), config)
+        finish(plan, {job.file: write_shard(job) for job in plan.jobs})
+
+    def stop(watcher):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    prepare(8, tmp_path / "before")
+    prepare(6, tmp_path / "after")
+    clips = tmp_path / "clips"
+    clips.symlink_to(tmp_path / "before")
+    values["data"]["train"] = [{"path": str(clips)}]
+    with pytest.raises(SystemExit):
+        run(values, Watcher(at4=stop), train__workers=1, train__epochs=50)
+    clips.unlink()
+    clips.symlink_to(tmp_path / "after")
+    sentence = r"data changed since .*tiny began: .* had \d+ clips of 10 .* and has \d+ clips of 10"
+    with pytest.raises(DataError, match=sentence):
+        run(values, Watcher(), train__workers=1, train__epochs=50)

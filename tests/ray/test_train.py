@@ -35,7 +35,7 @@ def test_two_workers_train_a_tracker_and_the_same_command_again_does_nothing(
     ray_session, store, values
 ):
     trained, shown, said = run(values)
-    assert said == []
+    assert all(sentence.startswith("worker ") for sentence in said)
     assert shown[-1].step == shown[-1].steps == 8
     saved = checkpoint.load(trained.tracker)
     assert saved.notes["step"] == 8
@@ -69,3 +69,9 @@ def test_a_failed_run_is_failed_in_mlflow_with_the_reason(ray_session, store, va
     found = mlflow.search_runs(experiment_names=["dytrack"], output_format="list")[0]
     assert found.info.status == "FAILED"
     assert "the loss is" in found.data.tags["failure"]
+
+
+def test_validation_runs_beside_training_and_draws_curves(ray_session, store, values):
+    trained, _, _ = run(values, train__validate_every=1, train__workers=1)
+    history = mlflow.MlflowClient().get_metric_history(trained.run_id, "val/exit2/iou")
+    assert {point.step for point in history} == {3, 6, 8}

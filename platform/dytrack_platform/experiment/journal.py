@@ -43,6 +43,8 @@ class Journal:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._unsaved: list[Entry] = []
+        self._position = 0
         self.trouble: str | None = None
         """Why the last try failed; None when all is well."""
 
@@ -75,18 +77,25 @@ class Journal:
         self.append({"status": status, "time": _now()})
 
     def append(self, entry: Entry) -> None:
-        """Note any entry that ``deliver`` understands."""
+        """Note any entry that ``deliver`` understands.
+
+        Where the disk is full it is kept in memory only: the end of a run that a full disk stopped
+        is told to MLflow all the same.
+        """
         path = self._folder / JOURNAL
-        try:
-            with self._lock, path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            self._complain(path, error)
+        with self._lock:
+            try:
+                with path.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                self._unsaved.append(entry)
+                self._complain(path, error)
 
     def pending(self) -> bool:
         """Say whether something is not delivered yet."""
         path = self._folder / JOURNAL
-        return path.is_file() and path.stat().st_size > self._delivered()
+        saved = path.is_file() and path.stat().st_size > self._delivered()
+        return saved or bool(self._unsaved)
 
     def start(self) -> None:
         """Begin to deliver in the background."""
@@ -108,12 +117,19 @@ class Journal:
         """
         for entries, end in self._batches():
             self._deliver(entries)
+            self._position = end
             beside = self._folder / (_DELIVERED + ".part")
             try:
                 beside.write_text(str(end))
                 beside.rename(self._folder / _DELIVERED)
             except OSError as error:
-                raise StorageError(f"{beside}: cannot be written: {error}") from error
+                self._complain(beside, error)
+        with self._lock:
+            unsaved = list(self._unsaved)
+        if unsaved:
+            self._deliver(unsaved)
+            with self._lock:
+                del self._unsaved[: len(unsaved)]
 
     def _run(self) -> None:
         pause = 0.5
@@ -151,12 +167,12 @@ class Journal:
 
     def _delivered(self) -> int:
         try:
-            return int((self._folder / _DELIVERED).read_text())
+            return max(self._position, int((self._folder / _DELIVERED).read_text()))
         except (FileNotFoundError, ValueError):
-            return 0
+            return self._position
 
     def _complain(self, path: Path, error: OSError) -> None:
-        # The curves of a full disk are not worth the training.
+        # The curves are not worth the training.
         self.trouble = f"{path}: cannot be written: {error}"
         _LOG.warning(self.trouble)
 

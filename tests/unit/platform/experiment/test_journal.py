@@ -135,8 +135,16 @@ def test_threads_do_not_tear_each_others_lines(tmp_path, server):
     assert len([json.loads(line) for line in lines]) == 200
 
 
-def test_a_full_disk_costs_the_curves_and_not_the_training(tmp_path, server, caplog):
-    journal = Journal(tmp_path / "gone", server)
+def test_on_a_full_disk_the_runs_end_still_arrives(tmp_path, server, caplog):
+    folder = tmp_path / "full"  # where nothing can be written
+    journal = Journal(folder, server)
     journal.metrics({"loss": 1.0}, 1)
     assert "cannot be written" in journal.trouble
     assert "cannot be written" in caplog.text
+    assert journal.pending()
+    journal.end("FAILED")
+    journal.start()
+    assert journal.stop(10)
+    assert [entry.get("status") for entry in server.taken] == [None, "FAILED"]
+    journal.deliver_all()
+    assert len(server.taken) == 2
