@@ -25,6 +25,7 @@ from dytrack_platform.evaluation.page import (
     unordered,
     write_page,
 )
+from dytrack_platform.evaluation.palette import colour
 from dytrack_platform.evaluation.profiles import Profile
 from dytrack_platform.evaluation.summary import PointSummary
 
@@ -272,9 +273,19 @@ def _sequences_section(points: List[Mapping[str, Any]], films: Mapping[str, Film
     strips = "".join(film_html(film, unfolded=k == 0) for k, film in enumerate(shown))
     return Section(
         title="Sequences, worst first",
-        body=table(header, rows, identifier="sequences") + strips,
+        body=table(header, rows, identifier="sequences") + (_key(points) + strips if shown else ""),
         note=f"Ordered by the success AUC of {reference['name']}.",
     )
+
+
+def _key(points: List[Mapping[str, Any]]) -> str:
+    """Say which colour stands for which exit in the films."""
+    exits = max(len(point["exit_share"]) for point in points)
+    keys = "".join(
+        f'<span class="key" style="background:{colour(k)}"></span>exit {k + 1}'
+        for k in range(exits)
+    )
+    return f"<p>White: the annotation. Colour: the box, by its exit.{keys}</p>"
 
 
 def _unusual_section(lines: List[str]) -> Section:
