@@ -7,8 +7,8 @@ Two kinds, ``model.decisioner``:
     through the blocks.
 ``map``
     Our choice: the perceptron reads how clearly one place stands out in a coarse score map, one
-    scalar product per search token (:class:`Glance`). On few training sequences the token tells
-    which sequence it sees, and its predictions do not carry over to others (docs/LOG.md).
+    scalar product per search token (:class:`Glance`). Four numbers cannot tell training
+    sequences apart, so what is learnt on few of them carries over better (docs/LOG.md).
 
 Dimensions: B batch, X search tokens, D width, H W map with H * W = X.
 """

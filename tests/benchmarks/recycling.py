@@ -305,7 +305,8 @@ def main() -> None:
             with record.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{number}/{len(missing)} {row}", flush=True)
-    rows = [row for row in done if any(cell.items() <= row.items() for cell in wanted)]
+    # One row for each cell, should two commands have run the same one.
+    rows = [next(row for row in done if cell.items() <= row.items()) for cell in wanted]
     print(tables(rows))
     print(json.dumps({"runs": len(rows), "cells": len(cells(rows)), "record": str(record)}))
 
