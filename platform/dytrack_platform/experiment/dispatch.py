@@ -45,10 +45,14 @@ class JudgePool:
         waiting = deque((item, 1) for item in work)
         running: dict[Any, tuple[int, Work, int]] = {}
         idle = list(range(len(self.judges)))
-        while waiting or running:
+
+        def hand_out() -> None:
             while waiting and idle:
                 (item, life), place = waiting.popleft(), idle.pop()
                 running[self.judges[place].judge.remote(*item)] = (place, item, life)
+
+        hand_out()
+        while running:
             (done,), _ = ray.wait(list(running))
             place, item, life = running.pop(done)
             idle.append(place)
@@ -56,7 +60,8 @@ class JudgePool:
             if verdict is None:
                 self.judges[place] = self._hire()
                 waiting.appendleft((item, life + 1))
-            else:
+            hand_out()  # first, so that no worker waits while the caller writes
+            if verdict is not None:
                 yield item, verdict
 
 
