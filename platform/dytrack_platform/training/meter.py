@@ -131,7 +131,7 @@ class Meter:
         return item
 
     def add(self, values: dict[str, Tensor], samples: int) -> None:
-        """Count a step that :meth:`wait_for` began; one that was left out has no values."""
+        """Count a step that :meth:`wait_for` began: scalars, or (N,) values; none if left out."""
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._samples += samples

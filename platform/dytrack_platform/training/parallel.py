@@ -100,13 +100,13 @@ def first_says(value: int, device: torch.device) -> int:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Give all of a tensor that may be spread over the workers; all of them must call it."""
+    """Give all of a tensor (A, B) that may be spread over the workers; all must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def fill(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into one that may be spread over the workers."""
+    """Copy a whole tensor (A, B) into one that may be spread over the workers."""
     if isinstance(target, DTensor):
         placed = value.to(target.device, target.dtype)
         target.copy_(distribute_tensor(placed, target.device_mesh, target.placements))

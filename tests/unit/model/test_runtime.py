@@ -86,13 +86,8 @@ def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, at
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
-<<<<<<< HEAD
 def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
     tracker = saved(decisioner="map", iou_token="reader")
-=======
-def test_a_decisioner_that_reads_a_map_exports_and_runs_on_both_runtimes(tmp_path):
-    tracker = saved(decisioner="map")
->>>>>>> e386848 (Log what predicts an exit's IoU on unseen sequences; export the map decisioner in a test)
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
     openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1).engine
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4

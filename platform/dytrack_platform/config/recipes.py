@@ -1,0 +1,177 @@
+"""Recipes: read YAML, set dotted keys, validate against the schema, write it back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from dytrack_model.config import VARIANTS, ModelConfig, require
+from dytrack_platform.config.schema import ExperimentConfig
+from dytrack_platform.errors import ConfigurationError
+
+_ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
+
+
+def dotted(values: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
+    """Give a copy of nested ``values`` with the dotted ``key`` set.
+
+    Raises:
+        ConfigurationError: A part of the path is not a mapping.
+    """
+    head, _, rest = key.partition(".")
+    result = dict(values)
+    if not rest:
+        result[head] = value
+        return result
+    inner = result.get(head, {})
+    require(isinstance(inner, Mapping), f"{key}: {head!r} has no keys below it")
+    result[head] = dotted(inner, rest, value)
+    return result
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as YAML, so lists and numbers work.
+
+    Raises:
+        ConfigurationError: There is no ``=`` or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    require(bool(equals and key), f"--set {text}: expected KEY=VALUE, as in train.epochs=3")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{key}: {value!r} is not a YAML value") from error
+    return key.strip(), _number(parsed)
+
+
+def resolve(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Validate a nested mapping, after setting dotted keys.
+
+    ``model.variant`` brings that preset's values, ``model.backbone`` the shape of that timm model;
+    the other keys of ``model`` change them.
+
+    Raises:
+        ConfigurationError: The first mistake, as ``dotted.key: what was expected, got what``.
+    """
+    merged: dict[str, Any] = dict(values)
+    for key, value in (overrides or {}).items():
+        merged = dotted(merged, key, value)
+    model = merged.get("model", {})
+    require(isinstance(model, Mapping), f"model: must be a mapping, got {model!r}")
+    preset = model.get("variant", "tiny")
+    require(
+        preset in VARIANTS, f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}"
+    )
+    _refuse_unknown(ExperimentConfig, merged, "")
+    merged["model"] = _complete(VARIANTS[preset], model)
+    try:
+        return _ADAPTER.validate_python(_freeze(merged))
+    except ValidationError as error:
+        raise ConfigurationError(_first_mistake(error)) from None
+
+
+def _complete(preset: ModelConfig, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the preset and the named backbone say to the keys that are given."""
+    given = {**preset.to_dict(), **model}
+    if "backbone" not in model or set(given) == set(model):
+        return given
+    # Only a named backbone needs timm, and so torch: seconds that no other command waits for.
+    from dytrack_model import timm_models
+
+    try:
+        return timm_models.complete(preset, model)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model.{error}") from None
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+    """Read a recipe.
+
+    Raises:
+        ConfigurationError: The file is missing, is not YAML, or holds a mistake.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such recipe; give a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    require(isinstance(values, Mapping), f"{path}: must hold keys and values, got {values!r:.60}")
+    return resolve(values, overrides)
+
+
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """Give the configuration as plain JSON types."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def dump(config: ExperimentConfig) -> str:
+    """Give the configuration as YAML that :func:`load` reads back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested mappings as dotted keys (for MLflow parameters)."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _number(value: object) -> object:
+    """Read ``1e-4`` as a number: YAML 1.1 takes it for a string without its point."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def _freeze(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _freeze(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(inner) for inner in value)
+    return _number(value)
+
+
+def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
+    """Refuse a key that no field has, and name the field that was probably meant."""
+    items = values if isinstance(values, list | tuple) else (values,)
+    known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}
+    for item in items:
+        if not isinstance(item, Mapping):
+            continue
+        for key, inner in item.items():
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+            require(key in known, f"{prefix}{key}: no such key; {hint}")
+            for part in (known[key], *get_args(known[key])):
+                if isinstance(part, type) and is_dataclass(part):
+                    _refuse_unknown(part, inner, f"{prefix}{key}.")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Turn pydantic's first mistake into ``dotted.key: what was expected, got what``."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigurationError):
+        return f"{path}.{cause}" if path else str(cause)
+    if first["type"] == "missing":
+        return f"{path}: is required"
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{path}: {message}, got {first['input']!r:.80}"
