@@ -4,9 +4,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import mlflow
@@ -15,7 +18,9 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import DataError
-from dytrack_platform.experiment.train import train
+from dytrack_platform.experiment import journal as journals
+from dytrack_platform.experiment import record
+from dytrack_platform.experiment.train import train, upload_pending
 
 pytestmark = pytest.mark.ray
 
@@ -134,6 +139,82 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     assert checkpoint.load(folder / "tracker").notes["step"] == 400
     assert status_of("tiny") == ("FINISHED", None)
     assert list(folder.glob("*.part")) == []
+
+
+class Server:
+    """A real MLflow server that can be ended and started again."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process = None
+
+    def start(self, *_):
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except (OSError, urllib.error.URLError):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    def arrived(self):
+        """Give the steps of the newest run's losses."""
+        client = mlflow.MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name("dytrack").experiment_id
+        newest = client.search_runs([experiment])[0].info.run_id
+        return {point.step for point in client.get_metric_history(newest, "train/loss")}
+
+    def return_for_a_while(self, *_):
+        """Start again, and wait for what was noted meanwhile."""
+        self.start()
+        wait(lambda: {1, 10, 19} <= self.arrived(), None)
+
+    def end(self, *_):
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def test_a_server_that_is_away_for_a_while_and_at_the_end_misses_nothing(
+    ray_session, values, tmp_path, monkeypatch
+):
+    server = Server(tmp_path)
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setattr(record, "_WAIT_S", 2.0)
+    monkeypatch.setattr(journals, "_LONGEST_PAUSE_S", 1.0)
+    try:
+        watcher = Watcher(at3=server.end, at20=server.return_for_a_while, at40=server.end)
+        trained, folder = run(values, watcher, train__epochs=14, train__workers=1)
+        assert "dytrack upload" in watcher.said[-1]
+        assert str(folder) in watcher.said[-1]
+        assert (folder / "tracker" / "tracker.json").is_file()
+
+        server.start()
+        client = mlflow.MlflowClient(server.uri)
+        assert {1, 10, 19} <= server.arrived() < set(range(1, 57))
+        assert client.get_run(trained.run_id).info.status == "RUNNING"
+        assert upload_pending(str(folder)) == trained.run_id
+        after = [m.step for m in client.get_metric_history(trained.run_id, "train/loss")]
+        assert sorted(after) == list(range(1, 57))
+        assert client.get_run(trained.run_id).info.status == "FINISHED"
+    finally:
+        server.end()
+        mlflow.set_tracking_uri(None)
 
 
 def test_data_that_changed_since_a_run_began_are_refused_with_the_numbers(
