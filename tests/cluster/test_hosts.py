@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 
@@ -191,3 +192,22 @@ def test_more_workers_than_the_cluster_has_are_refused_after_the_stated_time(dri
     assert process.wait(60) == 1
     assert time.monotonic() - began < 40
     assert "train.workers: 8 workers need 8 CPU, the cluster has 2 after 3 s" in log.read_text()
+
+
+def test_storage_that_is_not_shared_is_refused_before_training_starts(hosts, driver, tmp_path):
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    hosts.ray(1, name="n2", before=f"mount -t tmpfs none {apart}")
+    process, log, _ = driver("blind", f"train.storage={apart}")
+    assert process.wait(60) == 1
+    said = log.read_text()
+    assert f"train.storage: {apart}/blind, written on" in said
+    assert "is not seen on 1 of" in said
+    assert hosts.addresses[1] in said
+    assert "NFS" in said
+    assert not list(apart.glob("blind/step_*"))
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    runs = mlflow.MlflowClient(store).search_runs(
+        [mlflow.MlflowClient(store).get_experiment_by_name("dytrack").experiment_id]
+    )
+    assert [run.info.status for run in runs] == ["FAILED"]
