@@ -1,6 +1,6 @@
 """Reuse schemas and self-distillation, trained for the same steps on the same made sequences.
 
-    python -m tests.benchmarks.recycling [--folder recycling] [--steps 100] [--workers 1]
+    python -m tests.benchmarks.recycling [--folder runs/recycling] [--steps 100] [--workers 1]
 
 One tracker without reuse or distillation (variant ``test``, three exits) learns to match on 40
 made sequences and is the start of all others: backbone, norms and heads; reuse, decisioners and
@@ -264,7 +264,7 @@ def cells(rows: list[dict]) -> list[tuple[tuple[str, ...], list[dict]]]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--folder", type=Path, default=Path("recycling"))
+    options.add_argument("--folder", type=Path, default=Path("runs/recycling"))
     options.add_argument("--steps", type=int, default=100)
     options.add_argument("--start-steps", type=int, default=400)
     options.add_argument("--seeds", type=int, default=3)
