@@ -8,7 +8,7 @@ Two kinds, ``model.decisioner``:
 ``map``
     Our choice: the perceptron reads how clearly one place stands out in a coarse score map, one
     scalar product per search token (:class:`Glance`). Four numbers cannot tell training
-    sequences apart, so what is learnt on few of them carries over better (docs/LOG.md).
+    sequences apart; in short trainings neither kind ranks better (docs/LOG.md).
 
 Dimensions: B batch, X search tokens, D width, H W map with H * W = X.
 """
