@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-ray test-cluster test-third-party check format clean
+.PHONY: install demo test test-slow test-ray test-cluster test-third-party check format clean
 
 install: $(STAMP)
 
@@ -22,8 +22,11 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -m "not ray and not cluster and not third_party and not slow and not gpu"
 
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
 test-ray: install
-	$(BIN)/python -m pytest -m "ray or slow"
+	$(BIN)/python -m pytest -m ray
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster

@@ -16,6 +16,8 @@ from dytrack_platform.config import load
 from dytrack_platform.datasets.pairs import PairStream
 from dytrack_platform.training import worker
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).with_name("losses.txt")
 TOLERANCE = 2e-3
 """Relative. Another processor adds in another order, and twenty steps magnify that; a change of

@@ -78,6 +78,7 @@ def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
         torch.testing.assert_close(engine.locate(k, tensors), output.maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
 def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, attention, tmp_path):
     tracker = saved(recycling=schema, attention=attention)
@@ -93,6 +94,7 @@ def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
+@pytest.mark.slow
 def test_an_export_to_openvino_has_its_own_files_and_says_its_precision(tmp_path):
     tracker = saved()
     assert export.export(tracker, tmp_path / "e", "openvino", batch=2) < 1e-4
@@ -219,6 +221,7 @@ def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
 TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "pixels"),
     [

@@ -15,6 +15,8 @@ from dytrack_platform.training import state as state_files
 from dytrack_platform.training.averages import Averages
 from dytrack_platform.training.loop import Wish
 
+pytestmark = pytest.mark.slow
+
 
 def weights(state):
     return {name: value.clone() for name, value in state.module.state_dict().items()}

@@ -13,6 +13,8 @@ from dytrack_platform.training import state as state_files
 from tests.unit.platform.conftest import experiment
 from tests.unit.platform.training.conftest import KeepingOutlet
 
+pytestmark = pytest.mark.slow
+
 WAYS = {
     "ddp": {},
     "parts": {"train__accumulate": 2},
