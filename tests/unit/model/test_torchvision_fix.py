@@ -1,11 +1,13 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from dytrack_model import torchvision_fix
 
 
+@pytest.mark.slow
 def test_timm_imports_after_the_fix_in_a_new_process():
     code = "from dytrack_model import torchvision_fix as f; f.apply(); f.apply(); import timm"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -96,6 +96,7 @@ def test_a_tracker_with_one_exit_has_nothing_to_calibrate(made):
         calibrate(saved, [], Goal(gmacs=1.0), "x", Running())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_an_export_is_described_and_tracks_a_video(dytrack, tracker, made, tmp_path, kind):
     from dytrack_pipelines.demo import film
