@@ -196,6 +196,7 @@ def test_worst_sequences_come_first(evaluation):
     assert areas == sorted(areas)
 
 
+@pytest.mark.slow
 def test_chromium_opens_the_report_without_an_error_or_a_request(evaluation, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

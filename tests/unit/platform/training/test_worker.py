@@ -51,6 +51,7 @@ def test_the_last_checkpoint_is_a_tracker_with_operating_points(recipe, outlet):
     assert saved.notes["step"] == 8
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(recipe, outlet):
     worker.train(recipe(train__epochs=6), outlet)
     assert outlet.losses[-1][1] < outlet.losses[0][1]
