@@ -103,10 +103,8 @@ def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) 
         names = (*graph.inputs, *graph.outputs)
         described.append(
             {
-                "name": graph.name,
+                **graph.to_dict(),
                 "file": file,
-                "inputs": list(graph.inputs),
-                "outputs": list(graph.outputs),
                 "shapes": {name: list(tensors[name].shape) for name in names},
                 "types": {name: str(tensors[name].dtype).removeprefix("torch.") for name in names},
             }
