@@ -13,7 +13,7 @@ from dytrack_pipelines.options import Overrides, Recipe
 
 if TYPE_CHECKING:
     from dytrack_platform.experiment.train import Trained
-    from dytrack_platform.training.loop import Progress
+    from dytrack_platform.training.progress import Progress
 
 
 def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)

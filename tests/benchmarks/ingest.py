@@ -1,13 +1,14 @@
 """Frames per second of ``prepare`` against plain loops that do the same work.
 
-    python -m tests.benchmarks.ingest [--frames 4000] [--rounds 3]
+    python -m tests.benchmarks.ingest [--frames 16000] [--rounds 3]
 
 The source is 640x480 JPEGs in GOT-10k's layout, every frame of which is decoded, cut to its
-window, and encoded. In each round, interleaved: (a) two processes in a plain ``cv2`` loop, each
-over half of the sequences, without Ray and without Parquet; (b) one core's decode-and-encode
-limit, times the cores; and ``prepare`` over a Ray that is already up (the fixed seconds to start
-one are stated apart). The fixed seconds of a pipeline, taken from preparing two frames, are
-subtracted for the rate after warm-up and stated too. Prints one JSON object on its last line.
+window, and encoded; every made sequence is there under four names. In each round, interleaved:
+(a) two processes in a plain ``cv2`` loop, each over half of the sequences, without Ray and without
+Parquet; (b) one core's decode-and-encode limit, times the cores; and ``prepare`` over a Ray that is
+already up (the fixed seconds to start one are stated apart). The fixed seconds of a pipeline, taken
+from preparing a few tiny sequences with as many workers, are subtracted for the rate after warm-up
+and stated too. Prints one JSON object on its last line.
 """
 
 import argparse
@@ -31,6 +32,18 @@ from dytrack_platform.experiment.cluster import session
 from dytrack_platform.experiment.ingest import prepare
 
 CLIPS = ClipConfig(frames=40, span=40)
+_NAMES = 4
+
+
+def rename(split: Path) -> int:
+    """List every made sequence under more names, the files linked; gives how many it has now."""
+    names = (split / "list.txt").read_text().split()
+    for number in range(1, _NAMES):
+        for name in names:
+            shutil.copytree(split / name, split / f"{name}_{number}", copy_function=os.link)
+    more = [f"{name}_{number}" for number in range(1, _NAMES) for name in names]
+    (split / "list.txt").write_text("".join(f"{name}\n" for name in [*names, *more]))
+    return _NAMES
 
 
 def plain_loop(root: str, first: int, last: int) -> int:
@@ -64,10 +77,10 @@ def decode_and_encode(root: str, seconds: float) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--frames", type=int, default=4000)
+    options.add_argument("--frames", type=int, default=16000)
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
-    sequences = -(-given.frames // 40)
+    made = -(-given.frames // (40 * _NAMES))
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as root:
         # In view all the time, so that every frame has a box to cut.
@@ -78,9 +91,11 @@ def main() -> None:
             frames=(40, 40),
             leaving_view=0.0,
         )
-        make(root, look, "train", sequences)
+        make(root, look, "train", made)
+        sequences = made * rename(Path(root, "train"))
         spawn = multiprocessing.get_context("spawn")
-        make(f"{root}/tiny", replace(look, frames=(2, 2)), "train", 1, workers=1)
+        # Enough shards that every worker starts: two starting at once take longer than one.
+        make(f"{root}/tiny", replace(look, frames=(2, 2)), "train", 4 * cores, workers=1)
         ours, gross, loops, limits, fixed = [], [], [], [], []
         start = time.perf_counter()
         with session(), spawn.Pool(2) as pool:

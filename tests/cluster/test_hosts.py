@@ -211,3 +211,16 @@ def test_storage_that_is_not_shared_is_refused_before_training_starts(hosts, dri
         [mlflow.MlflowClient(store).get_experiment_by_name("dytrack").experiment_id]
     )
     assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def test_data_that_one_node_lacks_are_refused_before_training_starts(
+    hosts, driver, made_clips, tmp_path
+):
+    clips = tmp_path / "clips"
+    shutil.copytree(made_clips, clips)
+    hosts.ray(1, name="n3", before=f"mount -t tmpfs none {clips}")
+    process, log, folder = driver("absent", f"data.train=[{{path: {clips}}}]")
+    assert process.wait(60) == 1
+    assert f"{clips}/manifest.json: is not there on node" in log.read_text()
+    assert hosts.addresses[1] in log.read_text()
+    assert not list(folder.glob("step_*"))

@@ -1,5 +1,6 @@
 """What clusters do to a training, on one machine: processes killed, disks full, servers away."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,11 +14,12 @@ import urllib.request
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
-from dytrack_platform.errors import DataError
+from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.experiment import journal as journals
 from dytrack_platform.experiment import record
 from dytrack_platform.experiment.train import train, upload_pending
@@ -49,15 +51,20 @@ class Watcher:
         return int(found[-1].rpartition("process ")[2])
 
 
-def losses(folder):
-    """Give (step, loss) of every report in a run's journal."""
+def timed_losses(folder):
+    """Give (step, loss, milliseconds since 1970) of every report in a run's journal."""
     lines = (folder / "journal.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return [
-        (entry["step"], entry["metrics"]["train/loss"])
+        (entry["step"], entry["metrics"]["train/loss"], entry["time"])
         for entry in entries
         if "train/loss" in entry.get("metrics", {})
     ]
+
+
+def losses(folder):
+    """Give (step, loss) of every report in a run's journal."""
+    return [(step, loss) for step, loss, _ in timed_losses(folder)]
 
 
 def run(values, watcher, **changes):
@@ -141,6 +148,43 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     assert list(folder.glob("*.part")) == []
 
 
+def test_a_disk_that_fills_up_costs_nothing_that_was_saved(ray_session, store, values, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+    ballast = disk / "ballast"
+
+    def fill(watcher):
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 12))
+
+    try:
+        changes = {"train__storage": str(disk / "runs"), "train__epochs": 50}
+        changes |= {"train__workers": 1, "train__checkpoint_steps": 20}
+        with pytest.raises(StorageError, match=r"cannot be written.*No space left.*same command"):
+            run(values, Watcher(at22=fill), **changes)
+        assert status_of("tiny")[0] == "FAILED"
+        ballast.unlink()
+        watcher = Watcher()
+        trained, _ = run(values, watcher, **changes)
+        (said,) = [sentence for sentence in watcher.said if "continuing" in sentence]
+        resumed = int(said.split("from step ")[1].split()[0])
+        assert resumed % 20 == 0
+        assert resumed > 0
+        assert checkpoint.load(trained.tracker).notes["step"] == 200
+        assert status_of("tiny") == ("FINISHED", None)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 class Server:
     """A real MLflow server that can be ended and started again."""
 
@@ -212,6 +256,44 @@ def test_a_server_that_is_away_for_a_while_and_at_the_end_misses_nothing(
         after = [m.step for m in client.get_metric_history(trained.run_id, "train/loss")]
         assert sorted(after) == list(range(1, 57))
         assert client.get_run(trained.run_id).info.status == "FINISHED"
+    finally:
+        server.end()
+        mlflow.set_tracking_uri(None)
+
+
+def test_a_minute_without_a_server_stops_no_step_and_loses_no_point(
+    ray_session, values, tmp_path, monkeypatch
+):
+    server = Server(tmp_path)
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    away_s, seen = 60.0, {}
+
+    def leave(watcher):
+        server.end()
+        seen["left"], seen["from"] = time.monotonic(), watcher.shown[-1].step
+
+    class Minute(Watcher):
+        def show(self, progress):
+            super().show(progress)
+            if "to" not in seen and time.monotonic() - seen.get("left", np.inf) > away_s:
+                seen["to"] = progress.step
+                server.start()
+                wait(lambda: seen["to"] in server.arrived(), None, 60)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(SystemExit):
+            run(values, Minute(at3=leave), train__epochs=100_000, train__workers=1)
+        folder = Path(values["train"]["storage"]) / "tiny"
+        noted = {(entry[0], round(entry[2])) for entry in timed_losses(folder)}
+        assert len(noted) >= seen["to"] > seen["from"] + 60  # it went on all the while
+        client = mlflow.MlflowClient(server.uri)
+        experiment = client.get_experiment_by_name("dytrack").experiment_id
+        (found,) = client.search_runs([experiment])
+        points = client.get_metric_history(found.info.run_id, "train/loss")
+        assert {(point.step, round(point.timestamp)) for point in points} == noted
+        assert found.info.status == "KILLED"
     finally:
         server.end()
         mlflow.set_tracking_uri(None)

@@ -17,6 +17,8 @@ def is_cut_short(data: bytes) -> bool:
     neither can occur. Other formats count as whole: their decoders notice.
     """
     if data[:2] == b"\xff\xd8":
+        if len(data) >= 4 and data[-2:] == b"\xff\xd9":  # nearly every one: no search
+            return False
         return data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2)
     return data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]
 

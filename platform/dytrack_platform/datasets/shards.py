@@ -126,7 +126,7 @@ def write_shard(job: ShardJob) -> ShardSummary:
     ) as writer:
         for table in tables:
             writer.write_table(table)
-    Tree(job.out).write_bytes(job.file, buffer.getvalue().to_pybytes())
+    Tree(job.out).write_bytes(job.file, memoryview(buffer.getvalue()))
     return summary
 
 

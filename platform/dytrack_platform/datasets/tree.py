@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dytrack_platform.errors import DataError, StorageError
@@ -36,10 +36,8 @@ class Tree:
     @property
     def local(self) -> Path | None:
         """The folder on this machine, or None where the root is remote."""
-        scheme, separator, rest = self.root.partition("://")
-        if not separator:
-            return Path(self.root)
-        return Path(rest) if scheme == "file" else None
+        local = _local(self.root)
+        return None if local is None else Path(local)
 
     def __truediv__(self, name: str) -> "Tree":
         return Tree(self.path(name))
@@ -54,9 +52,9 @@ class Tree:
             raise DataError(f"{self.root}: {inside!r} is no name of a file")
         if not _stays_inside(inside):
             raise DataError(f"{self.root}: {inside!r} points outside of the folder")
-        local = self.local
+        local = _local(self.root)
         if local is not None:
-            return f"{local}/{inside}" if inside else str(local)
+            return f"{local}/{inside}" if inside else local
         base, options = _split_options(self.root)
         base = base.rstrip("/")
         return f"{base}/{inside}{options}" if inside else f"{base}{options}"
@@ -107,7 +105,7 @@ class Tree:
         path = self.path(inside)
         try:
             if self.local is not None:
-                return Path(path).open("rb")
+                return open(path, "rb")  # noqa: PTH123  (once a frame: no Path for each)
             system, remote = _remote(path)
             opened: BinaryIO = system.open(remote, "rb")
         except OSError as error:
@@ -134,7 +132,7 @@ class Tree:
         """
         return self.read_bytes(inside).decode("utf-8-sig", errors="replace")
 
-    def write_bytes(self, inside: str, content: bytes) -> None:
+    def write_bytes(self, inside: str, content: bytes | memoryview) -> None:
         """Write a whole file: it is there complete or not at all.
 
         Raises:
@@ -147,7 +145,8 @@ class Tree:
             else:
                 system, remote = _remote(path)
                 system.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
-                system.pipe_file(remote, content)  # one upload: object stores show it at its end
+                # One upload: object stores show it at its end.
+                system.pipe_file(remote, bytes(content))
         except OSError as error:
             reason = error.strerror or error
             raise StorageError(
@@ -175,9 +174,17 @@ class Tree:
                 continue  # its writer has just finished
 
 
+@lru_cache(maxsize=256)
+def _local(root: str) -> str | None:
+    """Give a root on this machine as a plain path; kept, for every frame's path begins with it."""
+    scheme, separator, rest = root.partition("://")
+    if not separator:
+        return str(Path(root))
+    return str(Path(rest)) if scheme == "file" else None
+
+
 def _stays_inside(inside: str) -> bool:
-    path = PurePosixPath(inside)
-    return ".." not in path.parts and not path.is_absolute() and "\0" not in inside
+    return ".." not in inside.split("/") and not inside.startswith("/") and "\0" not in inside
 
 
 def _split_options(url: str) -> tuple[str, str]:
@@ -186,7 +193,7 @@ def _split_options(url: str) -> tuple[str, str]:
     return (url, "") if found is None else (url[: found.start()], found.group())
 
 
-def _write_and_rename(path: Path, content: bytes) -> None:
+def _write_and_rename(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=_LEFTOVER_SUFFIX

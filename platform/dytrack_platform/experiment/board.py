@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.experiment import provenance
 from dytrack_platform.experiment.journal import Journal
-from dytrack_platform.training.meter import Progress
+from dytrack_platform.training.progress import Progress
 
 Show = Callable[[Progress], None]
 _LOAD_EVERY_S = 10.0

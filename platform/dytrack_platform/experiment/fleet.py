@@ -12,6 +12,7 @@ import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dytrack_platform.config import ExperimentConfig
+from dytrack_platform.datasets.manifest import MANIFEST
 from dytrack_platform.errors import ClusterError, DataError, StorageError
 
 
@@ -68,7 +69,9 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
     word = uuid.uuid4().hex
     mark = f"{location}/.shared-{word}.json"
     sources = (*config.data.train, *config.data.validation)
-    wanted = [source.path for source in sources if "://" not in source.path]
+    # An empty folder of the same name, where a disk is not mounted, is not the data.
+    manifests = [Path(source.path) / MANIFEST for source in sources if "://" not in source.path]
+    wanted = [str(path if path.exists() else path.parent) for path in manifests]
     if config.train.initial is not None:
         wanted.append(config.train.initial)
     storage.write_json(mark, {"word": word})

@@ -1,4 +1,4 @@
-"""Where a run came from: code, environment, machine."""
+"""Where a run came from: code, environment, machine. Imports torch only where it is asked of."""
 
 import os
 import platform
@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
-import torch
 
 import dytrack_platform
 
@@ -28,6 +27,8 @@ def code() -> dict[str, str]:
 
 def environment() -> str:
     """List interpreter, machine and every installed distribution with its version."""
+    import torch
+
     lines = [
         f"python {platform.python_version()}  {platform.platform()}",
         f"cpus {os.cpu_count()}  memory {psutil.virtual_memory().total / 2**30:.1f} GiB",
@@ -52,6 +53,8 @@ def load() -> dict[str, float]:
 
 def process_load() -> dict[str, float]:
     """Give this process's memory, and its GPU's where it has one, in megabytes."""
+    import torch
+
     found = {"memory_megabytes": psutil.Process().memory_info().rss / 1e6}
     if torch.cuda.is_available():
         found["gpu_memory_megabytes"] = torch.cuda.memory_allocated() / 1e6

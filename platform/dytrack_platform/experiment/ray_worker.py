@@ -26,7 +26,7 @@ from dytrack_platform.experiment import (
 )
 from dytrack_platform.training import worker
 from dytrack_platform.training.loop import Batch, Wish
-from dytrack_platform.training.meter import Progress
+from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import SEAL
 
 PREFIX = "step_"

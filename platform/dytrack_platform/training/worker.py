@@ -25,10 +25,11 @@ from dytrack_platform.errors import CheckpointError, ConfigurationError, DataErr
 from dytrack_platform.training import parallel, pictures, randomness, validation
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.averages import Averages
-from dytrack_platform.training.loop import Batch, Hooks, Progress, Wish, run
+from dytrack_platform.training.loop import Batch, Hooks, Wish, run
 from dytrack_platform.training.objective import Trainable
 from dytrack_platform.training.optim import optimizer
 from dytrack_platform.training.parallel import ALONE, Place
+from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
 __all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
