@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.intp]
+from dytrack_platform.evaluation import kernels
+from dytrack_platform.evaluation.kernels import Counts as Counts
+from dytrack_platform.evaluation.kernels import Floats as Floats
 
 Edges = Literal["inclusive", "plain", "guarded"]
 Scale = Literal["quotients", "guarded-quotients", "difference", "quotient-of-difference"]
@@ -33,6 +34,13 @@ class Columns(NamedTuple):
 def columns(boxes_xywh: NDArray[np.generic]) -> Columns:
     """Copy (..., 4) boxes into four contiguous float64 arrays of shape (...)."""
     return Columns(*(np.ascontiguousarray(boxes_xywh[..., k], dtype=np.float64) for k in range(4)))
+
+
+def are_whole(boxes: Columns) -> NDArray[np.bool_]:
+    """Tell of each row of (R, N) boxes whether all have a place and an area: (R,)."""
+    whole = np.empty(len(boxes.x), dtype=np.bool_)
+    kernels.whole_rows()(*boxes, whole)
+    return whole
 
 
 class Room:
@@ -53,9 +61,18 @@ class Room:
             self._memory[name] = np.empty(size)
         return self._memory[name][:size].reshape(shape)
 
-    def counts(self, name: str, shape: tuple[int, ...]) -> Counts:
-        """Give an array of any content, of whole numbers."""
-        return self.floats(name, shape).view(np.intp)
+
+_OVERLAPS: dict[Edges, Callable[..., float]] = {
+    "inclusive": kernels.overlap_inclusive,
+    "plain": kernels.overlap_plain,
+    "guarded": kernels.overlap_guarded,
+}
+_NORMALISED: dict[Scale, Callable[..., float]] = {
+    "quotients": kernels.error_of_quotients,
+    "guarded-quotients": kernels.error_of_guarded_quotients,
+    "difference": kernels.error_of_difference,
+    "quotient-of-difference": kernels.quotient_of_difference,
+}
 
 
 def overlaps(a: Columns, b: Columns, edges: Edges = "plain", room: Room | None = None) -> Floats:
@@ -75,44 +92,44 @@ def overlaps(a: Columns, b: Columns, edges: Edges = "plain", room: Room | None =
     Returns:
         Values of the broadcast shape; NaN where a box has NaN.
     """
-    room = room or Room()
+    return _of_pairs(_OVERLAPS[edges], a, b, "overlap", room)
+
+
+def centre_errors(a: Columns, b: Columns, room: Room | None = None) -> Floats:
+    """Distances of the boxes' centres in pixels.
+
+    Args:
+        a: Predicted boxes; any shape that broadcasts with ``b``.
+        b: Annotated boxes.
+        room: Where the result may live; fresh memory by default.
+    """
+    return _of_pairs(kernels.centre_error, a, b, "error", room)
+
+
+def normalised_errors(a: Columns, b: Columns, scale: Scale, room: Room | None = None) -> Floats:
+    """Distances of the boxes' centres in widths and heights of the annotated box.
+
+    The order of division and difference decides exact ties (EVALUATION: ``norm_ties``), so it
+    is the toolkit's own.
+
+    Args:
+        a: Predicted boxes; any shape that broadcasts with ``b``.
+        b: Annotated boxes.
+        scale: ``quotients`` c/w - c'/w (MATLAB, pytracking); ``guarded-quotients`` the same over
+            w + 1e-16 (pysot); ``difference`` (c - c') / max(1, w) (got10k master);
+            ``quotient-of-difference`` (c - c') / w (TrackingNet).
+        room: Where the result may live; fresh memory by default.
+    """
+    return _of_pairs(_NORMALISED[scale], a, b, "norm", room)
+
+
+def _of_pairs(
+    rule: Callable[..., float], a: Columns, b: Columns, name: str, room: Room | None
+) -> Floats:
     shape = np.broadcast_shapes(a.x.shape, b.x.shape)
-    shared, height, spare = (room.floats(name, shape) for name in ("overlap", "height", "spare"))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        _intersect(a.x, a.w, b.x, b.w, edges, shared, spare)
-        _intersect(a.y, a.h, b.y, b.h, edges, height, spare)
-        shared *= height
-        union = np.multiply(a.w, a.h, out=height)
-        union += b.w * b.h
-        union -= shared
-        if edges == "guarded":
-            union += np.finfo(np.float64).eps
-        values = np.divide(shared, union, out=shared)
-        if edges != "inclusive":
-            np.clip(values, 0.0, 1.0, out=values)
-    return values
-
-
-def _intersect(
-    low_a: Floats,
-    size_a: Floats,
-    low_b: Floats,
-    size_b: Floats,
-    edges: Edges,
-    length: Floats,
-    spare: Floats,
-) -> None:
-    """Write the length that two intervals share, 0 where they are apart."""
-    high_b = low_b + size_b
-    np.add(low_a, size_a, out=length)
-    if edges == "inclusive":
-        high_b -= 1
-        length -= 1
-    np.minimum(length, high_b, out=length)
-    length -= np.maximum(low_a, low_b, out=spare)
-    if edges == "inclusive":
-        length += 1
-    np.maximum(length, 0, out=length)
+    out = (room or Room()).floats(name, shape)
+    with np.errstate(all="ignore"):
+        return kernels.array_function(rule)(*a, *b, out=out)
 
 
 class Centres(NamedTuple):
@@ -122,77 +139,17 @@ class Centres(NamedTuple):
     y: Floats
 
 
-def centres(boxes: Columns, room: Room | None = None) -> Centres:
+def centres(boxes: Columns) -> Centres:
     """Centres by the toolkits' inclusive convention, x + (w - 1) / 2; its shift cancels."""
-    room = room or Room()
-    x, y = (room.floats(name, boxes.x.shape) for name in ("centre x", "centre y"))
-    for middle, low, size in ((x, boxes.x, boxes.w), (y, boxes.y, boxes.h)):
-        np.subtract(size, 1, out=middle)
-        middle *= 0.5
-        middle += low
-    return Centres(x, y)
-
-
-def centre_errors(a: Centres, b: Centres, room: Room | None = None) -> Floats:
-    """Distances of centres in pixels."""
-    room = room or Room()
-    shape = np.broadcast_shapes(a.x.shape, b.x.shape)
-    dx, dy = room.floats("error", shape), room.floats("spare", shape)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return _length(np.subtract(a.x, b.x, out=dx), np.subtract(a.y, b.y, out=dy))
-
-
-def normalised_errors(
-    a: Centres, b: Centres, truth: Columns, scale: Scale, room: Room | None = None
-) -> Floats:
-    """Distances of centres in widths and heights of the annotated box.
-
-    The order of division and difference decides exact ties (EVALUATION: ``norm_ties``), so it
-    is the toolkit's own.
-
-    Args:
-        a: Predicted centres.
-        b: Annotated centres.
-        truth: Annotated boxes.
-        scale: ``quotients`` c/w - c'/w (MATLAB, pytracking); ``guarded-quotients`` the same over
-            w + 1e-16 (pysot); ``difference`` (c - c') / max(1, w) (got10k master);
-            ``quotient-of-difference`` (c - c') / w (TrackingNet).
-        room: Where the result may live; fresh memory by default.
-    """
-    room = room or Room()
-    shape = np.broadcast_shapes(a.x.shape, b.x.shape)
-    dx, dy = room.floats("norm", shape), room.floats("spare", shape)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        if scale in ("quotients", "guarded-quotients"):
-            guard = 1e-16 if scale == "guarded-quotients" else 0.0
-            width, height = truth.w + guard, truth.h + guard
-            np.divide(a.x, width, out=dx)
-            np.divide(a.y, height, out=dy)
-            dx -= b.x / width
-            dy -= b.y / height
-        else:
-            least = 1.0 if scale == "difference" else -np.inf
-            np.subtract(a.x, b.x, out=dx)
-            np.subtract(a.y, b.y, out=dy)
-            dx /= np.maximum(truth.w, least)
-            dy /= np.maximum(truth.h, least)
-        return _length(dx, dy)
-
-
-def _length(dx: Floats, dy: Floats) -> Floats:
-    """Euclidean length, written over the first argument; uses up the second."""
-    dx *= dx
-    dy *= dy
-    dx += dy
-    return np.sqrt(dx, out=dx)
+    return Centres(
+        *((size - 1) * 0.5 + low for low, size in zip(boxes[:2], boxes[2:], strict=True))
+    )
 
 
 class Ruler:
     """Evenly spaced thresholds from 0 that count values in one pass, exactly.
 
-    A division guesses the highest threshold that a value may exceed. The guess is never too low,
-    and too high by one at most; a comparison with that very threshold settles it. So the counts
-    are those of a loop that compares every value with every threshold, ties included.
+    The counts are those of a loop that compares every value with every threshold, ties included.
     """
 
     def __init__(self, thresholds: Floats, *, or_equal: bool = False) -> None:
@@ -209,69 +166,38 @@ class Ruler:
         uneven = np.abs(thresholds - np.arange(len(thresholds)) * step)
         if not uneven.max() <= step * _SLACK:
             raise ValueError("a ruler needs thresholds that rise from 0 in equal steps")
-        self._exact = np.nextafter(thresholds, -np.inf) if or_equal else thresholds
+        exact = np.nextafter(thresholds, -np.inf) if or_equal else thresholds
+        self._exact = np.ascontiguousarray(exact, dtype=np.float64)
         self._scale = (1.0 + 2 * _SLACK) / step
 
-    def above(self, values: Floats, room: Room | None = None) -> Counts:
+    def above(self, values: Floats) -> Counts:
         """Count values above each threshold; NaN is above none.
 
         Args:
             values: (R, N) measurements.
-            room: Where intermediate results may live.
 
         Returns:
             (R, T) counts.
         """
-        last = len(self._exact) - 1
+        return self._exceeding(values, 0)[:, 1:]
 
-        def limit(guess: Floats) -> None:
-            np.fmax(guess, 0, out=guess)  # of NaN and a number, fmax and fmin give the number
-            np.minimum(guess, last, out=guess)
-
-        def fails(values: Floats, thresholds: Floats) -> NDArray[np.bool_]:
-            above: NDArray[np.bool_] = values > thresholds
-            return ~above
-
-        return self._count(values, limit, fails, room or Room())
-
-    def within(self, values: Floats, room: Room | None = None) -> Counts:
+    def within(self, values: Floats) -> Counts:
         """Count values at or below each threshold; NaN is within none.
 
         Args:
             values: (R, N) measurements.
-            room: Where intermediate results may live.
 
         Returns:
             (R, T) counts.
         """
-        last = len(self._exact) - 1
+        found: Counts = values.shape[1] - self._exceeding(values, len(self._exact))[:, 1:]
+        return found
 
-        def limit(guess: Floats) -> None:
-            np.fmin(guess, last, out=guess)
-            np.maximum(guess, 0, out=guess)
-
-        above = self._count(values, limit, np.less_equal, room or Room())
-        return np.asarray(values.shape[1] - above, dtype=np.intp)
-
-    def _count(
-        self,
-        values: Floats,
-        limit: Callable[[Floats], None],
-        fails: Callable[[Floats, Floats], NDArray[np.bool_]],
-        room: Room,
-    ) -> Counts:
-        rows, frames = values.shape
-        guess = np.multiply(values, self._scale, out=room.floats("spare", values.shape))
-        limit(guess)
-        place = room.counts("place", values.shape)
-        np.copyto(place, guess, casting="unsafe")
-        nearest = self._exact.take(place, out=guess, mode="clip")
-        high = np.flatnonzero(fails(values, nearest))
-        # Those whose guess is a threshold or a later one, but for those that do not exceed it.
-        size = len(self._exact)
-        guessed = np.stack([np.bincount(row, minlength=size) for row in place])
-        wrong = np.bincount(high // frames * size + place.flat[high], minlength=rows * size)
-        return np.cumsum(guessed[:, ::-1], axis=1)[:, ::-1] - wrong.reshape(rows, size)
+    def _exceeding(self, values: Floats, unknown: int) -> Counts:
+        counts = np.zeros((len(values), len(self._exact) + 1), dtype=np.intp)
+        values = np.ascontiguousarray(values)
+        kernels.counter()(values, self._exact, self._scale, unknown, counts)
+        return counts
 
 
 _SLACK = 1e-12  # of a step; far above the rounding of a guess, far below any step

@@ -19,8 +19,8 @@ from dytrack_platform.evaluation.metrics import (
     Floats,
     Room,
     Ruler,
+    are_whole,
     centre_errors,
-    centres,
     columns,
     mean_area,
     normalised_errors,
@@ -83,7 +83,7 @@ class SequenceScore:
 def _ratio(counts: Counts, frames: int) -> Floats:
     if frames == 0:
         return np.full(len(counts), np.nan)
-    return np.asarray(counts / frames, dtype=np.float64)
+    return counts / frames
 
 
 def merge(repetitions: List[SequenceScore]) -> SequenceScore:
@@ -163,8 +163,8 @@ def measure(
     valid = _valid_overlaps(prepared)
     sums = overlap.sum(axis=1) if valid is None else overlap.compress(valid, axis=1).sum(axis=1)
     rulers = _rulers(profile)
-    success, precision = rulers.overlap.above(overlap, room), rulers.pixel.within(error, room)
-    norm_precision = None if norm is None else rulers.scaled.within(norm, room)
+    success, precision = rulers.overlap.above(overlap), rulers.pixel.within(error)
+    norm_precision = None if norm is None else rulers.scaled.within(norm)
     return [
         SequenceScore(
             profile=profile,
@@ -212,10 +212,8 @@ def _stacked(
     for k, result in enumerate(results):
         if len(result) == len(truth):
             stacked[:, k] = result.T
-    # A minimum is NaN where anything is; whole results of the right length need no repair.
     _note_other_starts(prepared, results, notes)
-    least = stacked.min(axis=2)
-    whole = (least[2:] > 0).all(axis=0) & ~np.isnan(least[:2]).any(axis=0)
+    whole = are_whole(Columns(*stacked))  # such results of the right length need no repair
     for k, (result, own) in enumerate(zip(results, notes, strict=True)):
         if not whole[k] or len(result) != len(truth):
             stacked[:, k] = align(profile, annotation.name, truth, result, own).T
@@ -234,7 +232,9 @@ def _note_other_starts(
     omitted = prepared.profile.omitted_starts.get(prepared.annotation.name, 0)
     whole = [len(result) == len(truth) + omitted for result in results]
     rows = [r[omitted if early else 0] for r, early in zip(results, whole, strict=True)]
-    firsts = columns(np.stack(rows))
+    firsts = columns(np.array(rows))
+    if all((first == given).all() for first, given in zip(firsts, truth[0], strict=True)):
+        return
     for overlap, own in zip(overlaps(firsts, columns(truth[:1])).tolist(), notes, strict=True):
         if overlap < _SAME_START:
             own.append(
@@ -258,11 +258,10 @@ def _measures(
     """Overlap, centre error and normalised error of every frame, rules for bad frames applied."""
     profile, truth = prepared.profile, prepared.boxes
     overlap = overlaps(boxes, truth, profile.edges, room)
-    middle, truth_middle = centres(boxes, room), centres(truth)
-    error = centre_errors(middle, truth_middle, room)
+    error = centre_errors(boxes, truth, room)
     norm = None
     if profile.norm_scale is not None:
-        norm = normalised_errors(middle, truth_middle, truth, profile.norm_scale, room)
+        norm = normalised_errors(boxes, truth, profile.norm_scale, room)
         _mark(norm, prepared.invalid_norm, profile.invalid_norm)
         _mark(norm, prepared.failed, "wrong")
     _mark(error, prepared.invalid_error, profile.invalid_precision)
