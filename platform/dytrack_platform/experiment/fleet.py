@@ -9,11 +9,23 @@ from pathlib import Path
 from dytrack_platform.experiment import cluster, storage  # sets Ray's environment first
 
 import ray  # isort: skip
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.manifest import MANIFEST
 from dytrack_platform.errors import ClusterError, DataError, StorageError
+
+
+def wake() -> None:
+    """Have Ray start the process that a training's controller would wait for first.
+
+    The coordinator of autoscaling takes a second and a half to come up; started here, it does so
+    while the driver is at other work. It belongs to Ray and stays.
+    """
+    get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
 
 
 def require_room(config: ExperimentConfig, say: Callable[[str], None]) -> None:

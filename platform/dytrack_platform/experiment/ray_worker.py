@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import signal
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow.fs
@@ -13,8 +11,7 @@ import ray
 import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointUploadMode
-from ray.train.torch import TorchConfig, get_device
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch import get_device
 from ray.train.v2.api.validation_config import ValidationTaskConfig
 from safetensors.torch import save
 
@@ -24,6 +21,7 @@ from dytrack_platform.experiment import (
     provenance,
     storage,  # sets Ray's environment first
 )
+from dytrack_platform.experiment.termination import Termination
 from dytrack_platform.training import worker
 from dytrack_platform.training.loop import Batch, Wish
 from dytrack_platform.training.progress import Progress
@@ -33,39 +31,11 @@ PREFIX = "step_"
 """What the name of a checkpoint's folder begins with; the step follows in eight digits."""
 
 
+_LOOK_EVERY_S = 0.5
+
+
 class WorkerTerminated(RuntimeError):
     """A worker was told to end and wrote its checkpoint: Ray starts the workers anew."""
-
-
-class _Termination:
-    """Whether this process was told to end (SIGTERM): its machine is about to be taken away."""
-
-    told = False
-
-    @classmethod
-    def listen(cls) -> None:
-        """Take over SIGTERM; runs in the process's main thread, while training has another."""
-        signal.signal(signal.SIGTERM, cls._note)
-
-    @classmethod
-    def _note(cls, number: int, frame: FrameType | None) -> None:
-        cls.told = True
-
-
-class _TerminableBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:  # noqa: ANN401
-        super().on_start(worker_group, backend_config)
-        worker_group.execute(_Termination.listen)
-
-
-@dataclass
-class TerminableTorch(TorchConfig):
-    """Ray's set-up of torch, and workers that write a checkpoint when they are told to end."""
-
-    @property
-    def backend_cls(self) -> type:
-        """Name the class that Ray Train calls."""
-        return _TerminableBackend
 
 
 def work(settings: dict[str, Any]) -> None:
@@ -129,6 +99,7 @@ class RayOutlet(worker.Outlet):
         self._checkpoints = 0
         self._drained = False
         self._looked: ray.ObjectRef[Any] | None = None
+        self._look_at = 0.0
         self._stopping = False
 
     def progress(self, progress: Progress) -> None:
@@ -159,16 +130,17 @@ class RayOutlet(worker.Outlet):
 
     def wish(self, step: int) -> Wish:
         """Look at the board without waiting for it, at this process's signals and at Ray."""
-        if self._looked is None:
-            self._looked = self._board.standing.remote()
-        elif ray.wait([self._looked], timeout=0)[0]:
+        now = time.monotonic()
+        if self._looked is None and now >= self._look_at:
+            self._looked, self._look_at = self._board.standing.remote(), now + _LOOK_EVERY_S
+        elif self._looked is not None and ray.wait([self._looked], timeout=0)[0]:
             self._stopping = ray.get(self._looked).stopping
             self._looked = None
         # All workers ask Ray at the same steps, whatever else they want: it is a barrier.
         announced = False
         if not self._drained and step % self._config.train.report_steps == 0:
             announced = self._drained = ray.train.get_preemption_info() is not None
-        if self._stopping or _Termination.told:
+        if self._stopping or Termination.told:
             return Wish.STOP
         return Wish.SAVE if announced else Wish.NOTHING
 

@@ -23,8 +23,9 @@ from dytrack_platform.experiment import fleet, provenance
 from dytrack_platform.experiment.board import Show, new_board, stopping_gently, watching
 from dytrack_platform.experiment.journal import Journal
 from dytrack_platform.experiment.paths import with_absolute_paths
-from dytrack_platform.experiment.ray_worker import PREFIX, TerminableTorch, validate_beside, work
+from dytrack_platform.experiment.ray_worker import PREFIX, validate_beside, work
 from dytrack_platform.experiment.record import recording, upload
+from dytrack_platform.experiment.termination import TerminableTorch
 from dytrack_platform.training import worker
 from dytrack_platform.training.state import TRACKER
 
@@ -74,10 +75,22 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     _require_same_data(config, record, location)
     kept = storage.folders(location, PREFIX)
     start = int(kept[0].rpartition(PREFIX)[2]) if kept else 0
-    with (
-        recording(config.name, _journal_folder(location), record["run_id"], say) as (run_id, log),
-        cluster.session(),
-    ):
+    with cluster.session():
+        fleet.wake()
+        _train(config, location, record, show, say)
+    return _finished(record, start)
+
+
+def _train(
+    config: ExperimentConfig,
+    location: str,
+    record: dict[str, Any],
+    show: Show,
+    say: Callable[[str], None],
+) -> None:
+    """Train under a record in MLflow; the run's own record says at the end that it is finished."""
+    folder = _journal_folder(location)
+    with recording(config.name, folder, record["run_id"], say) as (run_id, log):
         record["run_id"] = run_id
         storage.write_json(f"{location}/{_RECORD}", record)
         log.parameters(flatten(to_dict(config)))
@@ -92,7 +105,6 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         record |= {"finished": True, "tracker": tracker, "metrics": metrics}
         storage.write_json(f"{location}/{_RECORD}", record)
         log.metrics(metrics, step=int(metrics["step"]))
-    return _finished(record, start)
 
 
 def upload_pending(location: str) -> str:

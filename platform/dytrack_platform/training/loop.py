@@ -196,7 +196,6 @@ def _backward(
     if settings.channels_last:
         for index in (0, 1):
             tensors[index] = tensors[index].contiguous(memory_format=torch.channels_last)
-    state.optimizer.zero_grad(set_to_none=True)
     pairs = len(tensors[2])
     parts = list(zip(*(t.tensor_split(settings.accumulate) for t in tensors), strict=True))
     values: dict[str, Tensor] = {}
@@ -205,6 +204,10 @@ def _backward(
         dtype = DTYPES[settings.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             losses: Losses = module(*part, progress)
+        if number == 1:
+            # Not before the forward pass: the memory of old gradients would go back to the
+            # system and be asked for again, page by page (a twentieth of a step on a CPU).
+            state.optimizer.zero_grad(set_to_none=True)
         share = len(part[2]) / pairs
         state.scaler.scale(losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
