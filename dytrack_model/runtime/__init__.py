@@ -13,7 +13,7 @@ from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine, Precision
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 def build(
@@ -28,7 +28,7 @@ def build(
     Args:
         network: The network.
         runtime: torch, compile, onnx or openvino; the last two convert it now (seconds).
-        precision: fp32, bf16, or auto: what the runtime does by itself.
+        precision: fp32, bf16, int8 (openvino only), or auto: what the runtime does by itself.
         device: Where PyTorch runs; the others run on the CPU.
         threads: Threads of a graph on onnx and openvino (0: their choice); PyTorch has one
             number for the whole process, ``torch.set_num_threads``.

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
 from dytrack_model.runtime.stages import chain, module
@@ -20,6 +21,9 @@ class TorchEngine(Engine):
         precision: ``bf16`` runs the blocks under autocast; ``auto`` is fp32.
         device: Where it runs.
         compiled: Compile every graph when it first runs (some ten seconds each).
+
+    Raises:
+        ConfigurationError: int8 was asked for.
     """
 
     def __init__(
@@ -30,6 +34,10 @@ class TorchEngine(Engine):
         *,
         compiled: bool = False,
     ) -> None:
+        require(
+            precision != "int8",
+            "precision: PyTorch runs in fp32 or bf16, got int8; choose the runtime openvino",
+        )
         self._device = torch.device(device)
         network = network.to(self._device).eval()
         half = precision == "bf16"

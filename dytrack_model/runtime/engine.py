@@ -17,7 +17,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.heads import HeadMaps
 from dytrack_model.runtime.stages import Graph, chain
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 Native = Any  # a tensor of the runtime: torch, numpy or OpenVINO
 Tensors = dict[str, Native]
 
@@ -28,7 +28,7 @@ class Engine:
     Attributes:
         config: The network's configuration.
         runtime: Name of the runtime: torch, compile, onnx or openvino.
-        precision: Arithmetic that really runs: fp32 or bf16.
+        precision: Arithmetic that really runs: fp32, bf16 or int8.
     """
 
     def __init__(

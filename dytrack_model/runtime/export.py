@@ -132,7 +132,7 @@ def load(
     Args:
         folder: What :func:`export` wrote.
         runtime: onnx or openvino; the export's own kind where None. OpenVINO reads both.
-        precision: fp32, bf16, or auto for the runtime's choice.
+        precision: fp32, bf16, int8 (openvino), or auto for the runtime's choice.
         threads: Threads of each graph; 0 lets the runtime choose.
 
     Raises:

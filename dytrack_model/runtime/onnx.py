@@ -54,11 +54,11 @@ class OnnxEngine(NumpyEngine):
         chain: The graphs.
         files: The file of each graph by name.
         threads: Threads of each graph; 0 lets the runtime choose.
-        precision: fp32 or auto; the CPU provider has no bf16.
+        precision: fp32 or auto; the CPU provider has no bf16, and an export no int8.
 
     Raises:
         RuntimeMissingError: ONNX Runtime is not installed.
-        ConfigurationError: bf16 was asked for.
+        ConfigurationError: Another precision was asked for.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class OnnxEngine(NumpyEngine):
                 "runtime onnx: the package onnxruntime is not installed: "
                 "pip install 'dytrack[export]', or choose the runtime torch"
             ) from error
-        if precision == "bf16":
+        if precision not in ("auto", "fp32"):
             raise ConfigurationError(
-                "precision: ONNX Runtime computes in fp32 on a CPU, got bf16; choose fp32, or "
-                "the runtime openvino"
+                f"precision: ONNX Runtime computes in fp32 on a CPU, got {precision}; choose fp32, "
+                "or the runtime openvino"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

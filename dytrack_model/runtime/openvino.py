@@ -19,6 +19,10 @@ from dytrack_model.runtime.stages import Graph
 
 SUFFIX = ".xml"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_NEEDS = {"bf16": "BF16", "int8": "INT8"}
+"""OpenVINO's word for what a processor must be able to do."""
+_GROUP = 64
+"""Neighbouring activations that share a scale in int8; 32 and 128 were slower."""
 
 
 def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -45,18 +49,20 @@ class OpenVinoEngine(Engine):
     """OpenVINO on the CPU.
 
     Left to itself OpenVINO computes in bf16 where the CPU has instructions for it; the engine's
-    ``precision`` says what really runs.
+    ``precision`` says what really runs. With ``int8`` the linear layers multiply in int8: weights
+    are rounded once, with a scale for each output, and activations while running, with a scale for
+    each 64 of them. All else runs in bf16, or fp32 where the CPU has no bf16.
 
     Args:
         config: The network's configuration.
         chain: The graphs.
         files: The file of each graph by name, ONNX or OpenVINO's own.
         threads: Threads of each graph; 0 lets the runtime choose.
-        precision: fp32, bf16, or auto for OpenVINO's own choice.
+        precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
-        ConfigurationError: bf16 was asked for and the CPU has none.
+        ConfigurationError: The CPU lacks the precision that was asked for.
     """
 
     def __init__(
@@ -69,22 +75,22 @@ class OpenVinoEngine(Engine):
     ) -> None:
         openvino = _openvino()
         core = openvino.Core()
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        if precision != "auto":
-            settings["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
         abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and "BF16" not in abilities:
+        if _NEEDS.get(precision, "FP32") not in abilities:
             raise ConfigurationError(
-                f"precision: this CPU has no bf16 (OpenVINO finds {', '.join(abilities)}); "
+                f"precision: this CPU has no {precision} (OpenVINO finds {', '.join(abilities)}); "
                 "choose fp32"
             )
         self._tensor = openvino.Tensor
-        compiled = {g.name: core.compile_model(files[g.name], "CPU", settings) for g in chain}
+        compiled = {
+            graph.name: compiled_graph(core, files[graph.name], precision, threads)
+            for graph in chain
+        }
         chosen = compiled["stage0"].get_property("INFERENCE_PRECISION_HINT")
         names = {"f32": "fp32", "float": "fp32", "bf16": "bf16", "bfloat16": "bf16"}
         precise = names.get(chosen.to_string(), chosen.to_string())
+        if precision == "int8":
+            precise = precision
         graphs = {graph.name: _Request(compiled[graph.name], graph) for graph in chain}
         super().__init__(config, "openvino", precise, graphs)
 
@@ -99,6 +105,53 @@ class OpenVinoEngine(Engine):
     def to_torch(self, tensor: Native) -> Tensor:
         """Share the memory, whatever the shape."""
         return torch.from_numpy(tensor.data)
+
+
+def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0) -> Any:  # noqa: ANN401  (no types)
+    """Compile one graph for the CPU.
+
+    Args:
+        core: OpenVINO's core.
+        file: The graph, ONNX or OpenVINO's own.
+        precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
+        threads: Threads of the graph; 0 lets OpenVINO choose.
+    """
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if precision in _HINTS:
+        settings["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+    model = core.read_model(file)
+    if precision == "int8":
+        _round_weights(model)
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP)
+    return core.compile_model(model, "CPU", settings)
+
+
+def _round_weights(model: Any) -> None:  # noqa: ANN401  (no types)
+    """Put int8 weights with a scale for each output in the place of a graph's linear layers'.
+
+    A decisioner's few outputs stay as they are: they cost nothing, and thresholds look at them.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        weights = node.input_value(1).get_node()
+        if weights.get_type_name() != "Constant" or len(weights.get_output_shape(0)) != 2:
+            continue
+        how = node.get_attributes()
+        values = weights.data if how["transpose_b"] else weights.data.T
+        if len(values) < _GROUP:
+            continue
+        scales = np.abs(values).max(axis=1, keepdims=True).astype(np.float32) / 127
+        scales[scales == 0] = 1.0
+        rounded = np.ascontiguousarray(np.rint(values / scales), dtype=np.int8)
+        restored = ops.multiply(ops.convert(ops.constant(rounded), "f32"), ops.constant(scales))
+        product = ops.matmul(node.input_value(0), restored, how["transpose_a"], True)
+        product.set_friendly_name(node.get_friendly_name())
+        node.output(0).replace(product.output(0))
 
 
 class _Request:

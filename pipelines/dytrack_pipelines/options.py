@@ -22,6 +22,8 @@ Runtime = Annotated[
     typer.Option(help="What runs the network; torch, or an export's own, where left out."),
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
-    typer.Option(help="Arithmetic; auto is the runtime's own choice, and what ran is said."),
+    Literal["auto", "fp32", "bf16", "int8"],
+    typer.Option(
+        help="Arithmetic; auto is the runtime's own choice, and what ran is said. int8: openvino."
+    ),
 ]

@@ -25,7 +25,8 @@ from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.runtime import build
-from dytrack_model.runtime.engine import Engine
+from dytrack_model.runtime.engine import Engine, Precision
+from dytrack_model.runtime.openvino import compiled_graph
 from dytrack_model.runtime.stages import chain, examples, module
 
 RUNTIMES = {
@@ -35,6 +36,7 @@ RUNTIMES = {
     "onnx fp32": ("onnx", "fp32"),
     "openvino fp32": ("openvino", "fp32"),
     "openvino bf16": ("openvino", "bf16"),
+    "openvino int8": ("openvino", "int8"),
 }
 EAGER, FASTEST = "torch fp32", "openvino bf16"
 
@@ -60,7 +62,7 @@ class Whole(nn.Module):
         return (*scores, *(tensors[name] for name in last))
 
 
-def whole_graph(network: DyTrackNetwork, threads: int, precision: str) -> Callable[[], None]:
+def whole_graph(network: DyTrackNetwork, threads: int, precision: Precision) -> Callable[[], None]:
     import openvino
 
     part = Whole(network).eval()
@@ -70,10 +72,8 @@ def whole_graph(network: DyTrackNetwork, threads: int, precision: str) -> Callab
         warnings.simplefilter("ignore")
         path = Path(folder) / "whole.onnx"
         torch.onnx.export(part, given, str(path), opset_version=20, dynamo=False)
-        core = openvino.Core()
-        settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        settings |= {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-        request = core.compile_model(path, "CPU", settings).create_infer_request()
+        compiled = compiled_graph(openvino.Core(), path, precision, threads)
+        request = compiled.create_infer_request()
     arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in given]
     held = [openvino.Tensor(array, shared_memory=True) for array in arrays]
 
@@ -111,24 +111,24 @@ def peak(threads: int) -> dict[str, float]:
     from openvino import opset13
 
     torch.set_num_threads(threads)
-    side, best = 2048, {"fp32": 0.0, "bf16": 0.0}
+    side, best = 2048, {"fp32": 0.0, "bf16": 0.0, "int8": 0.0}
     layers = 4
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal((side, side)).astype(np.float32) for _ in range(layers)]
     node = start = opset13.parameter([side, side], np.float32)
     for weight in weights:
         node = opset13.matmul(node, opset13.constant(weight * 0.02), False, False)
-    model = openvino.Model([node], [start])
-    runs: dict[str, list[tuple[Callable[[], object], int]]] = {"fp32": [], "bf16": []}
-    for precision, hint, dtype in (
-        ("fp32", "f32", torch.float32),
-        ("bf16", "bf16", torch.bfloat16),
-    ):
+    runs: dict[str, list[tuple[Callable[[], object], int]]] = {name: [] for name in best}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.from_numpy(weights[0]).to(dtype)
         runs[precision].append((lambda a=a: torch.mm(a, a), 1))
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        runs[precision].append((lambda r=request: r.infer([weights[0]]), layers))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "products.xml"
+        openvino.save_model(openvino.Model([node], [start]), path, compress_to_fp16=False)
+        for precision, ways in runs.items():
+            compiled = compiled_graph(openvino.Core(), path, precision, threads)
+            request = compiled.create_infer_request()
+            ways.append((lambda r=request: r.infer([weights[0]]), layers))
     for _ in range(8):
         for precision, ways in runs.items():
             for way, products in ways:
@@ -172,8 +172,7 @@ def measure(size: str, rounds: int, threads: int, names: list[str], peaks: dict)
     routes = {name: [route(e, k) for k in range(e.exit_count)] for name, e in engines.items()}
     whole = {name: [] for name in names if name.startswith("openvino")}
     for name in whole:
-        hint = {"fp32": "f32", "bf16": "bf16"}[RUNTIMES[name][1]]
-        routes[f"{name} whole"] = [whole_graph(network, threads, hint)]
+        routes[f"{name} whole"] = [whole_graph(network, threads, RUNTIMES[name][1])]
         routes[f"{name} staged"] = [staged_graphs(engines[name])]
     times: dict[str, list[list[float]]] = {n: [[] for _ in r] for n, r in routes.items()}
     for index in range(rounds + 2):
@@ -240,7 +239,8 @@ def main() -> None:
     given = parser.parse_args()
     names = [EAGER, *(name for name in given.runtimes if name != EAGER)]
     peaks = peak(given.threads)
-    print(f"matrix product peak: {peaks['fp32']:.0f} GFLOP/s fp32, {peaks['bf16']:.0f} bf16")
+    rates = ", ".join(f"{rate:.0f} {precision}" for precision, rate in peaks.items())
+    print(f"matrix product peak, GFLOP/s: {rates}")
     outside = outside_network(100)
     print(f"outside the network: {outside:.2f} ms a frame")
     sizes = {}

@@ -25,7 +25,7 @@ class Running:
     runtime: str = "torch"
     """torch, compile, onnx or openvino."""
     precision: Precision = "auto"
-    """fp32, bf16, or auto: the runtime's own choice."""
+    """fp32, bf16, int8 (openvino), or auto: the runtime's own choice."""
     device: str = "cpu"
     """Where PyTorch runs: cpu or cuda."""
     threads: int = 1

@@ -102,6 +102,9 @@ def test_an_export_to_openvino_has_its_own_files_and_says_its_precision(tmp_path
     assert exact.precision == "fp32"
     assert export.largest_difference(exact, TorchEngine(tracker.network), batch=2) < 1e-4
     assert export.load(tmp_path / "e").engine.precision in ("fp32", "bf16")
+    rounded = export.load(tmp_path / "e", precision="int8").engine
+    assert rounded.precision == "int8"
+    assert 1e-4 < export.largest_difference(rounded, TorchEngine(tracker.network), batch=2) < 0.05
     with pytest.raises(ConfigurationError, match="runs on openvino, got 'onnx'"):
         export.load(tmp_path / "e", "onnx")
 
@@ -191,6 +194,8 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_cure(package, name, m
         ({"runtime": "tensorrt"}, "runtime: must be one of torch, compile, onnx, openvino"),
         ({"precision": "int4"}, "precision: must be one of auto, fp32, bf16"),
         ({"runtime": "onnx", "precision": "bf16"}, "computes in fp32 on a CPU, got bf16"),
+        ({"runtime": "onnx", "precision": "int8"}, "computes in fp32 on a CPU, got int8"),
+        ({"precision": "int8"}, "PyTorch runs in fp32 or bf16, got int8"),
         ({"runtime": "onnx", "device": "cuda"}, "runs on the CPU, got 'cuda'"),
     ],
 )
@@ -228,6 +233,7 @@ TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
         ("onnx", "fp32", 0.5),
         ("openvino", "fp32", 0.5),
         ("openvino", "bf16", 2.0),
+        ("openvino", "int8", 4.0),
         # Autocast rounds more places than OpenVINO does: 2.7 pixels were seen.
         ("torch", "bf16", 4.0),
     ],
