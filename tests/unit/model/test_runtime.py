@@ -279,3 +279,17 @@ def test_torch_compile_agrees_with_eager(picture):
         np.testing.assert_allclose(
             ours.step(frame).box_xywh, theirs.step(frame).box_xywh, atol=0.01
         )
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.slow
+def test_many_stages_and_trackers_can_be_compiled_in_one_process():
+    """PyTorch allows eight compilations of one function by default; stages share their code."""
+    for _ in range(2):
+        engine = runtime.build(build(), "compile", "fp32")
+        crops = [np.zeros((1, side, side, 3), np.uint8) for side in (64, 128)]
+        with torch._dynamo.config.patch(recompile_limit=1):
+            tensors = engine.begin(crops[1], engine.embed_template(crops[0]))
+            for index in range(engine.exit_count):
+                engine.advance(index, tensors)
+        assert f"features{engine.exit_count - 1}" in tensors
