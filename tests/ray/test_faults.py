@@ -283,8 +283,8 @@ def test_a_minute_without_a_server_stops_no_step_and_loses_no_point(
                 os.kill(os.getpid(), signal.SIGTERM)
 
     try:
+        changes = {"train__epochs": 60, "train__workers": 1, "train__report_steps": 20}
         with pytest.raises(SystemExit):
-            changes = {"train__epochs": 60, "train__workers": 1, "train__report_steps": 20}
             run(values, Minute(at20=leave), data__pairs_per_epoch=3200, **changes)
         folder = Path(values["train"]["storage"]) / "tiny"
         noted = {(entry[0], round(entry[2])) for entry in timed_losses(folder)}

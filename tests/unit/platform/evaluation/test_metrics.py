@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from dytrack_platform.evaluation import kernels
 from dytrack_platform.evaluation.metrics import (
     Ruler,
     centre_errors,
@@ -63,6 +64,40 @@ def test_normalised_errors_are_distances_in_target_sizes(boxes, scale):
     dx = (centres(a).x - centres(b).x) / b.w
     dy = (centres(a).y - centres(b).y) / b.h
     assert np.allclose(found, np.hypot(dx, dy), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("edges", ["inclusive", "plain", "guarded"])
+def test_a_number_that_is_missing_leaves_no_overlap_and_no_distance(place, edges):
+    boxes = np.array([[10.0, 10, 20, 20], [12.0, 11, 20, 20]])
+    boxes.flat[place] = np.nan
+    a, b = columns(boxes[:1]), columns(boxes[1:])
+    assert np.isnan(overlaps(a, b, edges)).all()
+    assert np.isnan(centre_errors(a, b)).all()
+    for scale in ("quotients", "guarded-quotients", "difference", "quotient-of-difference"):
+        assert np.isnan(normalised_errors(a, b, scale)).all()
+
+
+def test_boxes_without_area_follow_the_toolkits():
+    nothing = columns(np.array([[5.0, 5, 0, 0]]))
+    assert np.isnan(overlaps(nothing, nothing, "plain")).all()
+    assert overlaps(nothing, nothing, "guarded").tolist() == [0.0]
+    assert normalised_errors(nothing, nothing, "difference").tolist() == [0.0]
+    assert np.isnan(normalised_errors(nothing, nothing, "quotients")).all()
+
+
+def test_without_a_folder_to_keep_it_a_measure_is_compiled_for_this_process(monkeypatch):
+    import numba
+
+    def vectorize(signatures, cache):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(signatures)
+
+    original = numba.vectorize
+    monkeypatch.setattr(numba, "vectorize", vectorize)
+    compiled = kernels.array_function.__wrapped__(kernels.centre_error)
+    assert compiled(*[np.array([value]) for value in (0.0, 0, 2, 2, 3, 4, 2, 2)]).tolist() == [5.0]
 
 
 def test_inputs_are_not_changed(boxes):
