@@ -47,7 +47,10 @@ class TorchEngine(Engine):
             if compiled:
                 # The stages share code and differ in weights; without a cache of its own each
                 # one, and those of every other tracker in the process, would count as a recompile.
-                part = torch.compile(part, fullgraph=True, dynamic=False, isolate_recompiles=True)
+                # (torch's overloads for mypy leave the argument out.)
+                part = torch.compile(  # type: ignore[call-overload]
+                    part, fullgraph=True, dynamic=False, isolate_recompiles=True
+                )
             # Decisioners and heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
             halved = half and graph.kind in ("template", "stage")
             graphs[graph.name] = _inference(part, self._device.type, halved)
