@@ -53,7 +53,7 @@ def score(
     """Score result files of any tracker by an official protocol."""
     from dytrack_pipelines import scoring_input
     from dytrack_pipelines.evaluation_screen import show_scores, show_unusual
-    from dytrack_platform.errors import ResultError
+    from dytrack_platform.errors import ConfigurationError, ResultError
 
     # Find the benchmark, its rules and the trackers; then score.
     source = scoring_input.Source(
@@ -66,6 +66,14 @@ def score(
         exclude=tuple(exclude or ()),
     )
     rules = scoring_input.choose_protocol(protocol, source)
+    elsewhere = (
+        {"--workers": workers > 1, "--absent": absent, "--attributes": attributes}
+        if rules.startswith("vot-")
+        else {"--eao": eao, "--experiment": experiment}
+    )
+    for option, given in elsewhere.items():
+        if given:
+            raise ConfigurationError(f"{option}: has no meaning with {rules}; leave it out")
     if rules.startswith("vot-"):
         scored = scoring_input.score_vot_folder(rules, source, results, experiment, eao)
     else:

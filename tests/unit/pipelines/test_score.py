@@ -97,6 +97,15 @@ def test_compare_writes_a_page_and_its_numbers(call, benchmark):
         ((), "protocol: give one of"),
         (("--protocol", "pysot-otb"), "give --annotations DIR, or --dataset"),
         (("--protocol", "vot-supervised"), "give VOT's folder of sequences"),
+        (
+            ("--protocol", "vot-supervised", "--workers", 2),
+            "--workers: has no meaning with vot",
+        ),
+        (
+            ("--protocol", "vot-longterm", "--absent", "flags"),
+            "--absent: has no meaning with vot",
+        ),
+        (("--protocol", "pysot-otb", "--eao", "5,30"), "--eao: has no meaning with pysot-otb"),
     ],
 )
 def test_a_mistake_is_refused(call, benchmark, words, message):
