@@ -199,7 +199,7 @@ def test_storage_that_is_not_shared_is_refused_before_training_starts(hosts, dri
     apart.mkdir()
     hosts.ray(1, name="n2", before=f"mount -t tmpfs none {apart}")
     process, log, _ = driver("blind", f"train.storage={apart}")
-    assert process.wait(60) == 1
+    assert process.wait(60) == 1, log.read_text()
     said = log.read_text()
     assert f"train.storage: {apart}/blind, written on" in said
     assert "is not seen on 1 of" in said
@@ -220,7 +220,7 @@ def test_data_that_one_node_lacks_are_refused_before_training_starts(
     shutil.copytree(made_clips, clips)
     hosts.ray(1, name="n3", before=f"mount -t tmpfs none {clips}")
     process, log, folder = driver("absent", f"data.train=[{{path: {clips}}}]")
-    assert process.wait(60) == 1
+    assert process.wait(60) == 2, log.read_text()
     assert f"{clips}/manifest.json: is not there on node" in log.read_text()
     assert hosts.addresses[1] in log.read_text()
     assert not list(folder.glob("step_*"))
