@@ -88,28 +88,28 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
         wanted.append(config.train.initial)
     storage.write_json(mark, {"word": word})
     try:
-        looks = {
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": _look.options(
+        # A list, for one host may run several nodes, each with its own view of the folders.
+        looks = [
+            _look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(mark, word, wanted)
             for node in nodes
-        }
-        found = {
-            node: ray.get(look, timeout=config.train.start_timeout_s)
-            for node, look in looks.items()
-        }
+        ]
+        seen = ray.get(looks, timeout=config.train.start_timeout_s)
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise ClusterError(f"a node does not answer: {str(error).splitlines()[0]}") from error
     finally:
         storage.remove(mark)
-    blind = [node for node, (sees, _) in found.items() if not sees]
+    names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes]
+    found = list(zip(names, seen, strict=True))
+    blind = [node for node, (sees, _) in found if not sees]
     if blind:
         raise StorageError(
             f"train.storage: {location}, written on {socket.gethostname()}, is not seen on "
             f"{len(blind)} of {len(nodes)} nodes: {', '.join(blind)}; name a folder that all nodes "
             "share (NFS, or an object store's URL): checkpoints on one node are of no use to others"
         )
-    for node, (_, missing) in found.items():
+    for node, (_, missing) in found:
         if missing:
             raise DataError(
                 f"{missing[0]}: is not there on node {node}, where a worker may run; put the data "
