@@ -139,7 +139,8 @@ def test_a_killed_host_is_replaced_and_nothing_is_lost(hosts, driver, record_pro
     for step, loss, _ in reports:  # also the steps that were done twice
         assert loss == pytest.approx(expected[step], abs=1e-6)
     again = len(reports) - STEPS
-    assert 0 < again <= 20  # the interval, and what was under way
+    # The interval, and what was under way; none where a checkpoint had just been written.
+    assert again <= 20
     assert "continuing from step" in log.read_text()
 
 
