@@ -8,7 +8,6 @@ kept beside this file (or in ``NUMBA_CACHE_DIR``) and only loaded the next time.
 Boxes are x, y, w, h in pixels. NaN in any of them gives NaN.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from math import nan, sqrt
@@ -40,6 +39,16 @@ def _middle(low: float, size: float) -> float:
     return (size - 1.0) * 0.5 + low
 
 
+def _difference(low_a: float, size_a: float, low_b: float, size_b: float, over: float) -> float:
+    """Difference of two middles, over a size."""
+    return (_middle(low_a, size_a) - _middle(low_b, size_b)) / over
+
+
+def _quotients(low_a: float, size_a: float, low_b: float, size_b: float, over: float) -> float:
+    """Difference of two middles, each over a size first."""
+    return _middle(low_a, size_a) / over - _middle(low_b, size_b) / over
+
+
 def _within_one(value: float) -> float:
     return 0.0 if value < 0.0 else 1.0 if value > 1.0 else value
 
@@ -47,6 +56,8 @@ def _within_one(value: float) -> float:
 _shared = numba.njit(inline="always")(_shared)
 _length = numba.njit(inline="always")(_length)
 _middle = numba.njit(inline="always")(_middle)
+_difference = numba.njit(inline="always")(_difference)
+_quotients = numba.njit(inline="always")(_quotients)
 _within_one = numba.njit(inline="always")(_within_one)
 
 
@@ -87,38 +98,30 @@ def error_of_quotients(
     ax: float, ay: float, aw: float, ah: float, bx: float, by: float, bw: float, bh: float
 ) -> float:
     """Distance of centres, each over the annotated size first (MATLAB, pytracking)."""
-    dx = _middle(ax, aw) / bw - _middle(bx, bw) / bw
-    dy = _middle(ay, ah) / bh - _middle(by, bh) / bh
-    return _length(dx, dy)
+    return _length(_quotients(ax, aw, bx, bw, bw), _quotients(ay, ah, by, bh, bh))
 
 
 def error_of_guarded_quotients(
     ax: float, ay: float, aw: float, ah: float, bx: float, by: float, bw: float, bh: float
 ) -> float:
     """The same with 1e-16 added to the size (pysot)."""
-    width, height = bw + 1e-16, bh + 1e-16
-    dx = _middle(ax, aw) / width - _middle(bx, bw) / width
-    dy = _middle(ay, ah) / height - _middle(by, bh) / height
-    return _length(dx, dy)
+    dx = _quotients(ax, aw, bx, bw, bw + 1e-16)
+    return _length(dx, _quotients(ay, ah, by, bh, bh + 1e-16))
 
 
 def error_of_difference(
     ax: float, ay: float, aw: float, ah: float, bx: float, by: float, bw: float, bh: float
 ) -> float:
     """The difference of centres over the annotated size, at least one pixel (got10k master)."""
-    width, height = 1.0 if bw < 1.0 else bw, 1.0 if bh < 1.0 else bh
-    dx = (_middle(ax, aw) - _middle(bx, bw)) / width
-    dy = (_middle(ay, ah) - _middle(by, bh)) / height
-    return _length(dx, dy)
+    dx = _difference(ax, aw, bx, bw, 1.0 if bw < 1.0 else bw)
+    return _length(dx, _difference(ay, ah, by, bh, 1.0 if bh < 1.0 else bh))
 
 
 def quotient_of_difference(
     ax: float, ay: float, aw: float, ah: float, bx: float, by: float, bw: float, bh: float
 ) -> float:
     """The difference of centres over the annotated size (TrackingNet)."""
-    dx = (_middle(ax, aw) - _middle(bx, bw)) / bw
-    dy = (_middle(ay, ah) - _middle(by, bh)) / bh
-    return _length(dx, dy)
+    return _length(_difference(ax, aw, bx, bw, bw), _difference(ay, ah, by, bh, bh))
 
 
 def find_whole(x: Floats, y: Floats, w: Floats, h: Floats, whole: NDArray[np.bool_]) -> None:
@@ -163,8 +166,7 @@ def count_exceeded(
 @cache
 def array_function(rule: Callable[..., float]) -> Callable[..., Floats]:
     """Make a function of arrays that broadcasts, with ``out=``, of a rule for one frame."""
-    numbers = len(inspect.signature(rule).parameters)
-    signature = f"float64({', '.join(['float64'] * numbers)})"
+    signature = f"float64({', '.join(['float64'] * 8)})"  # two boxes
     return _compiled(lambda kept: numba.vectorize([signature], cache=kept)(rule))  # type: ignore[no-any-return, no-untyped-call]
 
 
