@@ -53,7 +53,7 @@ def score(
     """Score result files of any tracker by an official protocol."""
     from dytrack_pipelines import scoring_input
     from dytrack_pipelines.evaluation_screen import show_scores, show_unusual
-    from dytrack_platform.errors import ConfigurationError, ResultError
+    from dytrack_platform.errors import ResultError
 
     # Find the benchmark, its rules and the trackers; then score.
     source = scoring_input.Source(
@@ -66,17 +66,11 @@ def score(
         exclude=tuple(exclude or ()),
     )
     rules = scoring_input.choose_protocol(protocol, source)
-    elsewhere = (
-        {"--workers": workers > 1, "--absent": absent, "--attributes": attributes}
-        if rules.startswith("vot-")
-        else {"--eao": eao, "--experiment": experiment}
-    )
-    for option, given in elsewhere.items():
-        if given:
-            raise ConfigurationError(f"{option}: has no meaning with {rules}; leave it out")
     if rules.startswith("vot-"):
+        _refuse(rules, {"--workers": workers > 1, "--absent": absent, "--attributes": attributes})
         scored = scoring_input.score_vot_folder(rules, source, results, experiment, eao)
     else:
+        _refuse(rules, {"--eao": eao, "--experiment": experiment})
         scored = scoring_input.score_folder(rules, source, results, workers)
     # Keep them, and show them.
     if json_file is not None:
@@ -87,3 +81,12 @@ def score(
     if scored["errors"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scored["errors"].items())
         raise ResultError(f"not scored: {reasons}")
+
+
+def _refuse(rules: str, options: dict[str, object]) -> None:
+    """Refuse options that were given and mean nothing to a protocol."""
+    from dytrack_platform.errors import ConfigurationError
+
+    for option, given in options.items():
+        if given:
+            raise ConfigurationError(f"{option}: has no meaning with {rules}; leave it out")

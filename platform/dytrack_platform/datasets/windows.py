@@ -12,8 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dytrack_model.config import require
 from dytrack_platform.datasets.sequence import Boxes, Pixels
-from dytrack_platform.errors import ConfigurationError, DataError
+from dytrack_platform.errors import DataError
 
 JITTER_LIMIT = 2.0
 """Scale jitter is cut at this many standard deviations, so that a window has a bound."""
@@ -45,19 +46,19 @@ class ClipConfig:
     def __post_init__(self) -> None:
         for name in ("frames", "span", "search_size"):
             value = getattr(self, name)
-            _require(value >= 1, f"{name}: must be at least 1, got {value}")
-        _require(
+            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        require(
             self.span >= self.frames,
             f"span: must be at least frames ({self.frames}), got {self.span}",
         )
-        _require(
+        require(
             self.search_factor >= 1,
             f"search_factor: must be at least 1, got {self.search_factor}",
         )
         for name in ("centre_jitter", "scale_jitter", "smallest_side", "sequences_per_shard"):
             value = getattr(self, name)
-            _require(value >= 0, f"{name}: must not be negative, got {value}")
-        _require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+        require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
 
     @property
     def window_factor(self) -> float:
@@ -131,8 +132,3 @@ def cut_window(frame: Pixels, box_xywh: Boxes, config: ClipConfig) -> Window:
 def _part(centre: float, half: float, extent: int) -> tuple[int, int]:
     """Give the first and the past-the-last pixel of an interval inside an image's side."""
     return max(0, math.floor(centre - half)), min(extent, math.ceil(centre + half))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigurationError(message)

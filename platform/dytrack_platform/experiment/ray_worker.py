@@ -29,8 +29,6 @@ from dytrack_platform.training.state import SEAL
 
 PREFIX = "step_"
 """What the name of a checkpoint's folder begins with; the step follows in eight digits."""
-
-
 _LOOK_EVERY_S = 0.5
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dytrack_platform.errors import ConfigurationError
+from dytrack_model.config import require
 
 CHALLENGES = {
     "occlusion": "POC",
@@ -74,21 +74,21 @@ class SynthConfig:
     def __post_init__(self) -> None:
         for name in CHALLENGES:
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
         for name in ("width", "height"):
             value = getattr(self, name)
-            _require(32 <= value <= 8192, f"{name}: must lie in [32, 8192], got {value}")
+            require(32 <= value <= 8192, f"{name}: must lie in [32, 8192], got {value}")
         low, high = self.frames
-        _require(2 <= low <= high, f"frames: must be a range from 2 up, got {self.frames}")
+        require(2 <= low <= high, f"frames: must be a range from 2 up, got {self.frames}")
         small, large = self.target_side
-        _require(
+        require(
             8 <= small <= large <= min(self.width, self.height),
             f"target_side: must be a range from 8 up to the image's side, got {self.target_side}",
         )
-        _require(0 <= self.strength <= 4, f"strength: must lie in [0, 4], got {self.strength}")
-        _require(0 <= self.grain <= 64, f"grain: must lie in [0, 64], got {self.grain}")
-        _require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
-        _require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
+        require(0 <= self.strength <= 4, f"strength: must lie in [0, 4], got {self.strength}")
+        require(0 <= self.grain <= 64, f"grain: must lie in [0, 64], got {self.grain}")
+        require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
+        require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain JSON types; tuples become lists."""
@@ -104,7 +104,7 @@ class SynthConfig:
         known = {f.name: f for f in fields(cls)}
         checked: dict[str, Any] = {}
         for key, value in values.items():
-            _require(key in known, f"{key}: no such knob; known: {', '.join(known)}")
+            require(key in known, f"{key}: no such knob; known: {', '.join(known)}")
             default = known[key].default
             checked[key] = _like(default, key, value)
         return cls(**checked)
@@ -113,22 +113,17 @@ class SynthConfig:
 def _like(default: Any, key: str, value: Any) -> Any:  # noqa: ANN401  (whatever YAML held)
     """Bring a value to the type of its field's default."""
     if isinstance(default, tuple):
-        _require(
+        require(
             isinstance(value, list | tuple) and len(value) == len(default),
             f"{key}: must be a list of {len(default)} numbers, got {value!r}",
         )
         return tuple(_like(d, key, v) for d, v in zip(default, value, strict=True))
     if isinstance(default, float):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        _require(is_number, f"{key}: must be a number, got {value!r}")
+        require(is_number, f"{key}: must be a number, got {value!r}")
         return float(value)
-    _require(
+    require(
         type(value) is type(default),
         f"{key}: must be of type {type(default).__name__}, got {value!r}",
     )
     return value
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigurationError(message)
