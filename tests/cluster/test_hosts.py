@@ -119,8 +119,9 @@ def test_a_killed_host_is_replaced_and_nothing_is_lost(hosts, driver, record_pro
     assert [line.split(" at ")[0].split("node ")[1] for line in places] == ["0", "1"]
     assert {line.split(" at ")[1] for line in places} == set(hosts.addresses)
 
-    storm, log, folder = driver("storm")
-    wait_for_step(storm, log, folder, 25)
+    # Far between two checkpoints, though what is shown lags behind by half a second.
+    storm, log, folder = driver("storm", "train.checkpoint_steps=20")
+    wait_for_step(storm, log, folder, 21)
     raylet = hosts.raylet("n1")
     killed = time.time()
     raylet.send_signal(signal.SIGKILL)
@@ -139,8 +140,7 @@ def test_a_killed_host_is_replaced_and_nothing_is_lost(hosts, driver, record_pro
     for step, loss, _ in reports:  # also the steps that were done twice
         assert loss == pytest.approx(expected[step], abs=1e-6)
     again = len(reports) - STEPS
-    # The interval, and what was under way; none where a checkpoint had just been written.
-    assert again <= 20
+    assert 0 < again <= 20  # the interval, and what was under way
     assert "continuing from step" in log.read_text()
 
 

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.manifest import MANIFEST
+from dytrack_platform.datasets.sources import partitions
 from dytrack_platform.errors import ClusterError, DataError, StorageError
 
 
@@ -82,8 +83,8 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
     mark = f"{location}/.shared-{word}.json"
     sources = (*config.data.train, *config.data.validation)
     # An empty folder of the same name, where a disk is not mounted, is not the data.
-    manifests = [Path(source.path) / MANIFEST for source in sources if "://" not in source.path]
-    wanted = [str(path if path.exists() else path.parent) for path in manifests]
+    local = [source.path for source in sources if "://" not in source.path]
+    wanted = [tree.path(MANIFEST) for path in local for tree in partitions(path, finished=False)]
     if config.train.initial is not None:
         wanted.append(config.train.initial)
     storage.write_json(mark, {"word": word})
