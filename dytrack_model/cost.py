@@ -104,8 +104,8 @@ def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[fl
     """Give the median time of each exit's route, from the search crop to the box.
 
     Routes take turns, so that a drift of the machine's speed meets all alike. The depth is
-    forced, so the random picture does not decide which route is timed. The decisioners of
-    refused exits run, as they do where thresholds decide.
+    forced, so the random picture does not decide which route is timed. The scores of refused
+    exits are read, as they are where thresholds decide.
 
     Args:
         engine: The runtime.
@@ -143,7 +143,7 @@ def route(engine: Engine, exit_index: int) -> Callable[[], None]:
 
 
 class _Deciding(Thresholds):
-    """Thresholds that always have the predicted IoU computed, as on a real frame."""
+    """Thresholds that always have the predicted IoU read, as on a real frame."""
 
     @property
     def reads_score(self) -> bool:

@@ -156,19 +156,17 @@ class Tracker:
         engine, policy = self.engine, self.policy
         policy.begin_frame()
         tensors = engine.begin(search, kept)
-        score: float | None = None
         last = engine.exit_count - 1
         for exit_index in range(engine.exit_count):
             engine.advance(exit_index, tensors)
-            # The exit that is taken always says how sure it is; a refused one only if asked.
-            asked = exit_index < last and policy.reads_score
-            score = float(engine.decide(exit_index, tensors)[0]) if asked else None
-            if exit_index == last or policy.leave(exit_index, score or 0.0):
+            if exit_index == last:
+                break
+            # A GPU would have to finish the stage first, so only policies that look are told.
+            score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
+            if policy.leave(exit_index, score):
                 break
         box_cxcywh = self._read(exit_index, tensors)
-        if score is None:
-            score = float(engine.decide(exit_index, tensors)[0])
-        return box_cxcywh, score, exit_index
+        return box_cxcywh, float(engine.decide(exit_index, tensors)[0]), exit_index
 
     def _search(self, image: RGB | str | Path) -> "_Search":
         """Cut the search region around the last box."""

@@ -1,7 +1,7 @@
 """When to stop: thresholds on the predicted IoU, named operating points, and baselines.
 
 A policy is asked at every exit but the last one, shallow to deep, and answers whether to leave.
-``reads_score`` tells the tracker whether the decisioner has to run at all.
+``reads_score`` tells the tracker whether it has to wait for the predicted IoU.
 """
 
 import random
@@ -99,7 +99,7 @@ class Thresholds:
 
     @property
     def reads_score(self) -> bool:
-        """The decisioner is needed unless every answer is known beforehand."""
+        """The predicted IoU is needed unless every answer is known beforehand."""
         return any(0 < value <= 1 for value in self.values)
 
     def begin_frame(self) -> None:

@@ -51,8 +51,8 @@ class TorchEngine(Engine):
                 part = torch.compile(  # type: ignore[call-overload]
                     part, fullgraph=True, dynamic=False, isolate_recompiles=True
                 )
-            # Decisioners and heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
-            halved = half and graph.kind in ("template", "stage")
+            # Heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
+            halved = half and graph.kind != "head"
             graphs[graph.name] = _inference(part, self._device.type, halved)
         name = "compile" if compiled else "torch"
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)

@@ -64,9 +64,11 @@ class Engine:
         self._run(f"stage{exit_index}", tensors)
 
     def decide(self, exit_index: int, tensors: Tensors) -> NDArray[np.float32]:
-        """Predict the IoU (B,) of the boxes that an exit would give; its head does not run."""
-        (predicted,) = self._run(f"decide{exit_index}", tensors)
-        return self.to_torch(predicted).numpy()
+        """Read the IoU (B,) predicted for an exit that this frame reached; no head runs.
+
+        On a GPU this waits until the stage is done.
+        """
+        return self.to_torch(tensors[f"predicted_iou{exit_index}"]).numpy()
 
     def locate(self, exit_index: int, tensors: Tensors) -> HeadMaps:
         """Run an exit's head; the maps, (B, H, W) and (B, 2, H, W), lie in the CPU's memory."""

@@ -23,7 +23,7 @@ from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.stages import Graph, chain, examples
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "stages.json"
 Kind = Literal["onnx", "openvino"]
 KINDS: tuple[Kind, ...] = ("onnx", "openvino")
@@ -153,7 +153,9 @@ def load(
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error!s}; it is damaged, export again") from error
     if newest != FORMAT:
-        raise CheckpointError(f"{path}: format {newest}, this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{path}: format {newest}, this version reads {FORMAT}; export the tracker again"
+        )
     graphs = chain(config)
     missing = [g.name for g in graphs if not files.get(g.name, Path()).is_file()]
     if missing:

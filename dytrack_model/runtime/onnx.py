@@ -32,7 +32,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     PyTorch's older exporter, which traces, is used on purpose: on these graphs it takes a twentieth
     of the newer one's time, and what it writes is as fast.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), network.backbone.spelled_out():
         # It announces its successor, and that shapes become constants, which is meant here.
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -1,21 +1,24 @@
 """A tracker cut into graphs, and how they chain: the same cut for every runtime.
 
 A branch that depends on the data does not trace, so no graph contains one: the host runs a
-stage, asks its decisioner, and goes on or stops.
+stage, reads the IoU that its exit's decisioner predicts, and goes on or runs the exit's head. The
+decisioner is the stage's last part: a call of its own would cost ten times what it computes
+(docs/decisions/0008). The head, which does cost something, runs only where the tracker stops.
 
-===========  ============================================  =================================
+===========  ============================================  ====================================
 graph        reads                                         gives
-===========  ============================================  =================================
+===========  ============================================  ====================================
 template     the template crop; once per target            template0 (cached: one per stage)
-stage0       search, template0                             tokens0, features0, iou_token0
-stage1 ...   tokens0, what recycling reads of exit 0       tokens1, features1, iou_token1
+stage0       search, template0                             tokens0, features0, predicted_iou0,
+                                                           iou_token0 where recycling reads it
+stage1 ...   tokens0, what recycling reads of exit 0       the same of exit 1
              (cached: and template1)
-decide0 ...  iou_token0                                    predicted_iou0
 head0 ...    features0                                     score0, size0, offset0
-===========  ============================================  =================================
+===========  ============================================  ====================================
 
-Tensors carry names; a graph's inputs are outputs of others, or the crops. The last stage gives
-no tokens. Crops are (B, S, S, 3) uint8 RGB, as :func:`~dytrack_model.crops.crop` cuts them.
+Tensors carry names; a graph's inputs are outputs of others, or the crops. The last stage passes
+nothing on but its features. Crops are (B, S, S, 3) uint8 RGB, as
+:func:`~dytrack_model.crops.crop` cuts them.
 
 Dimensions: B batch, S side of a crop, N tokens, D width, X search tokens.
 """
@@ -31,9 +34,10 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.recycling import Carry
 
-Kind = Literal["template", "stage", "decide", "head"]
+Kind = Literal["template", "stage", "head"]
 
-_KINDS: tuple[Kind, ...] = ("stage", "decide", "head")
+PASSED_ON = ("template", "tokens", "features", "iou_token")
+"""Tensors, without their exit's number, that go from graph to graph; the host reads the others."""
 _REUSED = {
     "none": (),
     "add": ("features",),
@@ -58,7 +62,7 @@ class Graph:
 
     @property
     def name(self) -> str:
-        """template, stage0, decide0, head0, stage1, ..."""
+        """template, stage0, head0, stage1, ..."""
         return self.kind if self.kind == "template" else f"{self.kind}{self.exit_index}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,14 +82,14 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
         before = ("search",) if k == 0 else (f"tokens{k - 1}",)
         state = (f"template{k}",) if cached or k == 0 else ()
         passed = tuple(f"{part}{k - 1}" for part in reused) if k else ()
+        features, predicted = f"features{k}", f"predicted_iou{k}"
         tokens = (f"tokens{k}",) if k < last else ()
-        carry = (f"features{k}", f"iou_token{k}")
+        token = (f"iou_token{k}",) if k < last and "iou_token" in reused else ()
+        inputs, given = (*before, *state, *passed), (*tokens, features, *token, predicted)
         maps = (f"score{k}", f"size{k}", f"offset{k}")
-        inputs = {"stage": (*before, *state, *passed), "decide": carry[1:], "head": carry[:1]}
-        outputs = {"stage": (*tokens, *carry), "decide": (f"predicted_iou{k}",), "head": maps}
         graphs += [
-            Graph(kind=kind, exit_index=k, inputs=inputs[kind], outputs=outputs[kind])
-            for kind in _KINDS
+            Graph(kind="stage", exit_index=k, inputs=inputs, outputs=given),
+            Graph(kind="head", exit_index=k, inputs=(features,), outputs=maps),
         ]
     return tuple(graphs)
 
@@ -95,7 +99,7 @@ def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
 
     It takes the graph's inputs in order and gives a tuple of its outputs.
     """
-    kinds = {"template": _Template, "stage": _Stage, "decide": _Decide, "head": _Head}
+    kinds = {"template": _Template, "stage": _Stage, "head": _Head}
     return kinds[graph.kind](network, graph).eval()
 
 
@@ -129,7 +133,9 @@ class _Part(nn.Module):
     def __init__(self, network: DyTrackNetwork, graph: Graph) -> None:
         super().__init__()
         self.network, self.index = network, graph.exit_index
-        self.inputs = [name.rstrip("0123456789") for name in graph.inputs]
+        self.inputs, self.outputs = (
+            [name.rstrip("0123456789") for name in names] for names in (graph.inputs, graph.outputs)
+        )
 
 
 class _Template(_Part):
@@ -145,10 +151,13 @@ class _Template(_Part):
 
 
 class _Stage(_Part):
-    """The blocks up to one exit, that exit's view of the tokens, and recycling."""
+    """The blocks up to one exit, its view of the tokens, recycling, and the decisioner."""
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Give tokens (B, N, D), features (B, X, D) and IoU token (B, D)."""
+        """Give what the chain says of this stage's tensors.
+
+        These are tokens (B, N, D), features (B, X, D), IoU token (B, D), predicted IoU (B,).
+        """
         network, k = self.network, self.index
         given = dict(zip(self.inputs, tensors, strict=True))
         if k == 0:
@@ -162,16 +171,11 @@ class _Stage(_Part):
         # What the schema does not read is not passed on; the exit's own stands in its place.
         previous = Carry(given.get("features", own.features), given.get("iou_token", own.iou_token))
         carry = network.recycle(k, own, previous if k else None)
-        kept = (tokens,) if k < network.exit_count - 1 else ()
-        return (*kept, carry.features, carry.iou_token)
-
-
-class _Decide(_Part):
-    """(B, D) IoU token to (B,) predicted IoU."""
-
-    def forward(self, iou_token: Tensor) -> tuple[Tensor]:
-        """Predict from (B, D)."""
-        return (self.network.decisioners[self.index](iou_token),)
+        # Blocks may run under autocast; rounded to bf16, predicted IoUs would tie.
+        with torch.autocast(tokens.device.type, enabled=False):
+            score = network.decide(k, Carry(carry.features, carry.iou_token.float()))
+        known = {"tokens": tokens, **carry._asdict(), "predicted_iou": score}
+        return tuple(known[name] for name in self.outputs)
 
 
 class _Head(_Part):

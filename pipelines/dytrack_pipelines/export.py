@@ -1,8 +1,8 @@
 """Write a tracker for other runtimes: ``dytrack export models:/dytrack@champion --out exported``.
 
-One graph for each stage, decisioner and head, since a branch on the data does not trace, and
-``stages.json`` that says how they chain. Takes seconds; ends only after the graphs were run and
-agree with PyTorch. ``dytrack track --model exported`` runs the result.
+One graph for each stage, its decisioner included, and one for each head, since a branch on the
+data does not trace, and ``stages.json`` that says how they chain. Takes seconds; ends only after
+the graphs were run and agree with PyTorch. ``dytrack track --model exported`` runs the result.
 """
 
 from pathlib import Path

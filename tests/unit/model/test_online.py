@@ -6,6 +6,7 @@ from dytrack_model.errors import BoxError, ImageError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit, Thresholds
+from dytrack_model.runtime.eager import TorchEngine
 
 BOX = (150.0, 100.0, 50.0, 40.0)
 
@@ -42,12 +43,16 @@ def test_deciding_never_runs_a_head_that_is_not_used(network, frames):
     assert ran == [1, 1, 1]
 
 
-def test_a_policy_that_reads_no_score_runs_one_decisioner_for_the_confidence(network, frames):
-    ran = []
-    for index, decisioner in enumerate(network.decisioners):
-        decisioner.register_forward_hook(lambda *_, index=index: ran.append(index))
-    follow(network, FixedExit(2), frames)
-    assert ran == [2, 2, 2]
+@pytest.mark.parametrize(
+    ("policy", "asked"), [(FixedExit(2), [2]), (Thresholds((0.9999, 0.9999)), [0, 1, 2])]
+)
+def test_only_a_policy_that_reads_scores_waits_for_them(network, frames, policy, asked):
+    read = []
+    engine = TorchEngine(network)
+    decide = engine.decide
+    engine.decide = lambda index, tensors: (read.append(index), decide(index, tensors))[1]
+    follow(engine, policy, frames)
+    assert read == 3 * asked
 
 
 def test_training_crop_equals_tracking_crop(network, picture):

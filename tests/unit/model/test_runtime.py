@@ -113,7 +113,8 @@ def test_the_description_says_how_to_chain_the_files(exported):
     description = json.loads((exported / export.DESCRIPTION).read_text())
     graphs = {graph["name"]: graph for graph in description["graphs"]}
     assert graphs["stage1"]["inputs"] == ["tokens0", "features0", "iou_token0"]
-    assert graphs["stage2"]["outputs"] == ["features2", "iou_token2"]
+    assert graphs["stage1"]["outputs"] == ["tokens1", "features1", "iou_token1", "predicted_iou1"]
+    assert graphs["stage2"]["outputs"] == ["features2", "predicted_iou2"]
     assert graphs["stage0"]["shapes"]["search"] == [1, 128, 128, 3]
     assert graphs["stage0"]["types"]["search"] == "uint8"
     assert all((exported / graph["file"]).is_file() for graph in graphs.values())
@@ -163,7 +164,7 @@ def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, pi
     tracker = Tracker(engine, Thresholds((0.9999, 0.0001)))
     tracker.start(RGB(picture), BOX)
     tracker.step(RGB(picture))
-    assert ran == ["template", "stage0", "decide0", "stage1", "decide1", "head1"]
+    assert ran == ["template", "stage0", "stage1", "head1"]
 
 
 def test_costs_are_measured_on_the_runtime_that_is_named(exported):
@@ -228,18 +229,22 @@ TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "precision", "pixels"),
+    ("name", "precision", "pixels", "tie"),
     [
-        ("onnx", "fp32", 0.5),
-        ("openvino", "fp32", 0.5),
-        ("openvino", "bf16", 2.0),
-        ("openvino", "int8", 4.0),
-        # Autocast rounds more places than OpenVINO does: 2.7 pixels were seen.
-        ("torch", "bf16", 4.0),
+        ("onnx", "fp32", 0.5, 1e-4),
+        ("openvino", "fp32", 0.5, 1e-4),
+        ("openvino", "bf16", 2.0, 0.02),
+        ("openvino", "int8", 2.0, 0.02),
+        ("torch", "bf16", 2.0, 0.02),
     ],
 )
-def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, precision, pixels):
-    """Frame by frame on the same crops: the largest box difference, at every exit, in pixels."""
+def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, precision, pixels, tie):
+    """Frame by frame on the same crops, at every exit: the largest box difference in pixels.
+
+    Where the reference scores two cells alike, rounding decides which is the peak, on each
+    processor in its own way. So another peak is allowed, seldom, where the reference's own score
+    is within ``tie`` of its best.
+    """
     from dytrack_platform.datasets import readers
 
     sequences = readers.read("video", str(shared / "data" / "sequences"), "train")
@@ -254,14 +259,36 @@ def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, prec
     reference.start(RGB(next(frames)), sequence.boxes_xywh[0])
     other = Tracker(engine)
     other.start(RGB(sequence.frames.read(0)), sequence.boxes_xywh[0])
-    worst = 0.0
+    theirs, ours = (scores_of_heads(tracker) for tracker in (reference, other))
+    gaps, lost = [], []
     for _ in range(100):
         image = RGB(next(frames))
         other.move_to(reference.box_xywh)
-        theirs, ours = reference.step_all(image), other.step_all(image)
-        gaps = [np.abs(a.box_xywh - b.box_xywh).max() for a, b in zip(theirs, ours, strict=True)]
-        worst = max(worst, *gaps)
-    assert worst < pixels
+        theirs.clear()
+        ours.clear()
+        steps = zip(reference.step_all(image), other.step_all(image), theirs, ours, strict=True)
+        for one, two, expected, found in steps:
+            lead = 1 - float(expected[found.argmax()] / expected.max())
+            if lead == 0:
+                gaps.append(np.abs(one.box_xywh - two.box_xywh).max())
+            else:
+                lost.append(lead)
+    assert max(gaps) < pixels
+    assert max(lost, default=0.0) < tie
+    assert len(lost) <= 0.03 * (len(lost) + len(gaps))
+
+
+def scores_of_heads(tracker):
+    """Keep the windowed scores (H * W,) of every head that runs, in a list that is given."""
+    seen, locate = [], tracker.engine.locate
+
+    def keeping(exit_index, tensors):
+        maps = locate(exit_index, tensors)
+        seen.append((maps.score[0] * tracker._window).flatten())
+        return maps
+
+    tracker.engine.locate = keeping
+    return seen
 
 
 # torch.compile itself uses what torch.jit deprecates.
