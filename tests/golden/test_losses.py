@@ -5,61 +5,43 @@ After a change that is meant to alter training, write the file anew and read the
     python -m pytest tests/golden/test_losses.py --write-golden
 """
 
-import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from dytrack_pipelines import recipes
-from dytrack_platform.config import load
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.training import worker
+from tests.golden import twenty_steps
 
 pytestmark = pytest.mark.slow
 
 FILE = Path(__file__).with_name("losses.txt")
 TOLERANCE = 2e-3
-"""Relative. Another processor adds in another order, and twenty steps magnify that; a change of
-the learning rate by one per cent exceeds this from the third step on."""
-
-
-class Outlet(worker.Outlet):
-    """Keeps the loss of every step."""
-
-    def __init__(self):
-        self.losses = []
-
-    def progress(self, progress):
-        self.losses.append(progress.losses["loss"])
-
-
-def first_pairs(config):
-    """Name the first batch by its content: positions of the boxes to a thousandth."""
-    stream = PairStream(
-        config.data, config.model, seed=config.seed, batch_size=config.train.batch_size
-    )
-    batch = next(stream.batches(0))
-    stream.close()
-    rounded = (batch.boxes_cxcywh * 1000).round().to(torch.int32).numpy().tobytes()
-    return hashlib.sha256(rounded).hexdigest()[:16]
+"""Relative; a change of the learning rate by one per cent exceeds this from the third step on."""
 
 
 def test_twenty_steps_give_the_losses_that_they_gave_before(made_clips, pytestconfig):
-    changes = {"data.train": [{"path": str(made_clips)}], "train.pictures": 0}
-    config = load(recipes.find("test"), changes)
-    assert worker.steps_of(config) == 20
-    torch.set_num_threads(1)
-    outlet, pairs = Outlet(), first_pairs(config)
-    worker.train(config, outlet)
-    head = f"recipe test, seed {config.seed}, workers {config.train.workers}, pairs {pairs}"
-    written = "\n".join([head, *(f"{loss:.5f}" for loss in outlet.losses)]) + "\n"
+    told = subprocess.run(
+        [sys.executable, "-m", twenty_steps.__name__, str(made_clips)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **twenty_steps.PLAIN},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    run = json.loads(told.stdout.splitlines()[-1])
+    head, losses = run["head"], run["losses"]
+    assert len(losses) == run["steps"] == 20
+    written = "\n".join([head, *(f"{loss:.5f}" for loss in losses)]) + "\n"
     if pytestconfig.getoption("--write-golden"):
         FILE.write_text(written)
     kept_head, *kept = FILE.read_text().splitlines()
     why = explain(kept_head, head)
-    assert len(kept) == len(outlet.losses), why
-    for step, (loss, expected) in enumerate(zip(outlet.losses, kept, strict=True), 1):
+    assert len(kept) == len(losses), why
+    for step, (loss, expected) in enumerate(zip(losses, kept, strict=True), 1):
         message = f"step {step}: loss {loss:.5f}, kept {expected}. {why}"
         assert loss == pytest.approx(float(expected), rel=TOLERANCE), message
 
