@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -92,19 +91,3 @@ class Engine:
         given = self._graphs[name](*[tensors[tensor] for tensor in graph.inputs])
         tensors.update(zip(graph.outputs, given, strict=True))
         return given
-
-
-class NumpyEngine(Engine):
-    """An engine whose runtime speaks numpy."""
-
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Give contiguous crops (B, S, S, 3)."""
-        return np.ascontiguousarray(array)
-
-    def keep(self, tensor: Native) -> Native:
-        """Copy, whatever the shape."""
-        return np.array(tensor)
-
-    def to_torch(self, tensor: Native) -> Tensor:
-        """Share the memory, whatever the shape."""
-        return torch.from_numpy(tensor)

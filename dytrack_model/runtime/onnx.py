@@ -12,7 +12,7 @@ from torch import Tensor
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.runtime.engine import NumpyEngine
+from dytrack_model.runtime.engine import Engine, Native
 from dytrack_model.runtime.stages import Graph, module
 
 SUFFIX = ".onnx"
@@ -46,7 +46,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
         )
 
 
-class OnnxEngine(NumpyEngine):
+class OnnxEngine(Engine):
     """ONNX Runtime on the CPU, in fp32.
 
     Args:
@@ -93,6 +93,18 @@ class OnnxEngine(NumpyEngine):
             )
             graphs[graph.name] = _Session(session, graph)
         super().__init__(config, "onnx", "fp32", graphs)
+
+    def adopt(self, array: NDArray[np.uint8]) -> Native:
+        """Give contiguous crops (B, S, S, 3)."""
+        return np.ascontiguousarray(array)
+
+    def keep(self, tensor: Native) -> Native:
+        """Copy, whatever the shape."""
+        return np.array(tensor)
+
+    def to_torch(self, tensor: Native) -> Tensor:
+        """Share the memory, whatever the shape."""
+        return torch.from_numpy(tensor)
 
 
 class _Session:

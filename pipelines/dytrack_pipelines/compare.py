@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from dytrack_pipelines import options
+
 
 def compare(
     results: Annotated[
@@ -20,23 +22,13 @@ def compare(
     protocol: Annotated[
         str | None, typer.Option(help="One-pass profile; the dataset's by default")
     ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="In place of --annotations: a dataset to read with --root")
-    ] = None,
-    root: Annotated[str | None, typer.Option(help="Folder of that dataset")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of that dataset")] = None,
-    absent: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt with a flag per frame, 1 = absent")
-    ] = None,
-    attributes: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt with a row of flags, or a JSON table")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="A sequence to leave out; repeatable")
-    ] = None,
+    annotations: options.Annotations = None,
+    dataset: options.ScoredDataset = None,
+    root: options.ScoredRoot = None,
+    split: options.ScoredSplit = None,
+    absent: options.Absent = None,
+    attributes: options.Attributes = None,
+    exclude: options.Exclude = None,
     draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws")] = 4000,
     out: Annotated[Path, typer.Option(help="The page; its numbers go beside it as JSON")] = Path(
         "comparison.html"

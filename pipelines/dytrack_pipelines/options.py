@@ -1,5 +1,6 @@
 """Command line options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,12 +12,6 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", help="Change a key of the recipe: --set train.epochs=3. Repeatable."),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A tracker: its folder, a training run's folder, or models:/NAME@ALIAS.",
-    ),
-]
 Runtime = Annotated[
     Literal["torch", "compile", "onnx", "openvino"] | None,
     typer.Option(help="What runs the network; torch, or an export's own, where left out."),
@@ -27,3 +22,18 @@ Precision = Annotated[
         help="Arithmetic; auto is the runtime's own choice, and what ran is said. int8: openvino."
     ),
 ]
+Annotations = Annotated[
+    Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
+]
+ScoredDataset = Annotated[
+    str | None, typer.Option(help="In place of --annotations: a dataset to read with --root")
+]
+ScoredRoot = Annotated[str | None, typer.Option(help="Folder of that dataset")]
+ScoredSplit = Annotated[str | None, typer.Option(help="Split of that dataset")]
+Absent = Annotated[
+    Path | None, typer.Option(help="Folder of SEQ.txt with a flag per frame, 1 = absent")
+]
+Attributes = Annotated[
+    Path | None, typer.Option(help="Folder of SEQ.txt with a row of flags, or a JSON table")
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="A sequence to leave out; repeatable")]

@@ -14,29 +14,21 @@ from typing import Annotated
 
 import typer
 
+from dytrack_pipelines import options
+
 
 def score(
     results: Annotated[Path, typer.Option(help="Folder with a folder of results per tracker")],
     protocol: Annotated[
         str | None, typer.Option(help="Profile, such as lasot-matlab; the dataset's by default")
     ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="In place of --annotations: a dataset to read with --root")
-    ] = None,
-    root: Annotated[str | None, typer.Option(help="Folder of that dataset")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of that dataset")] = None,
-    absent: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt with a flag per frame, 1 = absent")
-    ] = None,
-    attributes: Annotated[
-        Path | None, typer.Option(help="Folder of SEQ.txt with a row of flags, or a JSON table")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="A sequence to leave out; repeatable")
-    ] = None,
+    annotations: options.Annotations = None,
+    dataset: options.ScoredDataset = None,
+    root: options.ScoredRoot = None,
+    split: options.ScoredSplit = None,
+    absent: options.Absent = None,
+    attributes: options.Attributes = None,
+    exclude: options.Exclude = None,
     eao: Annotated[
         str | None, typer.Option(help="VOT: lengths LOW,HIGH whose mean is the EAO")
     ] = None,

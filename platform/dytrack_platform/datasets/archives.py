@@ -3,10 +3,14 @@
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
 from functools import lru_cache
 
-from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, decode, in_number_order
+from dytrack_platform.datasets.frames import (
+    IMAGE_SUFFIXES,
+    SeparateFrames,
+    decode,
+    in_number_order,
+)
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
@@ -27,7 +31,7 @@ _DAMAGE = (
 """What Python's module raises for members that cannot be unpacked."""
 
 
-class ZipFrames:
+class ZipFrames(SeparateFrames):
     """Images at the root of a zip archive, in the order of their numbers from 0."""
 
     def __init__(self, tree: Tree, archive: str, members: tuple[str, ...]) -> None:
@@ -81,16 +85,6 @@ class ZipFrames:
         except _DAMAGE as error:
             raise DataError(f"{self.path(index)}: cannot be read ({error})") from error
         return decode(data, self.path(index))
-
-    def iterate(self) -> Iterator[Pixels | None]:
-        """Decode every frame in order; ``None`` stands for one that does not decode."""
-        for index in range(len(self)):
-            try:
-                pixels = self.read(index)
-            except DataError:
-                yield None
-            else:
-                yield pixels
 
 
 @lru_cache(maxsize=4)

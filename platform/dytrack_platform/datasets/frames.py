@@ -69,8 +69,35 @@ def _refuse_huge(name: str, width: int, height: int) -> None:
         )
 
 
+class SeparateFrames:
+    """Frames each of which decodes by itself."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, index: int) -> Pixels:
+        """Decode one frame to (H, W, 3) uint8, red first.
+
+        Raises:
+            DataError: It is missing, damaged or no image.
+        """
+        raise NotImplementedError
+
+    def iterate(self) -> Iterator[Pixels | None]:
+        """Decode every frame in order; ``None`` stands for one that does not decode."""
+        for index in range(len(self)):
+            try:
+                pixels = self.read(index)
+            except DataError:
+                yield None
+            else:
+                yield pixels
+
+
 @dataclass(frozen=True, slots=True)
-class ImageFrames:
+class ImageFrames(SeparateFrames):
     """Frames that are image files of one folder."""
 
     tree: Tree
@@ -92,16 +119,6 @@ class ImageFrames:
         """
         name = self.names[index]
         return decode(self.tree.read_bytes(name), self.tree.path(name))
-
-    def iterate(self) -> Iterator[Pixels | None]:
-        """Decode every frame in order; ``None`` stands for one that does not decode."""
-        for index in range(len(self)):
-            try:
-                pixels = self.read(index)
-            except DataError:
-                yield None
-            else:
-                yield pixels
 
 
 class VideoFrames:
