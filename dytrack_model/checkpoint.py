@@ -102,16 +102,22 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
 
 
-def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
+def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...] = ()) -> None:
     """Read weights into a network of the same configuration.
+
+    Args:
+        network: The network; changed in place.
+        path: A file of weights.
+        anew: Parts of a network, such as ``decisioners``, that are not read: they stay as they
+            are, whatever the file has of them.
 
     Raises:
         CheckpointError: The file is missing or damaged, or a tensor is missing, extra, or of
             another shape.
     """
     path = Path(path)
-    tensors = read_tensors(path)
-    expected = network.state_dict()
+    tensors = {k: v for k, v in read_tensors(path).items() if k.split(".")[0] not in anew}
+    expected = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in anew}
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
     wrong = sorted(
@@ -128,7 +134,7 @@ def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
         )
-    network.load_state_dict(tensors)
+    network.load_state_dict(tensors, strict=not anew)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

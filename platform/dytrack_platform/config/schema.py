@@ -144,7 +144,8 @@ class TrainConfig:
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     initial: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
-    or the folder of a tracker or of a run, whose whole network is taken."""
+    or the folder of a tracker or of a run, whose whole network is taken; decisioners and reuse of
+    another kind than there start anew."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 

@@ -91,8 +91,18 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
     )
 
 
+_PARTS = {
+    "decisioner": ("decisioners", "glances"),
+    "decisioner_width": ("decisioners",),
+    "recycling": ("reuse",),
+}
+"""Parts of a network whose weights mean nothing once a key of its configuration has changed."""
+
+
 def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
+
+    A tracker may have had other decisioners or another reuse schema; these then start anew.
 
     Returns:
         What became of the weights, in sentences.
@@ -106,16 +116,19 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
         folder = inside
     if not folder.is_dir():
         return load_backbone(network, path).sentences()
-    tracker_files.load_weights(network, folder / tracker_files.WEIGHTS)
     before = tracker_files.read_config(folder).to_dict()
     now = network.config.to_dict()
+    anew = sorted({part for key in _PARTS if before[key] != now[key] for part in _PARTS[key]})
+    tracker_files.load_weights(network, folder / tracker_files.WEIGHTS, tuple(anew))
     # Weights of one shape can belong to models that compute something else.
     changed = [
         f"model.{key} was {before[key]!r} there and is {now[key]!r} here"
         for key in now
         if before[key] != now[key] and key not in ("variant", "matching_start")
     ]
-    return (f"{len(network.state_dict())} tensors of a whole tracker loaded", *changed)
+    loaded = sum(name.split(".")[0] not in anew for name in network.state_dict())
+    told = f"{loaded} tensors of a whole tracker loaded"
+    return (f"{told}; anew: {', '.join(anew)}" if anew else told, *changed)
 
 
 def check(config: ExperimentConfig) -> list[str]:

@@ -159,6 +159,31 @@ def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
             assert torch.equal(value, before[name]) == frozen, name
 
 
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ({"model__decisioner": "map"}, {"decisioners", "glances"}),
+        ({"model__decisioner_width": 24}, {"decisioners"}),
+        ({"model__recycling": "concat"}, {"reuse"}),
+    ],
+)
+def test_a_second_stage_may_have_other_decisioners_or_another_reuse(
+    recipe, new_outlet, change, anew
+):
+    first = new_outlet()
+    worker.train(recipe(), first)
+    tracker = f"{first.candidates()[0]}/tracker"
+    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second", **change)
+    assert worker.check(config)[0].endswith(f"loaded; anew: {', '.join(sorted(anew))}")
+    before = _network(weights(worker.new_state(config)))
+    start = _network(weights(worker.new_state(recipe(**change))))
+    trained = checkpoint.load(tracker).network.state_dict()
+    for name, value in before.items():
+        expected = start if name.split(".")[0] in anew else trained
+        assert torch.equal(value, expected[name]), name
+    worker.train(config, new_outlet())
+
+
 def _network(tensors):
     prefix = "network."
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
