@@ -102,7 +102,7 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
 
 
-def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...] = ()) -> None:
+def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...] = ()) -> int:
     """Read weights into a network of the same configuration.
 
     Args:
@@ -111,13 +111,19 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
         anew: Parts of a network, such as ``decisioners``, that are not read: they stay as they
             are, whatever the file has of them.
 
+    Returns:
+        How many tensors were read.
+
     Raises:
         CheckpointError: The file is missing or damaged, or a tensor is missing, extra, or of
             another shape.
     """
     path = Path(path)
-    tensors = {k: v for k, v in read_tensors(path).items() if k.split(".")[0] not in anew}
-    expected = {k: v for k, v in network.state_dict().items() if k.split(".")[0] not in anew}
+    state = network.state_dict()
+    tensors, expected = (
+        {name: value for name, value in named.items() if name.split(".")[0] not in anew}
+        for named in (read_tensors(path), state)
+    )
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
     wrong = sorted(
@@ -134,7 +140,8 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
         raise CheckpointError(
             f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
         )
-    network.load_state_dict(tensors, strict=not anew)
+    network.load_state_dict({**state, **tensors})
+    return len(tensors)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import onnx
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.stages import PASSED_ON, Graph
+from dytrack_model.runtime.stages import PASSED_ON, Graph, part
 
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
@@ -86,13 +86,13 @@ class OpenVinoEngine(Engine):
                 "choose fp32"
             )
         self._tensor = openvino.Tensor
-        graphs, ran = {}, set()
-        for graph in chain:
-            compiled = compiled_graph(core, files[graph.name], precision, threads)
-            graphs[graph.name] = _Request(compiled, graph)
-            ran.add(compiled.get_property("INFERENCE_PRECISION_HINT"))
-        (chosen,) = ran
+        compiled = {
+            graph.name: compiled_graph(core, files[graph.name], precision, threads)
+            for graph in chain
+        }
+        chosen = compiled["stage0"].get_property("INFERENCE_PRECISION_HINT")
         precise = "bf16" if chosen == openvino.Type.bf16 else "fp32"
+        graphs = {graph.name: _Request(compiled[graph.name], graph) for graph in chain}
         super().__init__(config, "openvino", "int8" if precision == "int8" else precise, graphs)
 
     def adopt(self, array: NDArray[np.uint8]) -> Native:
@@ -152,7 +152,7 @@ def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
     for ports, find in ((model.inputs, changed.input), (model.outputs, changed.output)):
         for port in ports:
             name = next(iter(port.names), "")
-            if name.rstrip("0123456789") in PASSED_ON and port.element_type == Type.f32:
+            if part(name) in PASSED_ON and port.element_type == Type.f32:
                 find(name).tensor().set_element_type(arithmetic)
     return changed.build()
 

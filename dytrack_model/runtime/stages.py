@@ -94,6 +94,11 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
     return tuple(graphs)
 
 
+def part(name: str) -> str:
+    """Give a tensor's name without the number of its exit: ``tokens`` of ``tokens1``."""
+    return name.rstrip("0123456789")
+
+
 def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
     """Give one graph of :func:`chain` as a module that shares the network's weights.
 
@@ -133,9 +138,8 @@ class _Part(nn.Module):
     def __init__(self, network: DyTrackNetwork, graph: Graph) -> None:
         super().__init__()
         self.network, self.index = network, graph.exit_index
-        self.inputs, self.outputs = (
-            [name.rstrip("0123456789") for name in names] for names in (graph.inputs, graph.outputs)
-        )
+        self.inputs = [part(name) for name in graph.inputs]
+        self.outputs = [part(name) for name in graph.outputs]
 
 
 class _Template(_Part):

@@ -119,14 +119,13 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     before = tracker_files.read_config(folder).to_dict()
     now = network.config.to_dict()
     anew = sorted({part for key in _PARTS if before[key] != now[key] for part in _PARTS[key]})
-    tracker_files.load_weights(network, folder / tracker_files.WEIGHTS, tuple(anew))
+    loaded = tracker_files.load_weights(network, folder / tracker_files.WEIGHTS, tuple(anew))
     # Weights of one shape can belong to models that compute something else.
     changed = [
         f"model.{key} was {before[key]!r} there and is {now[key]!r} here"
         for key in now
         if before[key] != now[key] and key not in ("variant", "matching_start")
     ]
-    loaded = sum(name.split(".")[0] not in anew for name in network.state_dict())
     told = f"{loaded} tensors of a whole tracker loaded"
     return (f"{told}; anew: {', '.join(anew)}" if anew else told, *changed)
 
