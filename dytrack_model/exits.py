@@ -78,11 +78,19 @@ class Glance(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Describe the map of (B, X, D) search features as an IoU token (B, D)."""
+        return self.embed(self.describe(features))  # type: ignore[no-any-return]
+
+    def describe(self, features: Tensor) -> Tensor:
+        """Return what (B, X, D) search features say of the target's place.
+
+        Returns:
+            (B, 4): the highest logit of the map, its lead over the best other place, the sum of
+            all evidence (log-sum-exp), and the entropy of the map as a distribution.
+        """
         logits = self.logits(features).detach()
         shares = logits.softmax(dim=1)
         peak = logits.amax(dim=1)
         # The best score of another place: a distractor, or nothing.
         rival = logits.masked_fill(~self.elsewhere[logits.argmax(dim=1)], _LOWEST).amax(dim=1)
         spread = -(shares * shares.clamp(min=1e-9).log()).sum(dim=1)
-        described = torch.stack([peak, peak - rival, logits.logsumexp(dim=1), spread], dim=1)
-        return self.embed(described)  # type: ignore[no-any-return]
+        return torch.stack([peak, peak - rival, logits.logsumexp(dim=1), spread], dim=1)

@@ -22,9 +22,10 @@ class TemplateMatching(nn.Module):
         super().__init__()
         self.product = nn.Linear(width, width)
         self.direction = nn.Parameter(torch.zeros(width))
-        nn.init.trunc_normal_(self.product.weight, std=0.02)
+        # Starts as if it were not there: products of features have heavy tails, and the heads
+        # behind it would first have to learn to bear them.
+        nn.init.zeros_(self.product.weight)
         nn.init.zeros_(self.product.bias)
-        nn.init.trunc_normal_(self.direction, std=0.02)
 
     def macs(self, search_tokens: int, template_tokens: int) -> int:
         """Count multiply-accumulates for one frame."""

@@ -62,7 +62,7 @@ class Tracker:
         self.engine: Engine = network
         self.policy = policy or Thresholds((float("inf"),) * (self.engine.exit_count - 1))
         self._lost_below = lost_below
-        self._window = _hann_window(self.engine.config.map_size, hann)
+        self._window = hann_window(self.engine.config.map_size, hann)
         self._kept: Tensors | None = None
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
@@ -220,7 +220,7 @@ class _Search:
     kept: Tensors
 
 
-def _hann_window(size: int, strength: float) -> Tensor:
+def hann_window(size: int, strength: float) -> Tensor:
     """Give (H, W) weights: a Hann window mixed with ones."""
     # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
     ramp = torch.hann_window(size + 2, periodic=False)[1:-1]

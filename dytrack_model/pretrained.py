@@ -62,7 +62,7 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
 
     Position embeddings are resampled to the two grids (bicubic), and a patch embedding of another
     patch size to the network's (pseudo-inverse resize of FlexiViT, Beyer et al., CVPR 2023). The
-    class token, with its position, becomes the start of the IoU token, and the final norm that of
+    class token, with its position, becomes the start of the IoU token, and the final norm, scaled to one, that of
     every exit's norm: both are our choice, better than random.
 
     Raises:
@@ -99,11 +99,15 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
     ):
         position.copy_(_resample(grid, side))
         resampled.append(f"pos_embed from {grid.shape[-1]}x{grid.shape[-1]} to {side}x{side}")
-    for name in ("norm.weight", "norm.bias"):
-        if name in tensors:
-            for norm in network.norms:
-                _copy(norm.get_parameter(name[5:]), tensors[name], name, path)
-            loaded.append(name)
+    if "norm.weight" in tensors:
+        # Some final norms (DINOv2's) multiply by about five; what reads an exit's features starts
+        # for features of about one.
+        scale = tensors["norm.weight"].float().square().mean().sqrt().clamp(min=1e-6)
+        for name in ("norm.weight", "norm.bias"):
+            if name in tensors:
+                for norm in network.norms:
+                    _copy(norm.get_parameter(name[5:]), tensors[name] / scale, name, path)
+                loaded.append(name)
     return LoadReport(
         loaded=tuple(sorted(loaded)),
         ignored=tuple(sorted(set(tensors) - set(loaded))),

@@ -25,11 +25,82 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResidentSource:
+    """A raw dataset that training keeps in memory as a whole."""
+
+    dataset: str
+    """Layout: a name that ``--dataset`` takes, or ``cutouts`` for a folder of RGBA pictures."""
+    root: str
+    """The dataset's folder."""
+    split: str | None = None
+    """The dataset's own name of a split; left out: its default."""
+    weight: float = 1.0
+    """Share of the pairs, relative to the other sources."""
+    include: tuple[str, ...] = ()
+    """Patterns of sequence names to take (``fod_*``); empty: all."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of sequence names to leave out."""
+    longest_side: int = 640
+    """Pictures with a longer side are made smaller."""
+    masks: bool = False
+    """Cut the objects that have run-length masks out (COCO's layout), to lay them over others."""
+    mask_file: str | None = None
+    """A file in ``annotations`` that holds these masks; left out: the split's own."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.root), "root: must name a folder, got an empty string")
+        require(self.weight > 0, f"weight: must be positive, got {self.weight}")
+        require(self.longest_side >= 32, f"longest_side: must be at least 32, got {self.longest_side}")
+        require(
+            not self.masks or self.dataset == "coco",
+            f"masks: are read of dataset coco only, got {self.dataset!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OverlayConfig:
+    """Pairs with things laid over pictures, and cameras' faults; for ``data.resident`` only."""
+
+    composed: float = 0.0
+    """Weight, beside those of the sources, of pairs whose target is a thing over pictures."""
+    distractors: float = 0.3
+    """Share of the pairs with another thing beside the target."""
+    hidden: float = 0.1
+    """Share of the pairs with something over a part of the target."""
+    turn: float = 0.35
+    """Standard deviation in radians of a composed target's turn between the two crops."""
+    loose_template: float = 0.03
+    """Standard deviation of the template's place and size, in units of the target's size."""
+    tint: float = 0.08
+    """Each colour of a crop is multiplied by 1 plus or minus up to this."""
+    contrast: float = 0.2
+    """Each crop's contrast is multiplied by 1 plus or minus up to this."""
+    blur: float = 0.12
+    """Share of the crops that are coarse, that are smeared, and that are grainy."""
+
+    def __post_init__(self) -> None:
+        for name in ("composed", "turn", "loose_template"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name}: must not be negative, got {value}")
+        for name in ("distractors", "hidden", "tint", "contrast", "blur"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which clips, and how a pair is drawn and augmented (the field's standard recipe)."""
 
     train: tuple[SourceConfig, ...] = ()
     """Prepared folders to draw training pairs from."""
+    root: str = "data"
+    """Folder that relative roots of ``resident`` and ``resident_validation`` lie below."""
+    resident: tuple[ResidentSource, ...] = ()
+    """Raw datasets to keep in memory and draw from, in place of prepared folders."""
+    resident_validation: tuple[ResidentSource, ...] = ()
+    """Raw sequences that are tracked in closed loop to judge a training by."""
+    overlay: OverlayConfig = field(default_factory=OverlayConfig)
+    """Things laid over pictures."""
     validation: tuple[SourceConfig, ...] = ()
     """Prepared folders for validation pairs; empty: a part of the training sequences."""
     validation_share: float = 0.1

@@ -8,6 +8,7 @@ After each step all workers agree, in one exchange of two numbers, on whether th
 and on whether to write a checkpoint or to stop: none of them waits for another that does not come.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -130,6 +131,12 @@ def run(
             saving = saving or wish != Wish.NOTHING
             if at_end or saving or state.step % config.train.report_steps == 0:
                 progress = meter.flush(state.step, rates(state.optimizer), state.skipped)
+                if _unwatched(config, state, device) and not math.isfinite(progress.losses["loss"]):
+                    raise TrainingError(
+                        f"the loss is not finite within the {config.train.report_steps} steps before "
+                        f"step {state.step}; lower the learning rates, or allow some such batches "
+                        "with train.skip_nonfinite"
+                    )
                 hooks.report(progress)
                 if at_end:
                     summary = {"epoch": float(epoch), "step": float(state.step)}
@@ -168,6 +175,15 @@ def _step(
     buffers = [b.clone() for b in state.module.buffers()] if settings.skip_nonfinite else []
     values = _backward(config, state, module, batch, device, state.step / steps)
     loss, norm = values["loss"], values["norm/all"]
+    if _unwatched(config, state, device):
+        # Reading a number would let the device run dry; a loss that is not finite spoils the
+        # mean of the next report, which ends the training.
+        state.optimizer.step()
+        state.step += 1
+        if state.averages is not None:
+            state.averages.update(state.step)
+        meter.add(values, len(batch.boxes_cxcywh))
+        return Wish(highest([int(hooks.wish(state.step))], device)[0])
     # In fp16 an overflowing gradient is the scaler's everyday work: it halves its factor.
     fault = not torch.isfinite(loss) or not (state.scaler.is_enabled() or torch.isfinite(norm))
     broken, wish = highest([int(fault), int(hooks.wish(state.step + 1))], device)
@@ -183,6 +199,12 @@ def _step(
         state.averages.update(state.step)
     meter.add({} if broken else values, len(batch.boxes_cxcywh))
     return Wish(wish)
+
+
+def _unwatched(config: ExperimentConfig, state: TrainingState, device: torch.device) -> bool:
+    """Whether steps go on without the host looking at their losses."""
+    settings = config.train
+    return device.type == "cuda" and not settings.skip_nonfinite and not state.scaler.is_enabled()
 
 
 def _backward(
@@ -220,7 +242,11 @@ def _backward(
             values[name] = values.get(name, torch.zeros_like(value)) + value * share
     state.scaler.unscale_(state.optimizer)
     values |= {f"norm/{name}": value for name, value in norms(state.module).items()}
-    clip(state.module, float(values["norm/all"]), settings.clip_norm or float("inf"))
+    if settings.clip_norm and _unwatched(config, state, device):
+        limited = [p for p in state.module.parameters() if p.grad is not None]
+        nn.utils.clip_grads_with_norm_(limited, settings.clip_norm, values["norm/all"])
+    elif settings.clip_norm:
+        clip(state.module, float(values["norm/all"]), settings.clip_norm)
     return values
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,10 +19,9 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained import load_backbone
 from dytrack_platform.config import ExperimentConfig
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.datasets.sources import part_rows
+from dytrack_platform.datasets.resident.stream import ResidentStream
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
-from dytrack_platform.training import parallel, pictures, randomness, validation
+from dytrack_platform.training import memory, parallel, pictures, randomness, validation
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.averages import Averages
 from dytrack_platform.training.loop import Batch, Hooks, Wish, run
@@ -31,6 +30,9 @@ from dytrack_platform.training.optim import optimizer
 from dytrack_platform.training.parallel import ALONE, Place
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from dytrack_platform.datasets.pairs import PairStream
 
 __all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
 
@@ -149,6 +151,11 @@ def check(config: ExperimentConfig) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         state = new_state(config)
     parts: tuple[Part, ...] = ("train", "validation")
+    if config.data.resident:
+        return list(state.notes.get("initial", ()))
+    # Only prepared folders need Parquet.
+    from dytrack_platform.datasets.sources import part_rows
+
     for part in parts:
         _stream(config, ALONE, part)
     clips = sum(len(rows) for rows in part_rows(config.data, config.model, "train"))
@@ -222,6 +229,8 @@ def validate(
     """
     scores = validation_scores(config, module, device)
     summary = validation.summarise(config.model.exits, scores)
+    if config.data.resident_validation:
+        summary |= memory.closed_loop(config, module, device)
     metrics = {f"val/{name}": value for name, value in summary.items()}
     return metrics, validation.operating_points(scores[0])
 
@@ -328,7 +337,13 @@ def _restore_newest(
     state.notes["refused_checkpoints"] = refused
 
 
-def _stream(config: ExperimentConfig, place: Place, part: Part) -> PairStream:
+def _stream(
+    config: ExperimentConfig, place: Place, part: Part
+) -> "PairStream | ResidentStream":
+    if config.data.resident:
+        return memory.stream(config, place, part)
+    from dytrack_platform.datasets.pairs import PairStream
+
     return PairStream(
         config.data,
         config.model,
@@ -340,7 +355,9 @@ def _stream(config: ExperimentConfig, place: Place, part: Part) -> PairStream:
     )
 
 
-def _first(stream: PairStream, pairs: int) -> Iterator[Batch]:
+def _first(
+    stream: "PairStream | ResidentStream", pairs: int
+) -> Iterator[Batch]:
     """Give whole batches until at least ``pairs`` pairs were seen or the stream ends."""
     seen = 0
     for batch in stream.batches(0):

@@ -27,7 +27,7 @@ def test_a_search_token_like_the_target_is_told_from_one_that_is_not():
     template = torch.randn(1, 4, 16)
     share = torch.tensor([[1.0, 0, 0, 0]])
     search = torch.stack([template[0, 0], -template[0, 0]])[None]
-    torch.nn.init.zeros_(matching.product.weight)
+    torch.nn.init.normal_(matching.direction)
     difference = (matching(search, template, share) - search)[0]
     assert torch.allclose(difference[0], matching.direction, atol=1e-5)
     assert torch.allclose(difference[1], -matching.direction, atol=1e-5)
@@ -42,6 +42,8 @@ def test_what_the_box_says_reaches_every_exit(token_type, matching, decisioner):
         "test", token_type=token_type, template_matching=matching, decisioner=decisioner
     )
     network = DyTrackNetwork(config).eval()
+    for part in network.matching:
+        torch.nn.init.normal_(part.product.weight)
     template = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     search = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
     boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.5, 0.5, 0.2, 0.8]]])

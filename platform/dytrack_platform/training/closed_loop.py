@@ -1,0 +1,254 @@
+"""Track many sequences at once on the training device: the judgement that counts.
+
+Pairs tell how well a box is found in a crop around where the target was. In a video the crop is
+cut around where the tracker *believes* that it was, and an error of one frame moves the next.
+Sequences that lie in memory are followed side by side as one batch, which a graphics card does
+thousands of frames a second; every exit is computed, so that any policy can be simulated.
+
+The rules are :class:`~dytrack_model.online.Tracker`'s: template from the first frame, Hann window
+on the score map, box clipped to the frame with a margin.
+
+Dimensions: N targets, E exits, F frames.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dytrack_model.crops import clip_box
+from dytrack_model.heads import read_boxes
+from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.datasets.resident.draws import Shots
+from dytrack_platform.datasets.resident.store import PictureStore, square_matrices
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A sequence in memory: every frame, also those without a usable box."""
+
+    name: str
+    pictures: Integers
+    """(F,) pictures, in order."""
+    size: tuple[int, int]
+    """Width and height of the frames."""
+    boxes_xywh: Floats
+    """(F, 4) pixels; NaN where the target is absent or its box cannot be used. The first frame
+    has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What every exit says of N targets in their next frames."""
+
+    boxes_xywh: Floats
+    """(E, N, 4) pixels of the frames."""
+    predicted_iou: Floats
+    """(E, N)."""
+    peaks: Floats
+    """(E, N) highest score of the head's map times the window."""
+    summaries: Floats
+    """(E, N, 4) what the decisioner's map says; zeros where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What a tracker said of a film after its first frame."""
+
+    boxes_xywh: Floats
+    """(F - 1, 4) pixels, of the exits that were taken."""
+    exits: Integers
+    """(F - 1,) index of these exits."""
+    iou: Floats
+    """(F - 1, E) of every exit's box on this track; NaN where there is no truth."""
+    predicted_iou: Floats
+    """(F - 1, E)."""
+    peaks: Floats
+    """(F - 1, E)."""
+    summaries: Floats
+    """(F - 1, E, 4)."""
+
+    @property
+    def own_iou(self) -> Floats:
+        """(F - 1,) IoU of the boxes that were taken."""
+        return np.asarray(self.iou[np.arange(len(self.exits)), self.exits], np.float64)
+
+
+Choose = Callable[[Integers, Found, Integers], Integers]
+"""Chooses exits (N,): of which tracks, from what was found, after which exits the frame before."""
+
+
+class ManyTargets:
+    """Finds N targets as one batch.
+
+    Args:
+        network: In evaluation mode, on the device of ``pictures``.
+        pictures: All frames.
+        window: (H, W) weights of the score map's cells.
+        half: Run the blocks in bf16.
+    """
+
+    def __init__(
+        self, network: DyTrackNetwork, pictures: PictureStore, window: Tensor, *, half: bool
+    ) -> None:
+        self.network, self._pictures, self._half = network, pictures, half
+        self._window = window.to(pictures.pixels.device)
+
+    @torch.inference_mode()
+    def embed(self, pictures: Integers, boxes_xywh: Floats) -> tuple[Tensor, Tensor | None]:
+        """Return the template states of (N, 4) targets, and their shares of template patches."""
+        config = self.network.config
+        crops, sides, _ = self._crops(
+            pictures, boxes_xywh, config.template_factor, config.template_size
+        )
+        share = None
+        if config.reads_target_box:
+            inside = np.hstack([np.full((len(sides), 2), 0.5), boxes_xywh[:, 2:] / sides[:, None]])
+            share = self.network.target_share(torch.from_numpy(inside).float().to(crops.device))
+        with self._autocast():
+            return self.network.embed_template(crops, share), share
+
+    @torch.inference_mode()
+    def find(
+        self,
+        template: Tensor,
+        share: Tensor | None,
+        pictures: Integers,
+        boxes_xywh: Floats,
+        sizes: Integers,
+    ) -> Found:
+        """Find every target in its next frame at every exit.
+
+        Args:
+            template: What :meth:`embed` gave.
+            share: And with it.
+            pictures: (N,) the next frames.
+            boxes_xywh: (N, 4) where the targets were.
+            sizes: (N, 2) width and height of the frames.
+        """
+        network, config = self.network, self.network.config
+        crops, sides, centres = self._crops(
+            pictures, boxes_xywh, config.search_factor, config.search_size
+        )
+        boxes, predicted, peaks, summaries = [], [], [], []
+        with self._autocast():
+            tokens = network.embed_search(crops, template)
+            carry = None
+            for index in range(network.exit_count):
+                tokens = network.advance(index, tokens, template)
+                own = network.read(index, tokens, share)
+                carry = network.recycle(index, own, carry)
+                with torch.autocast(tokens.device.type, enabled=False):
+                    full = carry._replace(
+                        features=carry.features.float(), iou_token=carry.iou_token.float()
+                    )
+                    maps = network.locate(index, full)
+                    predicted.append(network.decide(index, full))
+                    if network.glances:
+                        glance = network.glances[index]
+                        summaries.append(glance.describe(own.features.float()))  # type: ignore[operator]
+                boxes.append(read_boxes(maps, self._window))
+                peaks.append((maps.score * self._window).flatten(1).amax(dim=1))
+        found = _host(boxes) * sides[None, :, None]
+        corners = centres - 0.5 * sides[:, None] + found[..., :2] - 0.5 * found[..., 2:]
+        mapped = np.concatenate([corners, found[..., 2:]], axis=2)
+        for exit_boxes in mapped:
+            for number, (width, height) in enumerate(sizes.tolist()):
+                exit_boxes[number] = clip_box(exit_boxes[number], width, height)
+        described = _host(summaries) if summaries else np.zeros((*mapped.shape[:2], 4))
+        return Found(mapped, _host(predicted), _host(peaks), described)
+
+    def _crops(
+        self, pictures: Integers, boxes_xywh: Floats, factor: float, size: int
+    ) -> tuple[Tensor, Floats, Floats]:
+        roots = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3])
+        sides = np.maximum(1.0, np.ceil(roots * factor))
+        centres = boxes_xywh[:, :2] + 0.5 * boxes_xywh[:, 2:]
+        matrices = square_matrices(centres, sides, size, np.zeros(len(sides), bool))
+        device = self._pictures.pixels.device
+        crops = self._pictures.crops(
+            torch.from_numpy(pictures).to(device),
+            torch.from_numpy(matrices).float().to(device),
+            size,
+        )
+        return crops.round().to(torch.uint8).permute(0, 3, 1, 2), sides, centres
+
+    def _autocast(self) -> torch.autocast:
+        device = self._pictures.pixels.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self._half)
+
+
+def follow(many: ManyTargets, films: Sequence[Film], choose: Choose) -> list[Tracked]:
+    """Follow every film's target from its first frame.
+
+    Args:
+        many: Finds them.
+        films: The films; one may be there several times.
+        choose: The policy.
+    """
+    boxes = np.stack([film.boxes_xywh[0] for film in films])
+    template, share = many.embed(np.array([film.pictures[0] for film in films]), boxes)
+    exits = np.full(len(films), many.network.exit_count - 1)
+    said: list[list[tuple[Found, int, int]]] = [[] for _ in films]
+    for frame in range(1, max(len(film.pictures) for film in films)):
+        alive = np.array([i for i, film in enumerate(films) if frame < len(film.pictures)])
+        kept = torch.from_numpy(alive).to(template.device)
+        found = many.find(
+            template[kept],
+            None if share is None else share[kept],
+            np.array([films[i].pictures[frame] for i in alive]),
+            boxes[alive],
+            np.array([films[i].size for i in alive]),
+        )
+        exits[alive] = choose(alive, found, exits[alive])
+        boxes[alive] = found.boxes_xywh[exits[alive], np.arange(len(alive))]
+        for place, i in enumerate(alive.tolist()):
+            said[i].append((found, place, int(exits[i])))
+    return [_judged(film, frames) for film, frames in zip(films, said, strict=True)]
+
+
+def always(exit_index: int) -> Choose:
+    """Return the policy of one fixed depth."""
+    return lambda tracks, found, before: np.full(len(tracks), exit_index)
+
+
+def iou_of(boxes_xywh: Floats, true_xywh: Floats) -> Floats:
+    """Return the IoU of (N, 4) boxes with (N, 4) true ones; NaN where there is no truth."""
+    low = np.maximum(boxes_xywh[:, :2], true_xywh[:, :2])
+    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], true_xywh[:, :2] + true_xywh[:, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=1)
+    areas = boxes_xywh[:, 2:].prod(axis=1) + true_xywh[:, 2:].prod(axis=1)
+    return np.asarray(common / (areas - common) + 0 * true_xywh[:, 0], np.float64)
+
+
+def film_of(shots: Shots, pictures: Integers, size: tuple[int, int]) -> Film:
+    """Make a film of all pictures of a sequence from its first usable box on."""
+    boxes = np.full((len(pictures), 4), np.nan)
+    boxes[shots.numbers] = shots.boxes_xywh
+    start = int(shots.numbers[0])
+    return Film(shots.name, pictures[start:], size, boxes[start:])
+
+
+def _judged(film: Film, frames: list[tuple[Found, int, int]]) -> Tracked:
+    exits = np.array([taken for _, _, taken in frames], np.int64)
+    boxes = np.stack([found.boxes_xywh[:, place] for found, place, _ in frames])
+    truth = film.boxes_xywh[1 : 1 + len(frames)]
+    iou = np.stack([iou_of(boxes[:, k], truth) for k in range(boxes.shape[1])], axis=1)
+    return Tracked(
+        boxes[np.arange(len(exits)), exits],
+        exits,
+        iou,
+        np.stack([found.predicted_iou[:, place] for found, place, _ in frames]),
+        np.stack([found.peaks[:, place] for found, place, _ in frames]),
+        np.stack([found.summaries[:, place] for found, place, _ in frames]),
+    )
+
+
+def _host(tensors: list[Tensor]) -> Floats:
+    return np.asarray(torch.stack(tensors).double().cpu().numpy(), np.float64)

@@ -1,0 +1,144 @@
+"""Train without Ray: one process, or several that ``torchrun`` starts.
+
+::
+
+    dytrack train RECIPE --local
+    torchrun --nproc-per-node 2 -m dytrack_platform.training.local RECIPE
+
+Checkpoints are folders under ``train.storage``/NAME; the same command continues from the newest
+one that is whole. It needs torch, timm, NumPy, OpenCV, safetensors, pydantic and YAML, and with
+``data.resident`` neither Parquet nor MLflow: a bare machine with a graphics card is enough.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from dytrack_platform.config import ExperimentConfig, load
+from dytrack_platform.errors import ConfigurationError, DyTrackError
+from dytrack_platform.training.parallel import Place
+from dytrack_platform.training.progress import Progress
+from dytrack_platform.training.state import TrainingState
+from dytrack_platform.training.worker import Outlet, check, train
+
+_CHECKPOINT = "checkpoint_"
+Say = Callable[[str], None]
+
+
+class FolderOutlet(Outlet):
+    """Keeps the newest checkpoints in a folder, and says a line at every report."""
+
+    def __init__(self, folder: Path, keep: int, place: Place, say: Say) -> None:
+        self._folder, self._keep, self._place, self._say = folder, keep, place, say
+
+    def progress(self, progress: Progress) -> None:
+        """Say how far it is."""
+        exits = " ".join(
+            f"{name.removesuffix('/iou')} {value:.3f}"
+            for name, value in progress.losses.items()
+            if name.endswith("/iou")
+        )
+        self.say(
+            f"step {progress.step}/{progress.steps}  loss {progress.losses['loss']:.3f}  "
+            f"IoU {exits}  {progress.samples_per_s:.0f} pairs/s  data wait "
+            f"{progress.data_wait:.0%}  {progress.seconds_left:.0f} s left"
+        )
+
+    def checkpoint(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Move a checkpoint into place; the workers' parts meet in one folder."""
+        target = self._folder / f"{_CHECKPOINT}{int(metrics['step']):09d}"
+        target.mkdir(parents=True, exist_ok=True)
+        # The seal comes last, so that a folder with a seal is whole.
+        for path in sorted(folder.rglob("*"), key=lambda p: (p.name == "state.json", str(p))):
+            if path.is_file():
+                there = target / path.relative_to(folder)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, there)
+        shutil.rmtree(folder)
+        if self._place.rank == 0:
+            for old in checkpoints(self._folder)[self._keep :]:
+                shutil.rmtree(old)
+
+    def say(self, sentence: str) -> None:
+        """Say it once, whatever the number of workers."""
+        if self._place.rank == 0:
+            self._say(sentence)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoint folders of a run, newest first."""
+    found = folder.glob(f"{_CHECKPOINT}*") if folder.is_dir() else ()
+    return sorted((path for path in found if path.is_dir()), reverse=True)
+
+
+def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingState, Path]:
+    """Train in this process, as one of those that ``torchrun`` started if it did.
+
+    Returns:
+        The finished state, and the folder of the trained tracker.
+
+    Raises:
+        ConfigurationError: A GPU is asked for and none is there.
+        DyTrackError: What :func:`~dytrack_platform.training.worker.train` raises.
+    """
+    place = _place(config)
+    folder = Path(config.train.storage) / config.name
+    outlet = FolderOutlet(folder, config.train.keep, place, say)
+    for sentence in check(config):
+        outlet.say(sentence)
+    state = train(config, outlet, place, [str(path) for path in checkpoints(folder)])
+    tracker = folder / "tracker"
+    if place.rank == 0:
+        newest = checkpoints(folder)[0] / "tracker"
+        beside = folder / "tracker.part"
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(newest, beside)
+        shutil.rmtree(tracker, ignore_errors=True)
+        beside.rename(tracker)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+    return state, tracker
+
+
+def _place(config: ExperimentConfig) -> Place:
+    """Find this process's rank and device, and meet the others."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if config.train.gpu and not torch.cuda.is_available():
+        raise ConfigurationError("train.gpu: this machine has no CUDA device; set it to false")
+    device = torch.device("cuda", local) if config.train.gpu else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if "RANK" in os.environ:  # also alone: the exchange is then that of several
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Place(rank=rank, world=world, device=device)
+
+
+def main() -> int:
+    """Train what the command line names; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dytrack_platform.training.local")
+    parser.add_argument("recipe", help="YAML file over the schema of experiments")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    arguments = parser.parse_args()
+    from dytrack_platform.config import parse_override
+
+    try:
+        config = load(arguments.recipe, dict(parse_override(text) for text in arguments.changes))
+        _, tracker = train_local(config, lambda line: print(line, flush=True))  # noqa: T201
+    except DyTrackError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(tracker)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Train and validate on pictures that lie in a device's memory (``data.resident``)."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from dytrack_model.config import ModelConfig
+from dytrack_model.online import hann_window
+from dytrack_platform.config.schema import (
+    DataConfig,
+    ExperimentConfig,
+    OverlayConfig,
+    ResidentSource,
+)
+from dytrack_platform.datasets.resident.load import (
+    Pictures,
+    Resident,
+    load,
+    read_pictures,
+    shots_of,
+    wanted,
+)
+from dytrack_platform.datasets.resident.store import PictureStore, build
+from dytrack_platform.datasets.resident.stream import ResidentStream
+from dytrack_platform.training.closed_loop import Film, ManyTargets, always, film_of, follow
+from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.parallel import Place
+
+_PLAIN = OverlayConfig(
+    distractors=0.0, hidden=0.0, loose_template=0.0, tint=0.0, contrast=0.0, blur=0.0
+)
+
+
+def stream(config: ExperimentConfig, place: Place, part: str) -> ResidentStream:
+    """Return this worker's pairs; those of validation are plain and always the same."""
+    data, seed = config.data, config.seed
+    if part == "validation":
+        data = replace(
+            data,
+            resident=data.resident_validation or data.resident,
+            resident_validation=(),
+            overlay=_PLAIN,
+            grey=0.0,
+            flip=0.0,
+            brightness=0.0,
+            pairs_per_epoch=max(data.validation_pairs, config.train.batch_size),
+        )
+        seed += 1_000_003  # other pairs than training's, where both draw from one source
+    return ResidentStream(
+        data,
+        config.model,
+        _resident(_rooted(data, data.resident), _sizes(config.model), place.device),
+        seed=seed,
+        batch_size=config.train.batch_size,
+        rank=place.rank,
+        world=place.world,
+    )
+
+
+def closed_loop(
+    config: ExperimentConfig, module: Trainable, device: torch.device
+) -> dict[str, float]:
+    """Follow the targets of ``data.resident_validation``, at every fixed exit.
+
+    Returns:
+        ``exit6/tracked_iou`` and the like: the mean over sequences of a sequence's mean IoU after
+        its first frame.
+    """
+    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
+    was_training = module.training
+    module.eval()
+    window = hann_window(config.model.map_size, 1.0)
+    many = ManyTargets(module.network, pictures, window, half=config.train.precision != "fp32")
+    scores = {}
+    for index, depth in enumerate(config.model.exits):
+        means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index))]
+        scores[f"exit{depth}/tracked_iou"] = float(np.mean(means))
+    module.train(was_training)
+    return scores
+
+
+def _rooted(
+    data: DataConfig, sources: tuple[ResidentSource, ...]
+) -> tuple[ResidentSource, ...]:
+    """Put relative roots below ``data.root``."""
+    return tuple(
+        source
+        if source.root.startswith("/") or "://" in source.root
+        else replace(source, root=f"{data.root.rstrip('/')}/{source.root}")
+        for source in sources
+    )
+
+
+def _sizes(model: ModelConfig) -> ModelConfig:
+    """Keep what reading depends on, so that trackers of one size share what was read."""
+    return ModelConfig(
+        patch=model.patch,
+        template_size=model.template_size,
+        search_size=model.search_size,
+        template_factor=model.template_factor,
+        search_factor=model.search_factor,
+    )
+
+
+@lru_cache(maxsize=2)
+def _resident(
+    sources: tuple[ResidentSource, ...], sizes: ModelConfig, device: torch.device
+) -> Resident:
+    return load(DataConfig(resident=sources), sizes, device)
+
+
+@lru_cache(maxsize=1)
+def _films(
+    sources: tuple[ResidentSource, ...], device: torch.device
+) -> tuple[PictureStore, tuple[Film, ...]]:
+    pictures = Pictures()
+    films = []
+    for source in sources:
+        sequences = wanted(source)
+        read_pictures(sequences, pictures, source.longest_side)
+        for sequence in sequences:
+            paths = [sequence.frames.path(index) for index in range(len(sequence))]
+            numbers = np.array([pictures.numbers[p] for p in paths if p in pictures.numbers])
+            shots = shots_of(sequence, pictures, 1.0)
+            if len(numbers) < len(sequence) or len(shots.numbers) < 2:
+                continue
+            height, width = pictures.pixels[numbers[0]].shape[:2]
+            films.append(film_of(shots, numbers, (width, height)))
+    return build(pictures.pixels, device), tuple(films)
