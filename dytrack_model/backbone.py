@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dytrack_model import timm_models
 from dytrack_model.config import ModelConfig
+from dytrack_model.vit import timm_vit
 
 if TYPE_CHECKING:
     from timm.layers.attention import Attention
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        vit = timm_models.build(config)
+        vit = timm_vit.build(config)
         self.patch_embed: nn.Conv2d = vit.patch_embed.proj
         self.norm_pre: nn.Module = vit.norm_pre
         self.blocks = nn.ModuleList(vit.blocks)

@@ -18,7 +18,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint, find_point
-from dytrack_model.weights import read_tensors
+from dytrack_model.pretrained.files import read_tensors
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

@@ -15,8 +15,8 @@ from torch import nn
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import Thresholds
-from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ Notable here:
 
 - [IoU token | template | search] tokens through timm blocks (:mod:`backbone`);
 - at each exit a norm, feature recycling from the exit before (:mod:`recycling`), a decisioner
-  that predicts the exit's IoU from a token (:mod:`exits`) and a centre head (:mod:`heads`),
+  that predicts the exit's IoU from a token (:mod:`decisioner`) and a centre head (:mod:`heads`),
   which runs only where the tracker stops;
 - every step is a method, so that training (all exits at once), tracking (exit by exit) and
   export (one graph for each stage) run the same code.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dytrack_model.backbone import Backbone
 from dytrack_model.config import ModelConfig
-from dytrack_model.exits import Decisioner, Glance
+from dytrack_model.decisioner import Decisioner, Glance
 from dytrack_model.heads import CentreHead, HeadMaps, probability, read_boxes
 from dytrack_model.recycling import Carry, build
 

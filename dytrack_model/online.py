@@ -16,8 +16,8 @@ from dytrack_model.heads import read_boxes
 from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import Policy, Thresholds
-from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine, Tensors
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import export
-from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine, Precision
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")

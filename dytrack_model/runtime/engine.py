@@ -1,7 +1,7 @@
 """The one interface over runtimes: an engine runs a tracker's graphs; the host decides.
 
 An engine keeps nothing of a target or a frame: tensors travel in a dictionary by the names of
-:mod:`~dytrack_model.runtime.stages`, in whatever type the runtime likes best. One engine serves
+:mod:`~dytrack_model.runtime.graphs`, in whatever type the runtime likes best. One engine serves
 one thread at a time.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dytrack_model.config import ModelConfig
 from dytrack_model.heads import HeadMaps
-from dytrack_model.runtime.stages import Graph, chain
+from dytrack_model.runtime.graphs import Graph, chain
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 Native = Any  # a tensor of the runtime: torch, numpy or OpenVINO

@@ -18,16 +18,19 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.errors import CheckpointError, ConfigurationError, ExportError
 from dytrack_model.policy import OperatingPoint, find_point
-from dytrack_model.runtime import onnx, openvino
-from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime import onnx_engine, openvino_engine
 from dytrack_model.runtime.engine import Engine, Precision
-from dytrack_model.runtime.stages import Graph, chain, examples
+from dytrack_model.runtime.graphs import Graph, chain, examples
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 FORMAT = 2
 DESCRIPTION = "stages.json"
 Kind = Literal["onnx", "openvino"]
 KINDS: tuple[Kind, ...] = ("onnx", "openvino")
-_WRITERS = {"onnx": (onnx.write, onnx.SUFFIX), "openvino": (openvino.write, openvino.SUFFIX)}
+_WRITERS = {
+    "onnx": (onnx_engine.write, onnx_engine.SUFFIX),
+    "openvino": (openvino_engine.write, openvino_engine.SUFFIX),
+}
 _TOLERANCE = 1e-3
 """Largest difference of scores and boxes, both in [0, 1], that an export may have in fp32."""
 
@@ -176,13 +179,13 @@ def _engine(
     precision: Precision,
 ) -> Engine:
     if runtime == "openvino":
-        return openvino.OpenVinoEngine(config, graphs, files, threads, precision)
+        return openvino_engine.OpenVinoEngine(config, graphs, files, threads, precision)
     require(
         runtime == kind == "onnx",
         f"runtime: an export to {kind} runs on {'onnx or ' if kind == 'onnx' else ''}openvino, "
         f"got {runtime!r}",
     )
-    return onnx.OnnxEngine(config, graphs, files, threads, precision)
+    return onnx_engine.OnnxEngine(config, graphs, files, threads, precision)
 
 
 def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> float:

@@ -34,9 +34,10 @@ def import_ostrack(
     """Make a tracker with several exits out of a published OSTrack checkpoint."""
     # A mistake in the words is told before torch is loaded.
     depths = parse_exits(exits)
-    from dytrack_model import checkpoint, ostrack
+    from dytrack_model import checkpoint
     from dytrack_model.policy import OperatingPoint
-    from dytrack_model.pretrained import grouped
+    from dytrack_model.pretrained import ostrack
+    from dytrack_model.pretrained.backbone import grouped
 
     # Read the published tensors into a network of their size.
     network, report = ostrack.import_tracker(

@@ -28,8 +28,8 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision
-from dytrack_model.runtime.openvino import compiled_graph
-from dytrack_model.runtime.stages import chain, examples, module
+from dytrack_model.runtime.graphs import chain, examples, module
+from dytrack_model.runtime.openvino_engine import compiled_graph
 
 RUNTIMES = {
     "torch fp32": ("torch", "fp32"),

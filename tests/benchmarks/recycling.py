@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from dytrack_model import checkpoint, weights
+from dytrack_model import checkpoint
 from dytrack_model.config import LossConfig, ModelConfig
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.errors import CheckpointError
@@ -34,6 +34,7 @@ from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit
+from dytrack_model.pretrained import files
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_pipelines.demo import difficulty
 from dytrack_platform.calibration import calibrate
@@ -176,7 +177,7 @@ def train_start(steps: int, folder: Path, clips: dict[str, str]) -> Path:
 
 def grow(network: DyTrackNetwork, start: Path) -> None:
     """Copy what the start knows of finding a target; what predicts its IoU is new."""
-    tensors = weights.read_tensors(start / checkpoint.WEIGHTS)
+    tensors = files.read_tensors(start / checkpoint.WEIGHTS)
     kept = {name: value for name, value in tensors.items() if "decisioners" not in name}
     found = network.load_state_dict(kept, strict=False)
     if found.unexpected_keys:

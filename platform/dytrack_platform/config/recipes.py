@@ -83,10 +83,10 @@ def _complete(preset: ModelConfig, model: Mapping[str, Any]) -> dict[str, Any]:
     if "backbone" not in model or set(given) == set(model):
         return given
     # Only a named backbone needs timm, and so torch: seconds that no other command waits for.
-    from dytrack_model import timm_models
+    from dytrack_model.vit import timm_vit
 
     try:
-        return timm_models.complete(preset, model)
+        return timm_vit.complete(preset, model)
     except ConfigurationError as error:
         raise ConfigurationError(f"model.{error}") from None
 

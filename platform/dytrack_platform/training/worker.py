@@ -17,7 +17,7 @@ import torch
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.pretrained import load_backbone
+from dytrack_model.pretrained.backbone import load_backbone
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.pairs import PairStream
 from dytrack_platform.datasets.sources import part_rows

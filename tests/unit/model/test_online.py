@@ -6,7 +6,7 @@ from dytrack_model.errors import BoxError, ImageError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit, Thresholds
-from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 BOX = (150.0, 100.0, 50.0, 40.0)
 

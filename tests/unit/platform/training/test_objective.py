@@ -3,9 +3,10 @@ import itertools
 import pytest
 import torch
 
-from dytrack_model import checkpoint, weights
+from dytrack_model import checkpoint
 from dytrack_model.config import DistillationConfig, LossConfig, variant
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.pretrained import files
 from dytrack_platform.training.objective import Trainable
 
 SCHEMAS = ("none", "add", "concat", "cascade")
@@ -87,7 +88,7 @@ def test_projections_exist_in_training_only(tmp_path):
     module = build(DistillationConfig())
     assert any("projections" in name for name in module.state_dict())
     folder = checkpoint.save(tmp_path / "tracker", module.network)
-    saved = weights.read_tensors(folder / checkpoint.WEIGHTS)
+    saved = files.read_tensors(folder / checkpoint.WEIGHTS)
     assert set(saved) == set(DyTrackNetwork(module.network.config).state_dict())
 
 

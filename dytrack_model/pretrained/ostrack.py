@@ -21,9 +21,9 @@ from torch import Tensor
 from dytrack_model.config import Attention, ModelConfig, Recycling, require
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.pretrained import LoadReport
+from dytrack_model.pretrained.backbone import LoadReport
+from dytrack_model.pretrained.files import read_tensors
 from dytrack_model.recycling import Cascade
-from dytrack_model.weights import read_tensors
 
 _BRANCHES = {"ctr": "score", "offset": "offset", "size": "size"}
 """OSTrack's branches in the order of our groups, and the name of our last convolution."""

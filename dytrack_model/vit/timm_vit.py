@@ -16,11 +16,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dytrack_model import torchvision_fix
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError
+from dytrack_model.vit import torchvision_import
 
-torchvision_fix.apply()
+torchvision_import.apply()
 
 import timm  # noqa: E402  (torchvision must be importable first)
 from timm.layers.attention import Attention  # noqa: E402

@@ -13,7 +13,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native
-from dytrack_model.runtime.stages import Graph, module
+from dytrack_model.runtime.graphs import Graph, module
 
 SUFFIX = ".onnx"
 _OPSET = 20  # the first one with GELU

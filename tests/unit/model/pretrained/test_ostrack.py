@@ -8,7 +8,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.ostrack import import_tracker, load
+from dytrack_model.pretrained.ostrack import import_tracker, load
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)

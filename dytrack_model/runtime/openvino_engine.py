@@ -18,9 +18,9 @@ from torch import Tensor
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.runtime import onnx
+from dytrack_model.runtime import onnx_engine
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.stages import PASSED_ON, Graph, part
+from dytrack_model.runtime.graphs import PASSED_ON, Graph, part
 
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
@@ -44,8 +44,8 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     """
     openvino = _openvino()
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
-        between = Path(folder) / f"{graph.name}{onnx.SUFFIX}"
-        onnx.write(network, graph, tensors, between)
+        between = Path(folder) / f"{graph.name}{onnx_engine.SUFFIX}"
+        onnx_engine.write(network, graph, tensors, between)
         openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.stages import chain, module
+from dytrack_model.runtime.graphs import chain, module
 
 
 class TorchEngine(Engine):

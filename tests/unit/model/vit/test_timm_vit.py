@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from dytrack_model import timm_models
 from dytrack_model.config import VARIANTS, ModelConfig
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.vit import timm_vit
 
 NAMES = {
     "vit_tiny_patch16_224": (192, 3, 16, 128, 256),
@@ -22,7 +22,7 @@ NAMES = {
 
 def named(name, **changes):
     changes = {"backbone": name, **changes}
-    return ModelConfig.from_dict(timm_models.complete(VARIANTS["tiny"], changes))
+    return ModelConfig.from_dict(timm_vit.complete(VARIANTS["tiny"], changes))
 
 
 @pytest.mark.parametrize("name", NAMES)

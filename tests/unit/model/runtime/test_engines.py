@@ -24,8 +24,8 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit, OperatingPoint, Thresholds
 from dytrack_model.runtime import export
-from dytrack_model.runtime.eager import TorchEngine
-from dytrack_model.runtime.stages import chain
+from dytrack_model.runtime.graphs import chain
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 ATTENTION = ("joint", "template-cached")
@@ -224,7 +224,7 @@ def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
         export.load(folder)
 
 
-TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
+TRAINED = Path(__file__).resolve().parents[3] / "golden" / "tracker"
 
 
 @pytest.mark.slow

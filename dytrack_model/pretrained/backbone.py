@@ -2,7 +2,7 @@
 
 timm, DeiT, MAE and DINOv2's own files name the tensors of a plain vision transformer nearly alike
 (``patch_embed.proj``, ``pos_embed``, ``blocks.0.attn.qkv`` …); Hugging Face's names are turned
-into those first (:mod:`vit_names`), so that one reader serves them all.
+into those first (:mod:`names`), so that one reader serves them all.
 """
 
 import re
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.vit_names import timm_names
-from dytrack_model.weights import read_tensors
+from dytrack_model.pretrained.files import read_tensors
+from dytrack_model.pretrained.names import timm_names
 
 # A block, a layer of a stack, a level of a head; not the 1 of fc1 and norm1, which are two layers.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\.conv)\d(?=_)")
