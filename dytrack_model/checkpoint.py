@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint, find_point
+from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
 
 FORMAT = 1
@@ -34,14 +34,6 @@ class SavedTracker:
     """Named thresholds, fast to accurate."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: recipe, step, metrics. Plain JSON types."""
-
-    def point(self, name: str) -> OperatingPoint:
-        """Give a named operating point.
-
-        Raises:
-            ConfigurationError: There is none of that name.
-        """
-        return find_point(self.points, name)
 
 
 def save(
@@ -70,13 +62,31 @@ def save(
     return beside.rename(folder)
 
 
+def find(folder: str | Path) -> Path:
+    """Return the folder of a tracker: the given one, or ``tracker`` in the folder of a run.
+
+    Raises:
+        CheckpointError: Neither holds a tracker.
+    """
+    folder = Path(folder)
+    for place in (folder, folder / "tracker"):
+        if (place / DESCRIPTION).is_file():
+            return place
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such tracker; give its folder, or that of its run")
+    raise CheckpointError(f"{folder}: not a tracker: it has no {DESCRIPTION}")
+
+
 def load(folder: str | Path) -> SavedTracker:
     """Read a tracker.
+
+    Args:
+        folder: Its folder, or that of the run which made it.
 
     Raises:
         CheckpointError: The folder is missing, damaged, or holds another model.
     """
-    folder = Path(folder)
+    folder = find(folder)
     description = _read_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
@@ -95,7 +105,7 @@ def read_config(folder: str | Path) -> ModelConfig:
     Raises:
         CheckpointError: The folder holds no tracker, or a damaged one.
     """
-    folder = Path(folder)
+    folder = find(folder)
     try:
         return ModelConfig.from_dict(_read_description(folder)["model"])
     except (ConfigurationError, KeyError, TypeError) as error:
@@ -146,8 +156,6 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: not a tracker: it has no {DESCRIPTION}")
     try:
         description = json.loads(path.read_text())
     except ValueError as error:

@@ -8,14 +8,16 @@ A FLOP count is twice that. Counters in the style of thop leave the attention pr
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import torch
 from torch import nn
 
+from dytrack_model.config import ModelConfig
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.online import Tracker
 from dytrack_model.policy import Thresholds
-from dytrack_model.runtime.engine import Engine
+from dytrack_model.runtime.engine import Engine, infer
 from dytrack_model.runtime.torch_engine import TorchEngine
 
 
@@ -57,6 +59,13 @@ def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
         head = network.heads[index].macs()  # type: ignore[operator]
         costs.append((patches + sum(blocks[:depth]) + passed + head) / 1e9)
     return tuple(costs)
+
+
+@cache
+def planned_gmacs(config: ModelConfig) -> tuple[float, ...]:
+    """Return :func:`exit_gmacs` of a configuration, without making the weights."""
+    with torch.device("meta"):
+        return exit_gmacs(DyTrackNetwork(config))
 
 
 def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
@@ -133,11 +142,12 @@ def route(engine: Engine, exit_index: int) -> Callable[[], None]:
     )
     # No predicted IoU reaches 2; every one reaches 0.
     limits = (2.0,) * exit_index + (0.0,) * (engine.exit_count - 1 - exit_index)
-    tracker = Tracker(engine, _Deciding(limits))
+    policy = _Deciding(limits)
     kept = engine.embed_template(template)
+    window = torch.ones(config.map_size, config.map_size)
 
     def run() -> None:
-        tracker.infer(search, kept)  # reads the box on the host: the device has finished
+        infer(engine, policy, search, kept, window)  # reads the box: the device has finished
 
     return run
 

@@ -1,4 +1,4 @@
-"""The one interface over runtimes: an engine runs a tracker's graphs; the host decides.
+"""The one interface over runtimes: an engine runs a tracker's graphs; :func:`infer` decides.
 
 An engine keeps nothing of a target or a frame: tensors travel in a dictionary by the names of
 :mod:`~dytrack_model.runtime.graphs`, in whatever type the runtime likes best. One engine serves
@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dytrack_model.config import ModelConfig
-from dytrack_model.heads import HeadMaps
+from dytrack_model.heads import HeadMaps, read_boxes
+from dytrack_model.policy import Policy
 from dytrack_model.runtime.graphs import Graph, chain
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -74,6 +76,9 @@ class Engine:
         score, size, offset = self._run(f"head{exit_index}", tensors)
         return HeadMaps(self.to_torch(score), self.to_torch(size), self.to_torch(offset))
 
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked for; on a CPU it always has."""
+
     def adopt(self, array: NDArray[np.uint8]) -> Native:
         """Turn crops into the runtime's tensor."""
         raise NotImplementedError
@@ -91,3 +96,53 @@ class Engine:
         given = self._graphs[name](*[tensors[tensor] for tensor in graph.inputs])
         tensors.update(zip(graph.outputs, given, strict=True))
         return given
+
+
+def infer(
+    engine: Engine,
+    policy: Policy,
+    search: NDArray[np.uint8],
+    kept: Mapping[str, Native],
+    window: Tensor | None = None,
+) -> tuple[list[float], float, int]:
+    """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
+
+    Args:
+        engine: The runtime.
+        policy: When to stop.
+        search: The crop, uint8 RGB.
+        kept: What :meth:`Engine.embed_template` returned.
+        window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
+
+    Returns:
+        The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit's index.
+    """
+    policy.begin_frame()
+    tensors = engine.begin(search, kept)
+    last = engine.exit_count - 1
+    for exit_index in range(engine.exit_count):
+        engine.advance(exit_index, tensors)
+        if exit_index == last:
+            break
+        # A GPU would have to finish the stage first, so only policies that look are told.
+        score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
+        if policy.leave(exit_index, score):
+            break
+    box_cxcywh = locate(engine, exit_index, tensors, window)
+    return box_cxcywh, float(engine.decide(exit_index, tensors)[0]), exit_index
+
+
+@torch.inference_mode()
+def locate(
+    engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
+) -> list[float]:
+    """Run an exit's head and return its box ``cx, cy, w, h`` in [0, 1] of the crop.
+
+    Args:
+        engine: The runtime.
+        exit_index: An exit that this frame reached.
+        tensors: The frame's tensors.
+        window: (H, W) weights of the score map.
+    """
+    boxes = read_boxes(engine.locate(exit_index, tensors), window)
+    return boxes[0].tolist()

@@ -23,6 +23,7 @@ nothing on but its features. Crops are (B, S, S, 3) uint8 RGB, as
 Dimensions: B batch, S side of a crop, N tokens, D width, X search tokens.
 """
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dytrack_model.config import ModelConfig
+from dytrack_model.config import ModelConfig, require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.recycling import Carry
 
@@ -99,20 +100,39 @@ def part(name: str) -> str:
     return name.rstrip("0123456789")
 
 
-def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
-    """Give one graph of :func:`chain` as a module that shares the network's weights.
+def evaluation_copy(network: DyTrackNetwork, device: str | torch.device) -> DyTrackNetwork:
+    """Return a network in evaluation mode on a device; the caller's stays as and where it is.
 
-    It takes the graph's inputs in order and gives a tuple of its outputs.
+    On the caller's own device the copy shares the weights, so it costs no memory and follows
+    what a training does to them; on another device the weights are copied once.
     """
+    tensors = [*network.parameters(), *network.buffers()]
+    here = tensors[0].device == torch.empty(0, device=device).device
+    # A deep copy takes what its memo already knows as it is: modules are copied, tensors are not.
+    if here:
+        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+    return copy.deepcopy(network).to(device).eval()
+
+
+def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
+    """Return one graph of :func:`chain` as a module that shares the network's weights.
+
+    It takes the graph's inputs in order and returns a tuple of its outputs.
+
+    Args:
+        network: In evaluation mode, as :func:`evaluation_copy` returns it.
+        graph: Which graph.
+    """
+    require(not network.training, "network: a graph needs evaluation mode; see evaluation_copy")
     kinds = {"template": _Template, "stage": _Stage, "head": _Head}
     return kinds[graph.kind](network, graph).eval()
 
 
 def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
-    """Give a tensor of the right shape and type for every name in the chain.
+    """Return a tensor of the right shape and type for every name in the chain.
 
     Args:
-        network: The network.
+        network: In evaluation mode.
         batch: B of every tensor.
     """
     config = network.config

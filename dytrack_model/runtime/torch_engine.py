@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.graphs import chain, module
+from dytrack_model.runtime.graphs import chain, evaluation_copy, module
 
 
 class TorchEngine(Engine):
     """The network's own modules, graph by graph.
 
     Args:
-        network: The network; it is moved to the device and put into evaluation mode.
+        network: The network. It is not changed: the engine runs a copy in evaluation mode, which
+            shares its weights where both are on the same device.
         precision: ``bf16`` runs the blocks under autocast; ``auto`` is fp32.
         device: Where it runs.
         compiled: Compile every graph when it first runs (some ten seconds each).
@@ -39,7 +40,7 @@ class TorchEngine(Engine):
             "precision: PyTorch runs in fp32 or bf16, got int8; choose the runtime openvino",
         )
         self._device = torch.device(device)
-        network = network.to(self._device).eval()
+        network = evaluation_copy(network, self._device)
         half = precision == "bf16"
         graphs = {}
         for graph in chain(network.config):
@@ -60,6 +61,11 @@ class TorchEngine(Engine):
     def adopt(self, array: NDArray[np.uint8]) -> Native:
         """Give crops (B, S, S, 3) on the device."""
         return torch.from_numpy(array).to(self._device)
+
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked for."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def keep(self, tensor: Native) -> Native:
         """Copy, since a compiled graph may reuse its outputs' memory; whatever the shape."""

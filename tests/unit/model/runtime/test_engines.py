@@ -83,14 +83,14 @@ def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
 def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, attention, tmp_path):
     tracker = saved(recycling=schema, attention=attention)
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
-    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1).engine
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
 def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
     tracker = saved(decisioner="map", iou_token="reader")
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
-    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1).engine
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
@@ -98,11 +98,11 @@ def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
 def test_an_export_to_openvino_has_its_own_files_and_says_its_precision(tmp_path):
     tracker = saved()
     assert export.export(tracker, tmp_path / "e", "openvino", batch=2) < 1e-4
-    exact = export.load(tmp_path / "e", precision="fp32").engine
+    exact = export.load(tmp_path / "e", precision="fp32")
     assert exact.precision == "fp32"
     assert export.largest_difference(exact, TorchEngine(tracker.network), batch=2) < 1e-4
-    assert export.load(tmp_path / "e").engine.precision in ("fp32", "bf16")
-    rounded = export.load(tmp_path / "e", precision="int8").engine
+    assert export.load(tmp_path / "e").precision in ("fp32", "bf16")
+    rounded = export.load(tmp_path / "e", precision="int8")
     assert rounded.precision == "int8"
     assert 1e-4 < export.largest_difference(rounded, TorchEngine(tracker.network), batch=2) < 0.05
     with pytest.raises(ConfigurationError, match="runs on openvino, got 'onnx'"):
@@ -119,7 +119,7 @@ def test_the_description_says_how_to_chain_the_files(exported):
     assert graphs["stage0"]["types"]["search"] == "uint8"
     assert all((exported / graph["file"]).is_file() for graph in graphs.values())
     assert description["notes"] == {"step": 7}
-    assert export.load(exported).points == POINTS
+    assert export.describe(exported).points == POINTS
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -157,7 +157,7 @@ def test_what_is_kept_of_one_target_survives_another(picture):
 
 
 def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, picture):
-    engine = export.load(exported, "onnx").engine
+    engine = export.load(exported, "onnx")
     ran = []
     for name, graph in list(engine._graphs.items()):
         engine._graphs[name] = lambda *t, name=name, graph=graph: (ran.append(name), graph(*t))[1]
@@ -168,7 +168,7 @@ def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, pi
 
 
 def test_costs_are_measured_on_the_runtime_that_is_named(exported):
-    costs = exit_costs(build(), export.load(exported).engine, frames=2)
+    costs = exit_costs(build(), export.load(exported), frames=2)
     assert [cost.depth for cost in costs] == [1, 2, 4]
     assert all(cost.milliseconds > 0 for cost in costs)
 
