@@ -52,6 +52,11 @@ class Backbone(nn.Module):
         self.search_position = nn.Parameter(_sincos(config.map_size, config.width))
         # Distinguishes template from search tokens, which otherwise share pixels and positions.
         self.template_type = nn.Parameter(torch.zeros(1, 1, config.width))
+        # Added to it where the target's box covers a template patch, in proportion.
+        self.target_type: nn.Parameter | None = None
+        if config.token_type == "target":
+            self.target_type = nn.Parameter(torch.zeros(1, 1, config.width))
+            nn.init.trunc_normal_(self.target_type, std=0.02)
         nn.init.trunc_normal_(self.iou_token, std=0.02)
         nn.init.trunc_normal_(self.template_type, std=0.02)
         if config.matching_start > 0:
@@ -67,11 +72,19 @@ class Backbone(nn.Module):
         """Number of register tokens, R."""
         return 0 if self.registers is None else len(self.registers[0])
 
-    def embed_template(self, template: Tensor) -> Tensor:
-        """Turn a normalised template (B, 3, T, T) into the template state."""
-        tokens: Tensor = self.norm_pre(
-            self._patches(template) + self.template_position + self.template_type
-        )
+    def embed_template(self, template: Tensor, target_share: Tensor | None = None) -> Tensor:
+        """Turn a normalised template (B, 3, T, T) into the template state.
+
+        Args:
+            template: The crops.
+            target_share: (B, Z) share of each patch that the target's box covers; needed where
+                ``token_type`` is ``target``.
+        """
+        embedded = self._patches(template) + self.template_position + self.template_type
+        if self.target_type is not None:
+            assert target_share is not None  # the network computes it from the target's box
+            embedded = embedded + target_share[..., None] * self.target_type
+        tokens: Tensor = self.norm_pre(embedded)
         if not self.cached:
             return tokens
         kept = []
@@ -144,6 +157,25 @@ class Backbone(nn.Module):
 
     def _patches(self, images: Tensor) -> Tensor:
         return self.patch_embed(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def target_share(boxes_cxcywh: Tensor, map_size: int) -> Tensor:
+    """Return the share of each cell of a square grid that a box covers.
+
+    Args:
+        boxes_cxcywh: (B, 4) in [0, 1] of the crop.
+        map_size: Side of the grid.
+
+    Returns:
+        (B, map_size * map_size) in [0, 1], row by row.
+    """
+    edges = torch.arange(map_size, device=boxes_cxcywh.device, dtype=boxes_cxcywh.dtype)
+    covered = []
+    for axis in (1, 0):  # rows, then columns
+        low = (boxes_cxcywh[:, axis] - 0.5 * boxes_cxcywh[:, axis + 2])[:, None] * map_size
+        high = (boxes_cxcywh[:, axis] + 0.5 * boxes_cxcywh[:, axis + 2])[:, None] * map_size
+        covered.append((torch.minimum(high, edges + 1) - torch.maximum(low, edges)).clamp(0, 1))
+    return (covered[0][:, :, None] * covered[1][:, None, :]).flatten(1)
 
 
 def _project(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

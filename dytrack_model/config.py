@@ -13,7 +13,8 @@ from dytrack_model.errors import ConfigurationError
 Recycling = Literal["none", "add", "concat", "cascade"]
 Attention = Literal["joint", "template-cached"]
 IouToken = Literal["mutual", "reader"]
-DecisionerKind = Literal["token", "map"]
+DecisionerKind = Literal["token", "map", "both"]
+TokenType = Literal["template", "target"]
 MaskShape = Literal["box", "gaussian"]
 
 
@@ -59,11 +60,18 @@ class ModelConfig:
     """joint: all tokens see each other. template-cached: the template sees only itself."""
     iou_token: IouToken = "mutual"
     """mutual: the IoU token and the others see each other. reader: it sees them, they do not."""
+    token_type: TokenType = "template"
+    """What tells template tokens from search tokens. template: one learned vector. target: a second
+    one besides, weighted by the share of each patch that the target's box covers, so that the
+    template says what the target is (after SUTrack and LoRAT)."""
+    template_matching: bool = False
+    """Compare search features with the target's mean template feature at every exit (our choice,
+    after the correlation of Siamese trackers)."""
     head_width: int = 64
     """Channels of the first convolution of each box head; halved by each of the next three."""
     decisioner: DecisionerKind = "token"
     """What predicts an exit's IoU. token: the learned IoU token (the paper). map: how clear the
-    peak of a coarse score map is (our choice)."""
+    peak of a coarse score map is (our choice). both: the token and the map."""
     decisioner_width: int = 192
     """Hidden channels of the three-layer perceptron that predicts an exit's IoU."""
     matching_start: float = 1.0
@@ -100,9 +108,19 @@ class ModelConfig:
             self.matching_start >= 0,
             f"matching_start: must not be negative, got {self.matching_start}",
         )
+        require(
+            not (self.template_matching and self.attention == "template-cached"),
+            "template_matching: works with attention joint only, where every block carries the "
+            "template's tokens; got template-cached",
+        )
         for name in ("template_factor", "search_factor"):
             value = getattr(self, name)
             require(value >= 1.0, f"{name}: must be at least 1, got {value}")
+
+    @property
+    def reads_target_box(self) -> bool:
+        """Whether the network has to be told where in the template crop the target is."""
+        return self.token_type == "target" or self.template_matching
 
     @property
     def map_size(self) -> int:

@@ -55,6 +55,8 @@ def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
         reuse = network.reuse[index - 1].macs(search) if index else 0  # type: ignore[operator]
         glance = network.glances[index].macs(search) if network.glances else 0  # type: ignore[operator]
         decide = network.decisioners[index].macs()  # type: ignore[operator]
+        if network.matching:
+            reuse += network.matching[index].macs(search, template)  # type: ignore[operator]
         passed += reuse + glance + decide
         head = network.heads[index].macs()  # type: ignore[operator]
         costs.append((patches + sum(blocks[:depth]) + passed + head) / 1e9)
@@ -78,6 +80,7 @@ def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
         total += _count(network.norms[index]) + _count(network.decisioners[index])
         total += _count(network.reuse[index - 1]) if index else 0
         total += _count(network.glances[index]) if network.glances else 0
+        total += _count(network.matching[index]) if network.matching else 0
         counts.append(total + _count(network.heads[index]))
         first = depth
     return tuple(counts)

@@ -3,7 +3,8 @@
 Notable here:
 
 - [IoU token | template | search] tokens through timm blocks (:mod:`backbone`);
-- at each exit a norm, feature recycling from the exit before (:mod:`recycling`), a decisioner
+- at each exit a norm, an explicit comparison with the target (:mod:`matching`) where asked for,
+  feature recycling from the exit before (:mod:`recycling`), a decisioner
   that predicts the exit's IoU from a token (:mod:`decisioner`) and a centre head (:mod:`heads`),
   which runs only where the tracker stops;
 - every step is a method, so that training (all exits at once), tracking (exit by exit) and
@@ -17,10 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dytrack_model.backbone import Backbone
+from dytrack_model.backbone import Backbone, target_share
 from dytrack_model.config import ModelConfig
 from dytrack_model.decisioner import Decisioner, Glance
 from dytrack_model.heads import CentreHead, HeadMaps, probability, read_boxes
+from dytrack_model.matching import TemplateMatching
 from dytrack_model.recycling import Carry, build
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -55,10 +57,12 @@ class DyTrackNetwork(nn.Module):
         self.backbone = Backbone(config)
         width, exits = config.width, range(len(config.exits))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in exits)
+        matching = exits if config.template_matching else range(0)
+        self.matching = nn.ModuleList(TemplateMatching(width) for _ in matching)
         self.reuse = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
-        glancing = exits if config.decisioner == "map" else range(0)
+        glancing = exits if config.decisioner != "token" else range(0)
         self.glances = nn.ModuleList(Glance(width, config.map_size) for _ in glancing)
-        if self.glances and config.iou_token == "reader":
+        if config.decisioner == "map" and config.iou_token == "reader":
             # Nothing reads the token; a parallel wrapper would wait for its gradient.
             self.backbone.iou_token.requires_grad_(False)
         self.decisioners = nn.ModuleList(Decisioner(width, config.decisioner_width) for _ in exits)
@@ -75,9 +79,16 @@ class DyTrackNetwork(nn.Module):
         """Number of exits, E."""
         return len(self.config.exits)
 
-    def embed_template(self, template: Tensor) -> Tensor:
-        """Turn a template crop (B, 3, T, T), uint8 RGB, into the state kept for the target."""
-        return self.backbone.embed_template(self._normalise(template))
+    def embed_template(self, template: Tensor, share: Tensor | None = None) -> Tensor:
+        """Turn a template crop (B, 3, T, T), uint8 RGB, into the state kept for the target.
+
+        ``share`` (B, Z) is what :meth:`target_share` returns, for a network that reads it.
+        """
+        return self.backbone.embed_template(self._normalise(template), share)
+
+    def target_share(self, boxes_cxcywh: Tensor) -> Tensor:
+        """Return (B, Z): how much of each template patch boxes in [0, 1] of the crop cover."""
+        return target_share(boxes_cxcywh, self.config.template_map_size)
 
     def embed_search(self, search: Tensor, template_state: Tensor) -> Tensor:
         """Turn a search crop (B, 3, S, S), uint8 RGB, into the tokens of the first block."""
@@ -90,13 +101,30 @@ class DyTrackNetwork(nn.Module):
         kept = template_state[first:last] if self.backbone.cached else None
         return self.backbone.run_blocks(tokens, kept, first, last)
 
-    def read(self, exit_index: int, tokens: Tensor) -> Carry:
-        """Give an exit's own view of (B, N, D) tokens: search features and IoU token."""
+    def read(self, exit_index: int, tokens: Tensor, share: Tensor | None = None) -> Carry:
+        """Return an exit's own view of (B, N, D) tokens: search features and IoU token.
+
+        ``share`` (B, Z) is what :meth:`target_share` returns, where there is explicit matching.
+        """
         search_tokens = self.config.map_size**2
-        normed = self.norms[exit_index](torch.cat([tokens[:, :1], tokens[:, -search_tokens:]], 1))
+        if self.matching:
+            assert share is not None  # who builds such a network passes it on
+            first = 1 + self.backbone.register_count
+            normed = self.norms[exit_index](tokens)
+            features = self.matching[exit_index](
+                normed[:, -search_tokens:], normed[:, first:-search_tokens], share
+            )
+        else:
+            # Without matching nobody looks at the template's tokens any more.
+            normed = self.norms[exit_index](
+                torch.cat([tokens[:, :1], tokens[:, -search_tokens:]], 1)
+            )
+            features = normed[:, 1:]
+        token = normed[:, 0]
         if self.glances:
-            return Carry(normed[:, 1:], self.glances[exit_index](normed[:, 1:]))
-        return Carry(normed[:, 1:], normed[:, 0])
+            glance = self.glances[exit_index](features)
+            token = glance if self.config.decisioner == "map" else token + glance
+        return Carry(features, token)
 
     def recycle(self, exit_index: int, own: Carry, previous: Carry | None) -> Carry:
         """Combine an exit's own carry, (B, X, D) and (B, D), with the previous exit's."""
@@ -112,18 +140,26 @@ class DyTrackNetwork(nn.Module):
         """Run the box head of this exit on its (B, X, D) features."""
         return self.heads[exit_index](carry.features)  # type: ignore[no-any-return]
 
-    def forward(self, template: Tensor, search: Tensor) -> list[ExitOutput]:
+    def forward(
+        self, template: Tensor, search: Tensor, template_boxes_cxcywh: Tensor | None = None
+    ) -> list[ExitOutput]:
         """Run every exit, for training and measuring.
 
         Args:
             template: (B, 3, T, T) uint8 RGB.
             search: (B, 3, S, S) uint8 RGB.
+            template_boxes_cxcywh: (B, 4) the target in [0, 1] of the template crop, for a network
+                that reads it.
 
         Returns:
             One output for each exit, shallow to deep.
         """
         # Embed both crops; the template's part does not depend on the frame.
-        template_state = self.embed_template(template)
+        share = None
+        if self.config.reads_target_box:
+            assert template_boxes_cxcywh is not None  # every source of pairs gives it
+            share = self.target_share(template_boxes_cxcywh)
+        template_state = self.embed_template(template, share)
         tokens = self.embed_search(search, template_state)
         outputs: list[ExitOutput] = []
         carry: Carry | None = None
@@ -131,7 +167,7 @@ class DyTrackNetwork(nn.Module):
             # Go as deep as this exit.
             tokens = self.advance(exit_index, tokens, template_state)
             # Look at the tokens, with what the previous exit passed on.
-            own = self.read(exit_index, tokens)
+            own = self.read(exit_index, tokens, share)
             carry = self.recycle(exit_index, own, carry)
             # Predict the box, and how good it is.
             maps = self.locate(exit_index, carry)

@@ -32,6 +32,8 @@ class Pair:
     """(S, S, 3) uint8, red first."""
     box_cxcywh: NDArray[np.float64]
     """(4,) the target in [0, 1] of the search crop; its centre lies inside."""
+    template_box_cxcywh: NDArray[np.float64]
+    """(4,) the target in [0, 1] of the template crop, in its middle."""
 
 
 class ClipPictures:
@@ -70,18 +72,15 @@ def draw_pair(
     clip = pictures.clip
     first, second = choose_frames(clip, data.max_gap, rng)
     box = clip.boxes_xywh[first]
-    template = crop(
-        pictures[first],
-        centre(box),
-        max(1.0, crop_side(box, model.template_factor)),
-        model.template_size,
-    )
+    template_side = max(1.0, crop_side(box, model.template_factor))
+    template = crop(pictures[first], centre(box), template_side, model.template_size)
+    in_template = box_to_crop(box, centre(box), template_side)
     box, picture = clip.boxes_xywh[second], pictures[second]
     centre_xy, side = jitter(box, picture.shape[:2], data, model.search_factor, rng)
     search = crop(picture, centre_xy, side, model.search_size)
     target = box_to_crop(box, centre_xy, side)
     if not augment:
-        return Pair(template, search, target)
+        return Pair(template, search, target, in_template)
     if rng.random() < data.grey:
         template, search = _grey(template), _grey(search)
     # OSTrack mirrors both together, and then each alone.
@@ -93,7 +92,7 @@ def draw_pair(
     if together != (rng.random() < data.flip):
         search = cv2.flip(search, 1)  # type: ignore[assignment]
         target[0] = 1.0 - target[0]
-    return Pair(template, search, target)
+    return Pair(template, search, target, in_template)
 
 
 def choose_frames(clip: StoredClip, max_gap: int, rng: np.random.Generator) -> tuple[int, int]:

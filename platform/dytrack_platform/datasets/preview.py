@@ -108,6 +108,7 @@ def take(batches: list[PairBatch], pairs: int) -> list[PairBatch]:
                     batch.template[cut],
                     batch.search[cut],
                     torch.as_tensor(batch.boxes_cxcywh[cut]),
+                    batch.template_boxes_cxcywh[cut],
                     batch.sequences[cut],
                 )
             )

@@ -37,6 +37,8 @@ class PairBatch:
     """(B, 3, S, S) uint8, red first."""
     boxes_cxcywh: Tensor
     """(B, 4) float32, in [0, 1] of the search crop."""
+    template_boxes_cxcywh: Tensor
+    """(B, 4) float32, in [0, 1] of the template crop."""
     sequences: tuple[str, ...]
     """Where each pair is from, as ``dataset/sequence``."""
 
@@ -155,10 +157,17 @@ def _in_turn(rows: int, count: int, rng: np.random.Generator) -> NDArray[np.int6
 def _batch(pairs: tuple[Pair, ...], names: tuple[str, ...]) -> PairBatch:
     template = torch.from_numpy(np.stack([pair.template for pair in pairs]))
     search = torch.from_numpy(np.stack([pair.search for pair in pairs]))
-    boxes = torch.from_numpy(np.stack([pair.box_cxcywh for pair in pairs]).astype(np.float32))
+    boxes, in_template = (
+        torch.from_numpy(np.stack(found).astype(np.float32))
+        for found in (
+            [pair.box_cxcywh for pair in pairs],
+            [pair.template_box_cxcywh for pair in pairs],
+        )
+    )
     return PairBatch(
         template.permute(0, 3, 1, 2).contiguous(),
         search.permute(0, 3, 1, 2).contiguous(),
         boxes,
+        in_template,
         names,
     )

@@ -46,6 +46,11 @@ class Batch(Protocol):
         """(B, 4) float32, in [0, 1] of the search crop."""
         ...
 
+    @property
+    def template_boxes_cxcywh(self) -> Tensor:
+        """(B, 4) float32, in [0, 1] of the template crop."""
+        ...
+
 
 class Stream(Protocol):
     """A source of batches that can start anywhere."""
@@ -191,7 +196,8 @@ def _backward(
     """Leave the clipped gradient of a batch in the parameters; gives losses and norms."""
     settings = config.train
     tensors = [
-        t.to(device, non_blocking=True) for t in (batch.template, batch.search, batch.boxes_cxcywh)
+        t.to(device, non_blocking=True)
+        for t in (batch.template, batch.search, batch.boxes_cxcywh, batch.template_boxes_cxcywh)
     ]
     if settings.channels_last:
         for index in (0, 1):
@@ -203,7 +209,7 @@ def _backward(
         hold_gradients(module, number < len(parts))
         dtype = DTYPES[settings.precision]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            losses: Losses = module(*part, progress)
+            losses: Losses = module(*part[:3], progress, part[3])
         if number == 1:
             # Not before the forward pass: the memory of old gradients would go back to the
             # system and be asked for again, page by page (a twentieth of a step on a CPU).

@@ -41,7 +41,12 @@ class Trainable(nn.Module):
         self._loss = loss
 
     def forward(
-        self, template: Tensor, search: Tensor, boxes_cxcywh: Tensor, progress: float
+        self,
+        template: Tensor,
+        search: Tensor,
+        boxes_cxcywh: Tensor,
+        progress: float,
+        template_boxes_cxcywh: Tensor | None = None,
     ) -> Losses:
         """Give the objective of a batch.
 
@@ -50,9 +55,13 @@ class Trainable(nn.Module):
             search: (B, 3, S, S) uint8 RGB.
             boxes_cxcywh: (B, 4) true boxes in [0, 1] of the search crop.
             progress: Share of training that is done, for schedules.
+            template_boxes_cxcywh: (B, 4) the target in [0, 1] of the template crop, where the
+                network reads it.
         """
         absent = int(self._loss.absent * len(template)) if self.training else 0
-        outputs = self.network(_swapped(template, absent), search)
+        if template_boxes_cxcywh is not None:
+            template_boxes_cxcywh = _swapped(template_boxes_cxcywh, absent)
+        outputs = self.network(_swapped(template, absent), search, template_boxes_cxcywh)
         target = centre_targets(boxes_cxcywh, self.network.config.map_size)
         target[:absent] = 0
         total = boxes_cxcywh.new_zeros(())
@@ -107,7 +116,7 @@ class Trainable(nn.Module):
 
 
 def _swapped(template: Tensor, absent: int) -> Tensor:
-    """Give the first pairs the template of the pair before them.
+    """Give the first pairs the template, or what is known of it, of the pair before them.
 
     Batches are drawn over all clips, so that it is rarely another clip of the same sequence.
     """

@@ -25,7 +25,8 @@ def sheet(module: Trainable, batch: Batch, count: int, device: torch.device) -> 
     was_training = module.training
     module.eval()
     template, search = batch.template[:count], batch.search[:count]
-    outputs = module.network(template.to(device), search.to(device))
+    in_template = batch.template_boxes_cxcywh[:count].to(device)
+    outputs = module.network(template.to(device), search.to(device), in_template)
     module.train(was_training)
     boxes = torch.stack([output.boxes_cxcywh for output in outputs], dim=1).float().cpu().numpy()
     scores = torch.stack([output.predicted_iou for output in outputs], dim=1).float().cpu()

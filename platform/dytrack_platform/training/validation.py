@@ -24,7 +24,8 @@ def score(module: Trainable, batches: Iterable[Batch], device: torch.device) -> 
     predicted, true = [], []
     for batch in batches:
         tensors = (batch.template, batch.search, batch.boxes_cxcywh)
-        losses = module(*(t.to(device) for t in tensors), 1.0)
+        in_template = batch.template_boxes_cxcywh.to(device)
+        losses = module(*(t.to(device) for t in tensors), 1.0, in_template)
         predicted.append(losses.predicted_iou.cpu())
         true.append(losses.true_iou.cpu())
     module.train(was_training)
