@@ -1,6 +1,8 @@
 """PyTorch as a runtime: eager, and compiled by ``torch.compile``."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,14 @@ from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
 from dytrack_model.runtime.graphs import chain, evaluation_copy, module
+
+_OWN_CACHE: dict[str, Any] = (
+    {"isolate_recompiles": True}
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    else {}
+)
+"""The stages share code and differ in weights; without a cache of its own each one, and those of
+every other tracker in the process, would count as a recompile. Older torch knows none."""
 
 
 class TorchEngine(Engine):
@@ -46,12 +56,7 @@ class TorchEngine(Engine):
         for graph in chain(network.config):
             part: nn.Module | Callable[..., tuple[Tensor, ...]] = module(network, graph)
             if compiled:
-                # The stages share code and differ in weights; without a cache of its own each
-                # one, and those of every other tracker in the process, would count as a recompile.
-                # (torch's overloads for mypy leave the argument out.)
-                part = torch.compile(  # type: ignore[call-overload]
-                    part, fullgraph=True, dynamic=False, isolate_recompiles=True
-                )
+                part = torch.compile(part, fullgraph=True, dynamic=False, **_OWN_CACHE)
             # Heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
             halved = half and graph.kind != "head"
             graphs[graph.name] = _inference(part, self._device.type, halved)
