@@ -3,6 +3,9 @@
 ``tracker.json`` holds the configuration, the operating points and what made them; the weights
 lie beside it. A folder is written under another name first and then renamed, so that a half
 written one is never taken for a tracker.
+
+Format 2 renamed what format 1 called otherwise: two parts of the network, and the kinds of IoU
+token. Trackers of format 1 are translated while they are read.
 """
 
 import json
@@ -13,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
-from dytrack_model.config import ModelConfig
+from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
 
-FORMAT = 1
+FORMAT = 2
+_RENAMED_PARTS = {"reuse": "recycling", "glances": "score_summaries"}
+"""Parts of a network by their names in format 1."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "tracker.json"
 
@@ -132,7 +138,7 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
     state = network.state_dict()
     tensors, expected = (
         {name: value for name, value in named.items() if name.split(".")[0] not in anew}
-        for named in (read_tensors(path), state)
+        for named in (_current_names(read_tensors(path)), state)
     )
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
@@ -162,8 +168,21 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not JSON: {error}; it is damaged") from error
     if not isinstance(description, dict) or "format" not in description:
         raise CheckpointError(f"{path}: not the description of a tracker")
-    if description["format"] != FORMAT:
+    if description["format"] not in (1, FORMAT):
         raise CheckpointError(
             f"{path}: format {description['format']}, this version reads {FORMAT}; update dytrack"
         )
+    model = description.get("model")
+    if description["format"] == 1 and isinstance(model, dict):
+        token = model.get("iou_token", "mutual")
+        description["model"] = {**model, "iou_token": RENAMED_IOU_TOKENS.get(token, token)}
     return description
+
+
+def _current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a format 1 file; those of this format stay as they are."""
+    current = {}
+    for name, tensor in tensors.items():
+        part, dot, rest = name.partition(".")
+        current[_RENAMED_PARTS.get(part, part) + dot + rest] = tensor
+    return current

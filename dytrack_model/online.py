@@ -71,7 +71,7 @@ class Tracker:
         self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
         self._window = _hann_window(self.engine.config.map_size, hann)
-        self._kept: Tensors | None = None
+        self._template_state: Tensors | None = None
         self._channels: Channels = "rgb"
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
@@ -150,7 +150,7 @@ class Tracker:
         config = self.engine.config
         side = crop_side(box, config.template_factor)
         template = crop(image.pixels, centre(box), side, config.template_size)
-        self._kept = self.engine.embed_template(template[None])
+        self._template_state = self.engine.embed_template(template[None])
         self._channels = channels
         self._box_xywh = box
         self._frame_size = image.size
@@ -168,7 +168,7 @@ class Tracker:
             ImageError: ``start`` was not called.
             BoxError: The box has NaN, no area, or lies outside the image.
         """
-        if self._kept is None:
+        if self._template_state is None:
             raise ImageError("move_to() needs a target: call start(frame, box) first")
         self._box_xywh = _check_box(box_xywh, self._frame_size)
 
@@ -186,7 +186,7 @@ class Tracker:
         # Go through the exits until the policy says stop.
         began = time.perf_counter()
         box_cxcywh, predicted_iou, exit_index = infer(
-            self.engine, self.policy, search.pixels[None], search.kept, self._window
+            self.engine, self.policy, search.pixels[None], search.template_state, self._window
         )
         network_ms = (time.perf_counter() - began) * 1e3
         # Map the box back into the frame.
@@ -201,7 +201,7 @@ class Tracker:
         that of its whole route.
         """
         search = self._search(frame)
-        tensors = self.engine.begin(search.pixels[None], search.kept)
+        tensors = self.engine.begin(search.pixels[None], search.template_state)
         predictions = []
         network_ms = 0.0
         for exit_index in range(self.engine.exit_count):
@@ -245,7 +245,7 @@ class Tracker:
     def _search(self, frame: Frame) -> "_Search":
         """Cut the search region around the last box."""
         image = as_rgb(frame, self._channels)
-        if self._kept is None:
+        if self._template_state is None:
             raise ImageError("step() needs a target: call start(frame, box) with the first frame")
         if image.size != self._frame_size:
             raise ImageError(
@@ -257,7 +257,7 @@ class Tracker:
         around = centre(self._box_xywh)
         side = max(1.0, crop_side(self._box_xywh, config.search_factor))
         pixels = crop(image.pixels, around, side, config.search_size)
-        return _Search(pixels, around, side, self._kept)
+        return _Search(pixels, around, side, self._template_state)
 
     def _predict(
         self,
@@ -286,7 +286,7 @@ class _Search:
     pixels: NDArray[np.uint8]
     around: tuple[float, float]
     side: float
-    kept: Tensors
+    template_state: Tensors
 
 
 def _hann_window(size: int, strength: float) -> Tensor:

@@ -46,12 +46,12 @@ class OperatingPoint:
     """How much a threshold moves towards the exit of the frame before; see :class:`Hysteresis`."""
 
     def policy(self) -> "Thresholds | Hysteresis":
-        """Give a fresh policy that acts on this point."""
+        """Return a fresh policy that acts on this point."""
         limits = Thresholds(self.thresholds)
         return Hysteresis(limits, self.hysteresis) if self.hysteresis else limits
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
+        """Return plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
         values = [value if value < float("inf") else "inf" for value in self.thresholds]
         return {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
 

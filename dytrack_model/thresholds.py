@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def exits_taken(predicted: Floats, thresholds: Sequence[float]) -> NDArray[np.int64]:
-    """Give the (N,) exit at which each frame leaves.
+    """Return the (N,) exit at which each frame leaves.
 
     Args:
         predicted: (N, E) predicted IoU of every exit.
@@ -97,13 +97,13 @@ def budget_thresholds(
 
 
 def regret(true_iou: Floats, exits: NDArray[np.int64]) -> Floats:
-    """Give (N,) max(0, IoU at full depth - IoU at the exit taken), from (N, E) true IoU."""
+    """Return (N,) max(0, IoU at full depth - IoU at the exit taken), from (N, E) true IoU."""
     taken = true_iou[np.arange(len(exits)), exits]
     return np.asarray(np.maximum(0.0, true_iou[:, -1] - taken), dtype=np.float64)
 
 
 def risk_bound(losses: Floats, delta: float) -> float:
-    """Give an upper bound of the mean loss that holds with probability 1 - delta.
+    """Return an upper bound of the mean loss that holds with probability 1 - delta.
 
     Args:
         losses: (S,) independent losses in [0, 1], one for each *sequence*: the frames of one
@@ -137,7 +137,7 @@ def risk_bound(losses: Floats, delta: float) -> float:
 
 
 def sequences_needed(epsilon: float, delta: float) -> int:
-    """Give how many sequences, all of them without loss, can prove a risk of ``epsilon``."""
+    """Return how many sequences, all of them without loss, can prove a risk of ``epsilon``."""
     count = 1
     while risk_bound(np.zeros(count), delta) > epsilon and count < 100_000:
         count = math.ceil(count * 1.05) + 1

@@ -36,7 +36,7 @@ class LoadReport:
     """What was changed to fit another patch or crop size, from what to what."""
 
     def sentences(self) -> tuple[str, ...]:
-        """Give the report in words, alike names of all blocks as one."""
+        """Return the report in words, alike names of all blocks as one."""
         told = [f"{len(self.loaded)} tensors loaded: {_grouped(self.loaded)}"]
         if self.resampled:
             told.append(f"resampled: {'; '.join(self.resampled)}")
@@ -132,7 +132,7 @@ def _copy(target: Tensor, source: Tensor, name: str, path: str | Path) -> None:
 
 
 def _take_positions(tensors: dict[str, Tensor], width: int, path: str | Path) -> Tensor:
-    """Give the square part of (1, N, D) position embeddings as (1, D, G, G).
+    """Return the square part of (1, N, D) position embeddings as (1, D, G, G).
 
     What stands before the square belongs to the class and register tokens, and is added to them,
     as a plain forward does: (1, 1, D) and (1, R, D).

@@ -51,14 +51,14 @@ class Engine:
         return len(self.config.exits)
 
     def embed_template(self, template: NDArray[np.uint8]) -> Tensors:
-        """Give what is kept of a target from its crops (B, T, T, 3), uint8 RGB."""
+        """Return the template state of a target from its crops (B, T, T, 3), uint8 RGB."""
         tensors: Tensors = {"template": self.adopt(template)}
         self._run("template", tensors)
         return {name: self.keep(tensors[name]) for name in self._chain["template"].outputs}
 
-    def begin(self, search: NDArray[np.uint8], kept: Mapping[str, Native]) -> Tensors:
-        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the kept template."""
-        return {**kept, "search": self.adopt(search)}
+    def begin(self, search: NDArray[np.uint8], template_state: Mapping[str, Native]) -> Tensors:
+        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the template state."""
+        return {**template_state, "search": self.adopt(search)}
 
     def advance(self, exit_index: int, tensors: Tensors) -> None:
         """Run (B, N, D) tokens up to an exit; this frame must have reached the one before it."""
@@ -84,11 +84,11 @@ class Engine:
         raise NotImplementedError
 
     def keep(self, tensor: Native) -> Native:
-        """Give a tensor that later calls do not overwrite."""
+        """Return a tensor that later calls do not overwrite."""
         raise NotImplementedError
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Give a float32 tensor in the CPU's memory, valid until the graph runs again."""
+        """Return a float32 tensor in the CPU's memory, valid until the graph runs again."""
         raise NotImplementedError
 
     def _run(self, name: str, tensors: Tensors) -> tuple[Native, ...]:
@@ -102,7 +102,7 @@ def infer(
     engine: Engine,
     policy: Policy,
     search: NDArray[np.uint8],
-    kept: Mapping[str, Native],
+    template_state: Mapping[str, Native],
     window: Tensor | None = None,
 ) -> tuple[list[float], float, int]:
     """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
@@ -111,14 +111,14 @@ def infer(
         engine: The runtime.
         policy: When to stop.
         search: The crop, uint8 RGB.
-        kept: What :meth:`Engine.embed_template` returned.
+        template_state: What :meth:`Engine.embed_template` returned.
         window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
 
     Returns:
         The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit's index.
     """
     policy.begin_frame()
-    tensors = engine.begin(search, kept)
+    tensors = engine.begin(search, template_state)
     last = engine.exit_count - 1
     for exit_index in range(engine.exit_count):
         engine.advance(exit_index, tensors)

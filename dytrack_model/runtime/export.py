@@ -23,7 +23,7 @@ from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.graphs import chain, evaluation_copy, examples
 from dytrack_model.runtime.torch_engine import TorchEngine
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "stages.json"
 Kind = Literal["onnx", "openvino"]
 KINDS: tuple[Kind, ...] = ("onnx", "openvino")
@@ -165,8 +165,12 @@ def describe(folder: str | Path) -> Description:
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text())
-        newest = int(description["format"])
-        read = Description(
+        if int(description["format"]) != FORMAT:
+            raise CheckpointError(
+                f"{path}: format {description['format']}, this version reads {FORMAT}; export the "
+                "tracker again"
+            )
+        return Description(
             kind=description["kind"],
             config=ModelConfig.from_dict(description["model"]),
             points=tuple(OperatingPoint.from_dict(point) for point in description["points"]),
@@ -176,15 +180,10 @@ def describe(folder: str | Path) -> Description:
         raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error!s}; it is damaged, export again") from error
-    if newest != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {newest}, this version reads {FORMAT}; export the tracker again"
-        )
-    return read
 
 
 def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> float:
-    """Run two engines through every graph on seeded pictures.
+    """Run two engines through every graph on seeded images.
 
     Returns:
         The largest difference of score maps, predicted IoU and boxes, all in [0, 1]; NaN where

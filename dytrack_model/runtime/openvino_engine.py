@@ -35,8 +35,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     Args:
         network: The network.
         graph: Which graph.
-        tensors: An example of every input, such as a search crop (B, S, S, 3); shapes are fixed
-            to theirs.
+        tensors: An example (*) of every input; shapes are fixed to theirs.
         path: The ``.xml`` file to write.
 
     Raises:
@@ -100,13 +99,13 @@ class OpenVinoEngine(Engine):
         return self._tensor(np.ascontiguousarray(array), shared_memory=True)
 
     def keep(self, tensor: Native) -> Native:
-        """Copy, whatever the shape: the request writes its next output to the same memory."""
+        """Copy (*): the request writes its next output to the same memory."""
         kept = self._tensor(tensor.element_type, tensor.shape)
         tensor.copy_to(kept)
         return kept
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Share the memory of what the host reads, fp32 of any shape."""
+        """Share the memory (*) of what the host reads, fp32."""
         return torch.from_numpy(tensor.data)
 
 
@@ -141,9 +140,9 @@ def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0
 
 
 def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
-    """Give a graph whose tensors for other graphs, and from them, have the type of its arithmetic.
+    """Return a graph that passes tensors on, and takes them, in the type of its arithmetic.
 
-    What the host reads stays fp32, and pictures stay bytes.
+    What the host reads stays fp32, and images stay bytes.
     """
     from openvino import Type
     from openvino.preprocess import PrePostProcessor

@@ -64,7 +64,7 @@ class TorchEngine(Engine):
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
 
     def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Give crops (B, S, S, 3) on the device."""
+        """Return crops (B, S, S, 3) on the device."""
         return torch.from_numpy(array).to(self._device)
 
     def wait(self) -> None:
@@ -73,11 +73,11 @@ class TorchEngine(Engine):
             torch.cuda.synchronize(self._device)
 
     def keep(self, tensor: Native) -> Native:
-        """Copy, since a compiled graph may reuse its outputs' memory; whatever the shape."""
+        """Copy (*), since a compiled graph may write its next output to the same memory."""
         return tensor.clone()
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Give float32 on the CPU, whatever the shape; waits for the device."""
+        """Return float32 (*) on the CPU; waits for the device."""
         return tensor.float().cpu()  # type: ignore[no-any-return]
 
 

@@ -1,9 +1,9 @@
-"""Reuse schemas and self-distillation, trained for the same steps on the same made sequences.
+"""Recycling schemas and self-distillation, trained for the same steps on the same made sequences.
 
     python -m tests.benchmarks.recycling [--folder runs/recycling] [--steps 100] [--workers 1]
 
-One tracker without reuse or distillation (variant ``test``, three exits) learns to match on 40
-made sequences and is the start of all others: backbone, norms and heads; reuse, decisioners and
+One tracker without recycling or distillation (variant ``test``, three exits) learns to match on 40
+made sequences and is the start of all others: backbone, norms and heads; recycling, decisioners and
 projections are new. Every schema, with distillation off and on, then trains for the same steps
 on the same pairs, and is measured on 12 sequences that no training shows: on fixed jittered
 pairs, and in closed loop at every fixed exit. A seed makes the new parts and the order of pairs.
@@ -74,7 +74,7 @@ def prepare(folder: Path) -> dict[str, str]:
 
 
 def recipe(cell: dict, clips: dict[str, str]) -> ExperimentConfig:
-    """Give the experiment of a cell; distillation that is on has the defaults."""
+    """Return the experiment of a cell; distillation that is on has the defaults."""
     distillation = {} if cell["distillation"] == "on" else {"feature": 0.0, "prediction": 0.0}
     return resolve(
         {
@@ -213,7 +213,7 @@ def run(cell: dict, folder: Path, clips: dict[str, str], start: Path) -> dict:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Give mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds."""
     known = [value for value in values if np.isfinite(value)]
     if not known:
         return "-"

@@ -105,7 +105,7 @@ def save(
         folder: Where to.
         state: The state.
         config: The experiment.
-        tensors: What :func:`gather` gave, each whole: (A, B) where the parameter is (A, B).
+        tensors: What :func:`gather` gave, each whole (*).
         network: What :func:`trained` gave.
         world: Workers that each write their random states beside it.
     """

@@ -36,11 +36,11 @@ __all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
 
 Part = Literal["train", "validation"]
 Fetch = Callable[[str], AbstractContextManager[Path]]
-"""Gives a checkpoint's location as a folder on this machine."""
+"""Returns a checkpoint's location as a folder on this machine."""
 
 
 def here(location: str) -> AbstractContextManager[Path]:
-    """Give a local folder as it is."""
+    """Return a local folder as it is."""
     return nullcontext(Path(location))
 
 
@@ -92,9 +92,9 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
 
 
 _PARTS = {
-    "decisioner": ("decisioners", "glances"),
+    "decisioner": ("decisioners", "score_summaries"),
     "decisioner_width": ("decisioners",),
-    "recycling": ("reuse",),
+    "recycling": ("recycling",),
 }
 """Parts of a network whose weights mean nothing once a key of its configuration has changed."""
 
@@ -102,7 +102,7 @@ _PARTS = {
 def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
 
-    A tracker may have had other decisioners or another reuse schema; these then start anew.
+    A tracker may have had other decisioners or another recycling schema; these then start anew.
 
     Returns:
         What became of the weights, in sentences.
@@ -229,7 +229,7 @@ def validate(
 def validation_scores(
     config: ExperimentConfig, module: Trainable, device: torch.device
 ) -> validation.Scores:
-    """Give (E, N) predicted and (E, N) true IoU on the validation pairs."""
+    """Return (E, N) predicted and (E, N) true IoU on the validation pairs."""
     stream = _stream(config, Place(device=device), "validation")
     try:
         batches = _first(stream, config.data.validation_pairs)
@@ -341,7 +341,7 @@ def _stream(config: ExperimentConfig, place: Place, part: Part) -> PairStream:
 
 
 def _first(stream: PairStream, pairs: int) -> Iterator[Batch]:
-    """Give whole batches until at least ``pairs`` pairs were seen or the stream ends."""
+    """Return whole batches until at least ``pairs`` pairs were seen or the stream ends."""
     seen = 0
     for batch in stream.batches(0):
         yield batch

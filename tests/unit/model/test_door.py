@@ -31,8 +31,8 @@ def run(network, tmp_path):
 
 
 @pytest.fixture
-def frames(picture):
-    return [np.roll(picture, 3 * index, axis=1) for index in range(4)]
+def frames(image):
+    return [np.roll(image, 3 * index, axis=1) for index in range(4)]
 
 
 def loaded(code):

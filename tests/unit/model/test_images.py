@@ -6,8 +6,8 @@ from dytrack_model.errors import ImageError
 from dytrack_model.images import RGB, as_rgb, read_frames
 
 
-def test_from_bgr_swaps_the_channels(picture):
-    np.testing.assert_array_equal(RGB.from_bgr(picture).pixels, picture[..., ::-1])
+def test_from_bgr_swaps_the_channels(image):
+    np.testing.assert_array_equal(RGB.from_bgr(image).pixels, image[..., ::-1])
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_what_is_no_image_is_refused(array, message):
         RGB(array)
 
 
-def test_every_kind_of_frame_is_the_same_image(picture, tmp_path):
-    cv2.imwrite(str(tmp_path / "frame.png"), picture[..., ::-1])
-    frames = [as_rgb(picture), as_rgb(RGB(picture), "bgr"), as_rgb(tmp_path / "frame.png", "bgr")]
-    frames.append(as_rgb(np.ascontiguousarray(picture[..., ::-1]), "bgr"))
+def test_every_kind_of_frame_is_the_same_image(image, tmp_path):
+    cv2.imwrite(str(tmp_path / "frame.png"), image[..., ::-1])
+    frames = [as_rgb(image), as_rgb(RGB(image), "bgr"), as_rgb(tmp_path / "frame.png", "bgr")]
+    frames.append(as_rgb(np.ascontiguousarray(image[..., ::-1]), "bgr"))
     for frame in frames:
-        np.testing.assert_array_equal(frame.pixels, picture)
+        np.testing.assert_array_equal(frame.pixels, image)
 
 
 @pytest.mark.parametrize(

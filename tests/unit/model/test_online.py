@@ -18,8 +18,8 @@ def follow(network, policy, frames):
 
 
 @pytest.fixture
-def frames(picture):
-    return [np.roll(picture, 3 * index, axis=1) for index in range(4)]
+def frames(image):
+    return [np.roll(image, 3 * index, axis=1) for index in range(4)]
 
 
 def test_threshold_zero_leaves_at_the_first_exit_and_infinity_at_the_last(network, frames):
@@ -28,7 +28,7 @@ def test_threshold_zero_leaves_at_the_first_exit_and_infinity_at_the_last(networ
     assert {t.exit_index for t in follow(network, Thresholds((infinite, infinite)), frames)} == {2}
 
 
-def test_forced_depth_gives_the_box_of_the_full_forward_pass(network, frames, picture):
+def test_forced_depth_gives_the_box_of_the_full_forward_pass(network, frames, image):
     deep = follow(network, Thresholds((float("inf"),) * 2), frames)
     fixed = follow(network, FixedExit(2), frames)
     for first, second in zip(deep, fixed, strict=True):
@@ -55,16 +55,16 @@ def test_only_a_policy_that_reads_scores_waits_for_them(network, frames, policy,
     assert read == 3 * asked
 
 
-def test_training_crop_equals_tracking_crop(network, picture):
+def test_training_crop_equals_tracking_crop(network, image):
     """The tracker must look at exactly the pixels that training would cut there."""
     from dytrack_model.crops import centre, crop, crop_side
 
     seen = []
     network.backbone.patch_embed.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     tracker = Tracker(network)
-    tracker.start(RGB(picture), BOX)
-    tracker.step(RGB(picture))
-    expected = crop(picture, centre(BOX), crop_side(BOX, 4.0), 128)
+    tracker.start(RGB(image), BOX)
+    tracker.step(RGB(image))
+    expected = crop(image, centre(BOX), crop_side(BOX, 4.0), 128)
     restored = (seen[1] * network.deviation + network.mean) * 255
     pixels = restored[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(pixels, expected)
@@ -81,27 +81,27 @@ def test_training_crop_equals_tracking_crop(network, picture):
         ("abc", "four numbers"),
     ],
 )
-def test_a_box_that_is_no_target_is_refused(network, picture, box, message):
+def test_a_box_that_is_no_target_is_refused(network, image, box, message):
     with pytest.raises(BoxError, match=message):
-        Tracker(network).start(RGB(picture), box)
+        Tracker(network).start(RGB(image), box)
 
 
-def test_a_frame_of_another_size_is_refused(network, picture):
+def test_a_frame_of_another_size_is_refused(network, image):
     tracker = Tracker(network)
-    tracker.start(RGB(picture), BOX)
+    tracker.start(RGB(image), BOX)
     with pytest.raises(ImageError, match="160x240 after frames of 320x240"):
-        tracker.step(RGB(np.ascontiguousarray(picture[:, :160])))
+        tracker.step(RGB(np.ascontiguousarray(image[:, :160])))
 
 
-def test_a_step_before_the_start_is_refused(network, picture):
+def test_a_step_before_the_start_is_refused(network, image):
     with pytest.raises(ImageError, match="call start"):
-        Tracker(network).step(RGB(picture))
+        Tracker(network).step(RGB(image))
 
 
 def test_a_missing_or_damaged_file_is_named(network, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.jpg: no such image file"):
         Tracker(network).start(tmp_path / "gone.jpg", BOX)
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"bad\.jpg: does not decode"):
         Tracker(network).start(tmp_path / "bad.jpg", BOX)
 

@@ -66,7 +66,7 @@ def test_the_class_token_takes_its_position_along(network, tmp_path):
 
 
 def test_a_patch_embedding_of_another_size_sees_the_same_in_enlarged_patches(network, tmp_path):
-    """The network has patch 8; smooth pictures look alike to patch 4 and, enlarged, to patch 8."""
+    """The network has patch 8; smooth images look alike to patch 4 and, enlarged, to patch 8."""
     tensors = vit_weights(network, patch=4)
     save_file(tensors, tmp_path / "vit.safetensors")
     report = load_backbone(network, tmp_path / "vit.safetensors")
@@ -115,7 +115,7 @@ def tiny_dinov2(registers=0):
 
 
 def plain_forward(network, pixels):
-    """What the backbone computes on one picture without a template, up to the final norm."""
+    """What the backbone computes on one image without a template, up to the final norm."""
     backbone = network.backbone
     tokens = backbone.embed_search(pixels, torch.zeros(1, 0, network.config.width))
     tokens = backbone.run_blocks(tokens, None, 0, network.config.depth)

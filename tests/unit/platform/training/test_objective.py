@@ -48,7 +48,7 @@ def test_every_parameter_takes_part_in_every_step(schema, kind, progress, batch)
 
 @pytest.mark.parametrize("kind", ["token", "map"])
 def test_no_parameter_waits_where_the_iou_token_only_reads(kind, batch):
-    module = build(iou_token="reader", decisioner=kind)
+    module = build(iou_token="read_only", decisioner=kind)
     module(*batch, 1.0).total.backward()
     assert unused(module) == []
 
