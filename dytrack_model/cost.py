@@ -146,7 +146,7 @@ def route(engine: Engine, exit_index: int) -> Callable[[], None]:
     # No predicted IoU reaches 2; every one reaches 0.
     limits = (2.0,) * exit_index + (0.0,) * (engine.exit_count - 1 - exit_index)
     policy = _Deciding(limits)
-    template_state = engine.embed_template(template)
+    template_state = engine.embed_template(template, np.array([[0.5, 0.5, 0.5, 0.5]]))
     window = torch.ones(config.map_size, config.map_size)
 
     def run() -> None:

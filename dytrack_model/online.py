@@ -13,7 +13,7 @@ from torch import Tensor
 from dytrack_model import checkpoint
 from dytrack_model.config import require
 from dytrack_model.cost import planned_gmacs
-from dytrack_model.crops import box_from_crop, centre, clip_box, crop, crop_side
+from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
 from dytrack_model.errors import BoxError, ConfigurationError, ImageError
 from dytrack_model.images import Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
@@ -70,7 +70,7 @@ class Tracker:
         self.engine: Engine = network
         self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
-        self._window = _hann_window(self.engine.config.map_size, hann)
+        self._window = hann_window(self.engine.config.map_size, hann)
         self._template_state: Tensors | None = None
         self._channels: Channels = "rgb"
         self._box_xywh = np.zeros(4)
@@ -150,7 +150,8 @@ class Tracker:
         config = self.engine.config
         side = crop_side(box, config.template_factor)
         template = crop(image.pixels, centre(box), side, config.template_size)
-        self._template_state = self.engine.embed_template(template[None])
+        inside = box_to_crop(box, centre(box), side)
+        self._template_state = self.engine.embed_template(template[None], inside[None])
         self._channels = channels
         self._box_xywh = box
         self._frame_size = image.size
@@ -289,7 +290,7 @@ class _Search:
     template_state: Tensors
 
 
-def _hann_window(size: int, strength: float) -> Tensor:
+def hann_window(size: int, strength: float) -> Tensor:
     """Return (H, W) weights: a Hann window mixed with ones."""
     # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
     ramp = torch.hann_window(size + 2, periodic=False)[1:-1]

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dytrack_model.config import ModelConfig
+from dytrack_model.backbone import target_share
+from dytrack_model.config import ModelConfig, require
 from dytrack_model.heads import HeadMaps, read_boxes
 from dytrack_model.policy import Policy
 from dytrack_model.runtime.graphs import Graph, chain
@@ -50,11 +51,26 @@ class Engine:
         """Number of exits, E."""
         return len(self.config.exits)
 
-    def embed_template(self, template: NDArray[np.uint8]) -> Tensors:
-        """Return the template state of a target from its crops (B, T, T, 3), uint8 RGB."""
+    def embed_template(
+        self, template: NDArray[np.uint8], boxes_cxcywh: NDArray[np.float64] | None = None
+    ) -> Tensors:
+        """Return the template state of a target.
+
+        Args:
+            template: Its crops (B, T, T, 3), uint8 RGB.
+            boxes_cxcywh: (B, 4) the target in [0, 1] of its crop; needed where the configuration
+                reads the target's box.
+        """
         tensors: Tensors = {"template": self.adopt(template)}
+        kept = [*self._chain["template"].outputs]
+        if self.config.reads_target_box:
+            require(boxes_cxcywh is not None, "boxes_cxcywh: this network reads the target's box")
+            boxes = torch.from_numpy(np.asarray(boxes_cxcywh, dtype=np.float32))
+            share = target_share(boxes, self.config.template_map_size)
+            tensors["target_share"] = self.adopt(share.numpy())
+            kept += ["target_share"] if self.config.template_matching else []
         self._run("template", tensors)
-        return {name: self.keep(tensors[name]) for name in self._chain["template"].outputs}
+        return {name: self.keep(tensors[name]) for name in kept}
 
     def begin(self, search: NDArray[np.uint8], template_state: Mapping[str, Native]) -> Tensors:
         """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the template state."""
@@ -79,8 +95,8 @@ class Engine:
     def wait(self) -> None:
         """Return when the device has done all that it was asked for; on a CPU it always has."""
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Turn crops into the runtime's tensor."""
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
+        """Turn what the host made into the runtime's tensor."""
         raise NotImplementedError
 
     def keep(self, tensor: Native) -> Native:

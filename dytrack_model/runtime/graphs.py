@@ -16,11 +16,14 @@ stage1 ...   tokens0, what recycling reads of        the same of exit 1
 head0 ...    features0                               score0, size0, offset0
 ===========  ======================================  ========================================
 
+Where the configuration reads the target's box, ``target_share`` says how much of each template
+patch it covers, (B, Z) float32: to the template graph for token types, to every stage for matching.
+
 Tensors carry names; a graph's inputs are outputs of others, or the crops. The last stage passes
 nothing on but its features. Crops are (B, S, S, 3) uint8 RGB, as
 :func:`~dytrack_model.crops.crop` cuts them.
 
-Dimensions: B batch, S side of a crop, N tokens, D width, X search tokens.
+Dimensions: B batch, S side of a crop, N tokens, Z template tokens, X search tokens, D width.
 """
 
 import copy
@@ -78,7 +81,9 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
     recycled = _RECYCLED[config.recycling]
     # With joint attention the template enters once; cached keys and values enter every stage.
     states = tuple(f"template_state{k}" for k in range(last + 1 if cached else 1))
-    graphs = [Graph(kind="template", exit_index=0, inputs=("template",), outputs=states)]
+    crop = ("template", "target_share") if config.token_type == "target" else ("template",)
+    matched = ("target_share",) if config.template_matching else ()
+    graphs = [Graph(kind="template", exit_index=0, inputs=crop, outputs=states)]
     for k in range(last + 1):
         before = ("search",) if k == 0 else (f"tokens{k - 1}",)
         state = (f"template_state{k}",) if cached or k == 0 else ()
@@ -86,7 +91,7 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
         features, predicted = f"features{k}", f"predicted_iou{k}"
         tokens = (f"tokens{k}",) if k < last else ()
         token = (f"iou_token{k}",) if k < last and "iou_token" in recycled else ()
-        inputs, given = (*before, *state, *passed), (*tokens, features, *token, predicted)
+        inputs, given = (*before, *state, *passed, *matched), (*tokens, features, *token, predicted)
         maps = (f"score{k}", f"size{k}", f"offset{k}")
         graphs += [
             Graph(kind="stage", exit_index=k, inputs=inputs, outputs=given),
@@ -144,6 +149,9 @@ def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
 
     tensors = {"template": crop(config.template_size), "search": crop(config.search_size)}
+    if config.reads_target_box:
+        share = torch.rand(batch, config.template_map_size**2, generator=generator)
+        tensors["target_share"] = share.to(device)
     with torch.inference_mode():
         for graph in chain(config):
             given = module(network, graph)(*(tensors[name] for name in graph.inputs))
@@ -165,9 +173,12 @@ class _Part(nn.Module):
 class _Template(_Part):
     """(B, T, T, 3) uint8 to the template state, one tensor for each stage that reads it."""
 
-    def forward(self, template: Tensor) -> tuple[Tensor, ...]:
-        """Embed (B, T, T, 3); with cached attention cut the keys and values by stage."""
-        state = self.network.embed_template(template.permute(0, 3, 1, 2))
+    def forward(self, template: Tensor, target_share: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Embed (B, T, T, 3); with cached attention cut the keys and values by stage.
+
+        ``target_share`` is (B, Z) where the network reads it.
+        """
+        state = self.network.embed_template(template.permute(0, 3, 1, 2), target_share)
         if not self.network.backbone.cached:
             return (state,)
         bounds = itertools.pairwise((0, *self.network.config.exits))
@@ -191,7 +202,7 @@ class _Stage(_Part):
             tokens = given["tokens"]
         first, last = (0, *network.config.exits)[k : k + 2]
         tokens = network.backbone.run_blocks(tokens, given.get("template_state"), first, last)
-        own = network.read(k, tokens)
+        own = network.read(k, tokens, given.get("target_share"))
         # What the schema does not read is not passed on; the exit's own stands in its place.
         previous = ExitFeatures(
             given.get("features", own.features), given.get("iou_token", own.iou_token)

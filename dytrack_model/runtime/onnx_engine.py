@@ -93,7 +93,7 @@ class OnnxEngine(Engine):
             graphs[graph.name] = _Session(session, graph)
         super().__init__(config, "onnx", "fp32", graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
         """Return contiguous crops (B, S, S, 3)."""
         return np.ascontiguousarray(array)
 

@@ -94,7 +94,7 @@ class OpenVinoEngine(Engine):
         graphs = {graph.name: _Request(compiled[graph.name], graph) for graph in chain}
         super().__init__(config, "openvino", "int8" if precision == "int8" else precise, graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
         """Share the memory of contiguous crops (B, S, S, 3)."""
         return self._tensor(np.ascontiguousarray(array), shared_memory=True)
 

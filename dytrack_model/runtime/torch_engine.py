@@ -63,7 +63,7 @@ class TorchEngine(Engine):
         name = "compile" if compiled else "torch"
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
         """Return crops (B, S, S, 3) on the device."""
         return torch.from_numpy(array).to(self._device)
 

@@ -15,6 +15,7 @@ from dytrack_model.errors import BoxError, CheckpointError, ConfigurationError, 
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import export
+from dytrack_model.runtime.graphs import evaluation_copy
 
 BOX = (150.0, 100.0, 50.0, 40.0)
 POINTS = (
@@ -178,3 +179,15 @@ def test_a_tracker_shares_the_weights_of_a_network_on_its_device(network, frames
             parameter.add_(0.1 * torch.randn_like(parameter))
     after = list(tracker.track(frames, BOX))
     assert not np.array_equal(before[0].box_xywh, after[0].box_xywh)
+
+
+def test_a_copy_on_another_device_leaves_the_network_where_it_is(network):
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    copied = evaluation_copy(network, "meta")
+    assert {value.device.type for value in copied.state_dict().values()} == {"meta"}
+    assert not copied.training
+    assert network.training
+    for name, value in network.state_dict().items():
+        assert value.device.type == "cpu"
+        assert torch.equal(value, before[name]), name

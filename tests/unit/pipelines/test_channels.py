@@ -58,7 +58,7 @@ def seen(monkeypatch):
         pixels = crops.reshape(-1, 3)
         colours.append(pixels[pixels.any(axis=1)].mean(axis=0))
 
-    monkeypatch.setattr(Engine, "embed_template", lambda s, c: (note(c), embed(s, c))[1])
+    monkeypatch.setattr(Engine, "embed_template", lambda s, c, b: (note(c), embed(s, c, b))[1])
     monkeypatch.setattr(Engine, "begin", lambda s, c, kept: (note(c), begin(s, c, kept))[1])
     return colours
 

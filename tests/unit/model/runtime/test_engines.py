@@ -78,6 +78,46 @@ def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
         torch.testing.assert_close(engine.locate(k, tensors), output.maps)
 
 
+BOXES = (
+    {"token_type": "target"},
+    {"template_matching": True},
+    {"token_type": "target", "template_matching": True, "decisioner": "both"},
+    {"token_type": "target", "attention": "template-cached"},
+)
+
+
+@pytest.mark.parametrize("changes", BOXES)
+def test_graphs_that_read_the_targets_box_equal_the_forward_pass(changes, crops):
+    network, (template, search) = build(**changes), crops
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.9, 0.3]])
+    engine = TorchEngine(network)
+    state = engine.embed_template(template.permute(0, 2, 3, 1).numpy(), boxes.double().numpy())
+    tensors = engine.begin(search.permute(0, 2, 3, 1).numpy(), state)
+    with torch.inference_mode():
+        expected = network(template, search, boxes)
+    for k, output in enumerate(expected):
+        engine.advance(k, tensors)
+        torch.testing.assert_close(
+            torch.from_numpy(engine.decide(k, tensors)), output.predicted_iou
+        )
+        torch.testing.assert_close(engine.locate(k, tensors), output.maps)
+    with pytest.raises(ConfigurationError, match="this network reads the target's box"):
+        engine.embed_template(template.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize("changes", BOXES)
+def test_graphs_that_read_the_targets_box_export_and_run(changes, image, tmp_path):
+    tracker = saved(**changes)
+    assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
+    assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
+    for one in (tracker.network, openvino):
+        following = Tracker(one)
+        following.start(image, BOX)
+        assert np.isfinite(following.step(image).box_xywh).all()
+    assert exit_costs(tracker.network, openvino, frames=1)[0].milliseconds > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
 def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, attention, tmp_path):
