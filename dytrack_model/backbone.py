@@ -8,9 +8,10 @@ Two kinds of attention:
     Template tokens see themselves only, so their keys and values do not depend on the frame and
     are computed once per target; the other tokens see everything.
 
-And two kinds of IoU token, in either attention: a ``mutual`` one is a token like the others; a
-``reader`` sees all other tokens and is seen by none, so that the others are what they would be
-without it. Registers are there where the named transformer has them (DINOv2 with registers).
+And two kinds of IoU token, in either attention: a ``bidirectional`` one is a token like the
+others; a ``read_only`` one sees all other tokens and is seen by none, so that the others are what
+they would be without it. Registers are there where the named transformer has them (DINOv2 with
+registers).
 
 Dimensions: B batch, R registers, Z template tokens, X search tokens, D width, L blocks, A heads,
 C = D / A.
@@ -24,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dytrack_model import timm_models
 from dytrack_model.config import ModelConfig
+from dytrack_model.vit import timm_vit
 
 if TYPE_CHECKING:
     from timm.layers.attention import Attention
@@ -42,7 +43,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        vit = timm_models.build(config)
+        vit = timm_vit.build(config)
         self.patch_embed: nn.Conv2d = vit.patch_embed.proj
         self.norm_pre: nn.Module = vit.norm_pre
         self.blocks = nn.ModuleList(vit.blocks)
@@ -87,12 +88,12 @@ class Backbone(nn.Module):
         tokens: Tensor = self.norm_pre(embedded)
         if not self.cached:
             return tokens
-        kept = []
+        states = []
         for block in self.blocks:
             queries, keys, values = _project(block, tokens)
-            kept.append(torch.stack([keys, values]))
+            states.append(torch.stack([keys, values]))
             tokens = _attend(block, tokens, queries, keys, values)
-        return torch.stack(kept)
+        return torch.stack(states)
 
     def embed_search(self, search: Tensor, template_state: Tensor) -> Tensor:
         """Turn a normalised search region (B, 3, S, S) into the tokens of the first block.
@@ -126,30 +127,32 @@ class Backbone(nn.Module):
             for layer, fused in zip(layers, before, strict=True):
                 layer.fused_attn = fused  # type: ignore[misc]
 
-    def run_blocks(self, tokens: Tensor, kept: Tensor | None, first: int, last: int) -> Tensor:
+    def run_blocks(
+        self, tokens: Tensor, template_state: Tensor | None, first: int, last: int
+    ) -> Tensor:
         """Run blocks ``first`` (counted from 0) up to but without ``last`` on (B, N, D) tokens.
 
         Args:
             tokens: What :meth:`embed_search` gave, or an earlier call.
-            kept: With cached attention these blocks' part of the template state,
+            template_state: With cached attention these blocks' part of the template state,
                 (last - first, 2, B, A, Z, C); otherwise it is not read.
             first: First block.
             last: The block after the last one.
         """
-        reader = self.config.iou_token == "reader"
+        read_only = self.config.iou_token == "read_only"
         for index in range(first, last):
             block = self.blocks[index]
-            if not self.cached and not reader:
+            if not self.cached and not read_only:
                 tokens = block(tokens)
                 continue
             queries, keys, values = _project(block, tokens)
-            if reader:
+            if read_only:
                 # Nobody, itself included, looks at the IoU token: the other tokens' sums are
                 # those of a transformer that has none.
                 keys, values = keys[:, :, 1:], values[:, :, 1:]
             if self.cached:
-                assert kept is not None  # cached attention has a template state
-                keys_values = kept[index - first]
+                assert template_state is not None  # cached attention has a template state
+                keys_values = template_state[index - first]
                 keys = torch.cat([keys_values[0], keys], dim=2)
                 values = torch.cat([keys_values[1], values], dim=2)
             tokens = _attend(block, tokens, queries, keys, values)
@@ -179,7 +182,7 @@ def target_share(boxes_cxcywh: Tensor, map_size: int) -> Tensor:
 
 
 def _project(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give queries, keys and values (B, A, N, C) of a timm block for (B, N, D) tokens."""
+    """Return queries, keys and values (B, A, N, C) of a timm block for (B, N, D) tokens."""
     block = cast("Block", block)
     attention = cast("Attention", block.attn)
     batch, count, width = tokens.shape
@@ -205,7 +208,7 @@ def _attend(
 
 
 def _sincos(side: int, width: int) -> Tensor:
-    """Give (1, side * side, width) sine and cosine positions (the start of MAE and ViT-S+).
+    """Return (1, side * side, width) sine and cosine positions (the start of MAE and ViT-S+).
 
     Positions count from the middle of the grid in patches, so that template and search, which
     are both centred on the target, agree on where the middle is.

@@ -21,7 +21,7 @@ def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 
 
 def iou_and_giou(first_xyxy: Tensor, second_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """Give IoU in [0, 1] and generalised IoU in [-1, 1] of pairs of boxes.
+    """Return IoU in [0, 1] and generalised IoU in [-1, 1] of pairs of boxes.
 
     Args:
         first_xyxy: (N, 4) corners.

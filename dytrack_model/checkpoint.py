@@ -3,6 +3,9 @@
 ``tracker.json`` holds the configuration, the operating points and what made them; the weights
 lie beside it. A folder is written under another name first and then renamed, so that a half
 written one is never taken for a tracker.
+
+Format 2 renamed what format 1 called otherwise: two parts of the network, and the kinds of IoU
+token. Trackers of format 1 are translated while they are read.
 """
 
 import json
@@ -13,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
-from dytrack_model.config import ModelConfig
+from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint, find_point
-from dytrack_model.weights import read_tensors
+from dytrack_model.policy import OperatingPoint
+from dytrack_model.pretrained.files import read_tensors
 
-FORMAT = 1
+FORMAT = 2
+_RENAMED_PARTS = {"reuse": "recycling", "glances": "score_summaries"}
+"""Parts of a network by their names in format 1."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "tracker.json"
 
@@ -34,14 +40,6 @@ class SavedTracker:
     """Named thresholds, fast to accurate."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: recipe, step, metrics. Plain JSON types."""
-
-    def point(self, name: str) -> OperatingPoint:
-        """Give a named operating point.
-
-        Raises:
-            ConfigurationError: There is none of that name.
-        """
-        return find_point(self.points, name)
 
 
 def save(
@@ -70,13 +68,31 @@ def save(
     return beside.rename(folder)
 
 
+def find(folder: str | Path) -> Path:
+    """Return the folder of a tracker: the given one, or ``tracker`` in the folder of a run.
+
+    Raises:
+        CheckpointError: Neither holds a tracker.
+    """
+    folder = Path(folder)
+    for place in (folder, folder / "tracker"):
+        if (place / DESCRIPTION).is_file():
+            return place
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such tracker; give its folder, or that of its run")
+    raise CheckpointError(f"{folder}: not a tracker: it has no {DESCRIPTION}")
+
+
 def load(folder: str | Path) -> SavedTracker:
     """Read a tracker.
+
+    Args:
+        folder: Its folder, or that of the run which made it.
 
     Raises:
         CheckpointError: The folder is missing, damaged, or holds another model.
     """
-    folder = Path(folder)
+    folder = find(folder)
     description = _read_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
@@ -95,7 +111,7 @@ def read_config(folder: str | Path) -> ModelConfig:
     Raises:
         CheckpointError: The folder holds no tracker, or a damaged one.
     """
-    folder = Path(folder)
+    folder = find(folder)
     try:
         return ModelConfig.from_dict(_read_description(folder)["model"])
     except (ConfigurationError, KeyError, TypeError) as error:
@@ -122,7 +138,7 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
     state = network.state_dict()
     tensors, expected = (
         {name: value for name, value in named.items() if name.split(".")[0] not in anew}
-        for named in (read_tensors(path), state)
+        for named in (_current_names(read_tensors(path)), state)
     )
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
@@ -146,16 +162,27 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: not a tracker: it has no {DESCRIPTION}")
     try:
         description = json.loads(path.read_text())
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON: {error}; it is damaged") from error
     if not isinstance(description, dict) or "format" not in description:
         raise CheckpointError(f"{path}: not the description of a tracker")
-    if description["format"] != FORMAT:
+    if description["format"] not in (1, FORMAT):
         raise CheckpointError(
             f"{path}: format {description['format']}, this version reads {FORMAT}; update dytrack"
         )
+    model = description.get("model")
+    if description["format"] == 1 and isinstance(model, dict):
+        token = model.get("iou_token", "mutual")
+        description["model"] = {**model, "iou_token": RENAMED_IOU_TOKENS.get(token, token)}
     return description
+
+
+def _current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a format 1 file; those of this format stay as they are."""
+    current = {}
+    for name, tensor in tensors.items():
+        part, dot, rest = name.partition(".")
+        current[_RENAMED_PARTS.get(part, part) + dot + rest] = tensor
+    return current

@@ -10,18 +10,27 @@ from typing import Any, Literal
 
 from dytrack_model.errors import ConfigurationError
 
-Recycling = Literal["none", "add", "concat", "cascade"]
+RecyclingSchema = Literal["none", "add", "concat", "cascade"]
 Attention = Literal["joint", "template-cached"]
-IouToken = Literal["mutual", "reader"]
+IouToken = Literal["bidirectional", "read_only"]
 DecisionerKind = Literal["token", "map", "both"]
 TokenType = Literal["template", "target"]
 MaskShape = Literal["box", "gaussian"]
+
+RENAMED_IOU_TOKENS = {"mutual": "bidirectional", "reader": "read_only"}
+"""Values of ``iou_token`` by their names before; they are refused with the new one named."""
 
 
 def require(condition: bool, message: str) -> None:
     """Raise :class:`ConfigurationError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigurationError(message)
+
+
+def refuse_renamed(iou_token: object) -> None:
+    """Raise :class:`ConfigurationError` for a value of ``iou_token`` that has another name now."""
+    for before, now in RENAMED_IOU_TOKENS.items():
+        require(iou_token != before, f"iou_token: {before} is now called {now}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +63,13 @@ class ModelConfig:
     """Side of the search crop over the square root of the target's area."""
     exits: tuple[int, ...] = (2, 6, 12)
     """After which blocks the tracker may stop; the last one must be the depth."""
-    recycling: Recycling = "cascade"
-    """How an exit reuses what the exit before it computed."""
+    recycling: RecyclingSchema = "cascade"
+    """How an exit uses again what the exit before it computed."""
     attention: Attention = "joint"
     """joint: all tokens see each other. template-cached: the template sees only itself."""
-    iou_token: IouToken = "mutual"
-    """mutual: the IoU token and the others see each other. reader: it sees them, they do not."""
+    iou_token: IouToken = "bidirectional"
+    """bidirectional: the IoU token and the others see each other. read_only: it sees them, they do
+    not see it."""
     token_type: TokenType = "template"
     """What tells template tokens from search tokens. template: one learned vector. target: a second
     one besides, weighted by the share of each patch that the target's box covers, so that the
@@ -78,6 +88,7 @@ class ModelConfig:
     """How strongly untrained attention prefers similar tokens; 0 leaves timm's own start."""
 
     def __post_init__(self) -> None:
+        refuse_renamed(self.iou_token)
         exits = self.exits
         rising = all(a < b for a, b in itertools.pairwise(exits))
         require(len(exits) > 0, "exits: must name at least one block, got ()")
@@ -133,7 +144,7 @@ class ModelConfig:
         return self.template_size // self.patch
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; tuples become lists."""
+        """Return plain JSON types; tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
@@ -238,7 +249,7 @@ VARIANTS: dict[str, ModelConfig] = {
 
 
 def variant(name: str, **changes: object) -> ModelConfig:
-    """Give the named preset with some fields changed.
+    """Return the named preset with some fields changed.
 
     Raises:
         ConfigurationError: There is no such preset, or a changed value is wrong.

@@ -8,15 +8,17 @@ A FLOP count is twice that. Counters in the style of thop leave the attention pr
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import torch
 from torch import nn
 
+from dytrack_model.config import ModelConfig
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.online import Tracker
 from dytrack_model.policy import Thresholds
-from dytrack_model.runtime.eager import TorchEngine
-from dytrack_model.runtime.engine import Engine
+from dytrack_model.runtime.engine import Engine, infer
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +36,7 @@ class ExitCost:
 
 
 def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
-    """Give the GMACs of one frame for a stop at each exit.
+    """Return the GMACs of one frame for a stop at each exit.
 
     With cached attention the template's own cost is left out: it is paid once per target.
     """
@@ -45,32 +47,39 @@ def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
     first = 1 + network.backbone.register_count
     queries = first + search + (0 if network.backbone.cached else template)
     # A reading IoU token has no key.
-    keys = first + search + template - (config.iou_token == "reader")
+    keys = first + search + template - (config.iou_token == "read_only")
     blocks = [_block_macs(block, width, queries, keys) for block in network.backbone.blocks]
     costs = []
     passed = 0
     for index, depth in enumerate(config.exits):
-        reuse = network.reuse[index - 1].macs(search) if index else 0  # type: ignore[operator]
-        glance = network.glances[index].macs(search) if network.glances else 0  # type: ignore[operator]
+        recycle = network.recycling[index - 1].macs(search) if index else 0  # type: ignore[operator]
+        summarise = network.score_summaries[index].macs(search) if network.score_summaries else 0  # type: ignore[operator]
         decide = network.decisioners[index].macs()  # type: ignore[operator]
         if network.matching:
-            reuse += network.matching[index].macs(search, template)  # type: ignore[operator]
-        passed += reuse + glance + decide
+            recycle += network.matching[index].macs(search, template)  # type: ignore[operator]
+        passed += recycle + summarise + decide
         head = network.heads[index].macs()  # type: ignore[operator]
         costs.append((patches + sum(blocks[:depth]) + passed + head) / 1e9)
     return tuple(costs)
 
 
+@cache
+def planned_gmacs(config: ModelConfig) -> tuple[float, ...]:
+    """Return :func:`exit_gmacs` of a configuration, without making the weights."""
+    with torch.device("meta"):
+        return exit_gmacs(DyTrackNetwork(config))
+
+
 def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
-    """Give the number of weights that a stop at each exit reads."""
+    """Return the number of weights that a stop at each exit reads."""
     total = _count(network.backbone) - _count(network.backbone.blocks)
     counts = []
     first = 0
     for index, depth in enumerate(network.config.exits):
         total += sum(_count(block) for block in network.backbone.blocks[first:depth])
         total += _count(network.norms[index]) + _count(network.decisioners[index])
-        total += _count(network.reuse[index - 1]) if index else 0
-        total += _count(network.glances[index]) if network.glances else 0
+        total += _count(network.recycling[index - 1]) if index else 0
+        total += _count(network.score_summaries[index]) if network.score_summaries else 0
         total += _count(network.matching[index]) if network.matching else 0
         counts.append(total + _count(network.heads[index]))
         first = depth
@@ -80,7 +89,7 @@ def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
 def exit_costs(
     network: DyTrackNetwork, engine: Engine | None = None, *, frames: int = 0
 ) -> tuple[ExitCost, ...]:
-    """Give the cost of each exit.
+    """Return the cost of each exit.
 
     Args:
         network: The network.
@@ -104,10 +113,10 @@ def exit_costs(
 
 
 def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[float, ...]:
-    """Give the median time of each exit's route, from the search crop to the box.
+    """Return the median time of each exit's route, from the search crop to the box.
 
     Routes take turns, so that a drift of the machine's speed meets all alike. The depth is
-    forced, so the random picture does not decide which route is timed. The scores of refused
+    forced, so the random image does not decide which route is timed. The scores of refused
     exits are read, as they are where thresholds decide.
 
     Args:
@@ -118,16 +127,16 @@ def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[fl
     routes = [route(engine, index) for index in range(engine.exit_count)]
     times: list[list[float]] = [[] for _ in routes]
     for frame in range(frames + warm_up):
-        for kept, run in zip(times, routes, strict=True):
+        for measured, run in zip(times, routes, strict=True):
             began = time.perf_counter()
             run()
             if frame >= warm_up:
-                kept.append((time.perf_counter() - began) * 1e3)
-    return tuple(float(np.median(kept)) for kept in times)
+                measured.append((time.perf_counter() - began) * 1e3)
+    return tuple(float(np.median(measured)) for measured in times)
 
 
 def route(engine: Engine, exit_index: int) -> Callable[[], None]:
-    """Give a call that runs the tracker's own path to one exit on a random search crop."""
+    """Return a call that runs the tracker's own path to one exit on a random search crop."""
     config = engine.config
     rng = np.random.default_rng(0)
     template, search = (
@@ -136,11 +145,14 @@ def route(engine: Engine, exit_index: int) -> Callable[[], None]:
     )
     # No predicted IoU reaches 2; every one reaches 0.
     limits = (2.0,) * exit_index + (0.0,) * (engine.exit_count - 1 - exit_index)
-    tracker = Tracker(engine, _Deciding(limits))
-    kept = engine.embed_template(template)
+    policy = _Deciding(limits)
+    template_state = engine.embed_template(template, np.array([[0.5, 0.5, 0.5, 0.5]]))
+    window = torch.ones(config.map_size, config.map_size)
 
     def run() -> None:
-        tracker.infer(search, kept)  # reads the box on the host: the device has finished
+        infer(
+            engine, policy, search, template_state, window
+        )  # reads the box: the device has finished
 
     return run
 

@@ -17,7 +17,7 @@ Box = NDArray[np.float64]
 
 
 def crop_side(box_xywh: Sequence[float] | Box, factor: float) -> float:
-    """Give the side of the square crop around a box, in pixels.
+    """Return the side of the square crop around a box, in pixels.
 
     Source: OSTrack, ``ceil(sqrt(w h) factor)``.
     """
@@ -25,7 +25,7 @@ def crop_side(box_xywh: Sequence[float] | Box, factor: float) -> float:
 
 
 def centre(box_xywh: Sequence[float] | Box) -> tuple[float, float]:
-    """Give the centre of a box in pixels."""
+    """Return the centre of a box in pixels."""
     return (
         float(box_xywh[0]) + 0.5 * float(box_xywh[2]),
         float(box_xywh[1]) + 0.5 * float(box_xywh[3]),

@@ -53,14 +53,14 @@ class Distiller(nn.Module):
         self.projections = nn.ModuleList(nn.Linear(width, width) for _ in students)
 
     def strength(self, progress: float) -> float:
-        """Give the factor in [0, 1] that the schedule puts on both losses at ``progress``."""
+        """Return the factor in [0, 1] that the schedule puts on both losses at ``progress``."""
         begun = progress - self.config.start
         if begun < 0:
             return 0.0
         return min(1.0, begun / self.config.ramp) if self.config.ramp > 0 else 1.0
 
     def feature_loss(self, features: Sequence[Tensor], boxes_cxcywh: Tensor) -> Tensor:
-        """Give the masked distance of projected (B, X, D) features to the deepest exit's.
+        """Return the masked distance of projected (B, X, D) features to the deepest exit's.
 
         Both sides are normalised over channels first, so that the distance does not depend on
         their scale. The deepest exit's features carry no gradient.
@@ -76,7 +76,7 @@ class Distiller(nn.Module):
         return loss
 
     def prediction_loss(self, boxes_cxcywh: Sequence[Tensor]) -> Tensor:
-        """Give 2 (1 - GIoU) + 5 L1 of each exit's (B, 4) boxes to the deepest exit's."""
+        """Return 2 (1 - GIoU) + 5 L1 of each exit's (B, 4) boxes to the deepest exit's."""
         teacher = cxcywh_to_xyxy(boxes_cxcywh[-1].detach())
         loss = teacher.new_zeros(())
         for student_cxcywh in boxes_cxcywh[:-1]:

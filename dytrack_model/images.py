@@ -1,7 +1,10 @@
-"""The one image type of the public interface: channels are named when the image is made."""
+"""Images and videos as the tracker takes them: the order of their channels is always known."""
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -9,13 +12,19 @@ from numpy.typing import NDArray
 
 from dytrack_model.errors import ImageError
 
+Pixels = NDArray[np.uint8]
+Channels = Literal["rgb", "bgr"]
+"""Which channel of an array comes first: red, or blue as OpenCV reads it."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
 
 @dataclass(frozen=True, slots=True)
 class RGB:
     """An image whose channel order is known: red, green, blue.
 
-    The tracker takes nothing else, so that a frame from OpenCV (blue first) cannot reach it
-    unnoticed: such a frame becomes an image through :meth:`from_bgr`.
+    Inside the tracker every frame is one, so that a frame from OpenCV (blue first) cannot reach
+    the network unnoticed: such a frame becomes an image through :meth:`from_bgr`.
 
     Attributes:
         pixels: (H, W, 3) uint8, red first.
@@ -24,7 +33,7 @@ class RGB:
         ImageError: The array has another type or shape.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -39,8 +48,8 @@ class RGB:
             raise ImageError(f"an image must not be empty, got shape {pixels.shape}")
 
     @classmethod
-    def from_bgr(cls, pixels: NDArray[np.uint8]) -> "RGB":
-        """Take a frame as OpenCV gives it: (H, W, 3) uint8, blue first."""
+    def from_bgr(cls, pixels: Pixels) -> "RGB":
+        """Convert a frame as OpenCV gives it: (H, W, 3) uint8, blue first."""
         checked = cls(pixels)
         return cls(np.asarray(cv2.cvtColor(checked.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
 
@@ -65,3 +74,99 @@ class RGB:
         """Width and height in pixels."""
         height, width = self.pixels.shape[:2]
         return width, height
+
+
+Frame = RGB | Pixels | str | Path
+"""A frame as callers give it: an image, an array, or the path of an image file."""
+
+
+def as_rgb(frame: Frame, channels: Channels = "rgb") -> RGB:
+    """Return a frame as an image.
+
+    Args:
+        frame: An image, an array (H, W, 3) uint8, or the path of an image file.
+        channels: Order of an array's channels; the other kinds of frame know their own.
+
+    Raises:
+        ImageError: The frame is none of these, the file does not decode, or there is no such order.
+    """
+    if channels not in ("rgb", "bgr"):
+        raise ImageError(f"channels: must be rgb or bgr, got {channels!r}")
+    if isinstance(frame, RGB):
+        return frame
+    if isinstance(frame, str | Path):
+        return RGB.open(frame)
+    if isinstance(frame, np.ndarray):
+        return RGB(frame) if channels == "rgb" else RGB.from_bgr(frame)
+    raise ImageError(
+        f"a frame must be an array (H, W, 3) uint8, an RGB image or the path of an image file, "
+        f"got {type(frame).__name__}"
+    )
+
+
+class VideoReader:
+    """A video file, frame by frame.
+
+    Raises:
+        ImageError: The file is missing, or OpenCV does not open it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        if not self._path.is_file():
+            raise ImageError(f"{path}: no such video file")
+        # An absolute path: FFmpeg would take "word:" at the start of another for a protocol.
+        self._capture = cv2.VideoCapture(str(self._path.absolute()))
+        if not self._capture.isOpened():
+            raise ImageError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        """Frames that the file's header announces; some headers lie."""
+
+    def frames(self) -> Iterator[RGB]:
+        """Yield every frame.
+
+        Raises:
+            ImageError: Not one frame decodes.
+        """
+        read = 0
+        while True:
+            good, pixels = self._capture.read()
+            if not good:
+                break
+            read += 1
+            yield RGB.from_bgr(np.asarray(pixels, dtype=np.uint8))
+        self._capture.release()
+        if read == 0:
+            raise ImageError(f"{self._path}: not one frame decodes; the file is damaged")
+
+
+def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb") -> Iterator[RGB]:
+    """Yield the frames of a video file, of a folder of images, or of any iterable.
+
+    Args:
+        source: The file; the folder, whose images are sorted by the numbers in their names
+            (``2.jpg`` before ``10.jpg``); or frames.
+        channels: Order of the channels of arrays in an iterable.
+
+    Raises:
+        ImageError: Nothing there can be read, or a frame is no image.
+    """
+    if not isinstance(source, str | Path):
+        yield from (as_rgb(frame, channels) for frame in source)
+    elif Path(source).is_dir():
+        yield from map(RGB.open, _images_of(Path(source)))
+    else:
+        yield from VideoReader(source).frames()
+
+
+def _images_of(folder: Path) -> list[Path]:
+    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise ImageError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+
+    def by_number(path: Path) -> list[tuple[int, str]]:
+        parts = re.findall(r"\d+|\D+", path.name)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+    return sorted(images, key=by_number)

@@ -37,7 +37,7 @@ def centre_targets(boxes_cxcywh: Tensor, map_size: int) -> Tensor:
 
 
 def focal_loss(score: Tensor, target: Tensor) -> Tensor:
-    """Give CenterNet's focal loss (alpha 2, beta 4) of (B, H, W) scores, over all centres."""
+    """Return CenterNet's focal loss (alpha 2, beta 4) of (B, H, W) scores, over all centres."""
     positive = target.eq(1).to(score.dtype)
     negative = (1 - target) ** 4 * (1 - positive)
     loss = -(torch.log(score) * (1 - score) ** 2 * positive).sum()
@@ -57,12 +57,12 @@ def box_losses(predicted_cxcywh: Tensor, true_cxcywh: Tensor) -> tuple[Tensor, T
 
 
 def decisioner_loss(predicted_iou: Tensor, true_iou: Tensor) -> Tensor:
-    """Give the mean squared error of (B,) predicted IoUs; the target carries no gradient."""
+    """Return the mean squared error of (B,) predicted IoUs; the target carries no gradient."""
     return (predicted_iou - true_iou.detach()).square().mean()
 
 
 def _gaussian_radius(width: Tensor, height: Tensor) -> Tensor:
-    """Give the largest shift in cells that keeps the IoU; CenterNet's three cases.
+    """Return the largest shift in cells that keeps the IoU; CenterNet's three cases.
 
     The published formulas divide by 2 where the quadratic formula divides by 2a; they are kept,
     because the published recipes were trained with them.

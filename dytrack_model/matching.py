@@ -47,4 +47,4 @@ class TemplateMatching(nn.Module):
         target = (weights[..., None] * template).sum(dim=1, keepdim=True)
         similarity = F.normalize(search, dim=-1) * F.normalize(target, dim=-1)
         alike = similarity.sum(dim=-1, keepdim=True)
-        return search + self.product(search * target) + alike * self.direction
+        return search + self.product(search * target) + alike * self.direction  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ Notable here:
 - [IoU token | template | search] tokens through timm blocks (:mod:`backbone`);
 - at each exit a norm, an explicit comparison with the target (:mod:`matching`) where asked for,
   feature recycling from the exit before (:mod:`recycling`), a decisioner
-  that predicts the exit's IoU from a token (:mod:`exits`) and a centre head (:mod:`heads`),
+  that predicts the exit's IoU from a token (:mod:`decisioner`) and a centre head (:mod:`heads`),
   which runs only where the tracker stops;
 - every step is a method, so that training (all exits at once), tracking (exit by exit) and
   export (one graph for each stage) run the same code.
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from dytrack_model.backbone import Backbone, target_share
 from dytrack_model.config import ModelConfig
-from dytrack_model.exits import Decisioner, Glance
+from dytrack_model.decisioner import Decisioner, ScoreMapSummary
 from dytrack_model.heads import CentreHead, HeadMaps, probability, read_boxes
 from dytrack_model.matching import TemplateMatching
-from dytrack_model.recycling import Carry, build
+from dytrack_model.recycling import ExitFeatures, build
 
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
@@ -41,7 +41,7 @@ class ExitOutput(NamedTuple):
     """(B,) the decisioner's estimate of that box's IoU, in [0, 1]."""
     features: Tensor
     """(B, X, D) search features after the exit's norm, before recycling (for distillation)."""
-    glance: Tensor | None
+    coarse_score: Tensor | None
     """(B, H, W) probabilities of the centre in the decisioner's coarse map, if it has one."""
 
 
@@ -59,10 +59,12 @@ class DyTrackNetwork(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in exits)
         matching = exits if config.template_matching else range(0)
         self.matching = nn.ModuleList(TemplateMatching(width) for _ in matching)
-        self.reuse = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
-        glancing = exits if config.decisioner != "token" else range(0)
-        self.glances = nn.ModuleList(Glance(width, config.map_size) for _ in glancing)
-        if config.decisioner == "map" and config.iou_token == "reader":
+        self.recycling = nn.ModuleList(build(config.recycling, width) for _ in exits[1:])
+        summarised = exits if config.decisioner != "token" else range(0)
+        self.score_summaries = nn.ModuleList(
+            ScoreMapSummary(width, config.map_size) for _ in summarised
+        )
+        if config.decisioner == "map" and config.iou_token == "read_only":
             # Nothing reads the token; a parallel wrapper would wait for its gradient.
             self.backbone.iou_token.requires_grad_(False)
         self.decisioners = nn.ModuleList(Decisioner(width, config.decisioner_width) for _ in exits)
@@ -80,7 +82,7 @@ class DyTrackNetwork(nn.Module):
         return len(self.config.exits)
 
     def embed_template(self, template: Tensor, share: Tensor | None = None) -> Tensor:
-        """Turn a template crop (B, 3, T, T), uint8 RGB, into the state kept for the target.
+        """Turn a template crop (B, 3, T, T), uint8 RGB, into the template state.
 
         ``share`` (B, Z) is what :meth:`target_share` returns, for a network that reads it.
         """
@@ -98,10 +100,10 @@ class DyTrackNetwork(nn.Module):
         """Run the blocks between the previous exit and this one on (B, N, D) tokens."""
         first = self.config.exits[exit_index - 1] if exit_index else 0
         last = self.config.exits[exit_index]
-        kept = template_state[first:last] if self.backbone.cached else None
-        return self.backbone.run_blocks(tokens, kept, first, last)
+        state = template_state[first:last] if self.backbone.cached else None
+        return self.backbone.run_blocks(tokens, state, first, last)
 
-    def read(self, exit_index: int, tokens: Tensor, share: Tensor | None = None) -> Carry:
+    def read(self, exit_index: int, tokens: Tensor, share: Tensor | None = None) -> ExitFeatures:
         """Return an exit's own view of (B, N, D) tokens: search features and IoU token.
 
         ``share`` (B, Z) is what :meth:`target_share` returns, where there is explicit matching.
@@ -121,24 +123,26 @@ class DyTrackNetwork(nn.Module):
             )
             features = normed[:, 1:]
         token = normed[:, 0]
-        if self.glances:
-            glance = self.glances[exit_index](features)
-            token = glance if self.config.decisioner == "map" else token + glance
-        return Carry(features, token)
+        if self.score_summaries:
+            summary = self.score_summaries[exit_index](features)
+            token = summary if self.config.decisioner == "map" else token + summary
+        return ExitFeatures(features, token)
 
-    def recycle(self, exit_index: int, own: Carry, previous: Carry | None) -> Carry:
-        """Combine an exit's own carry, (B, X, D) and (B, D), with the previous exit's."""
+    def recycle(
+        self, exit_index: int, own: ExitFeatures, previous: ExitFeatures | None
+    ) -> ExitFeatures:
+        """Combine an exit's own features, (B, X, D) and (B, D), with the previous exit's."""
         if previous is None:
             return own
-        return self.reuse[exit_index - 1](own, previous)  # type: ignore[no-any-return]
+        return self.recycling[exit_index - 1](own, previous)  # type: ignore[no-any-return]
 
-    def decide(self, exit_index: int, carry: Carry) -> Tensor:
+    def decide(self, exit_index: int, exit_features: ExitFeatures) -> Tensor:
         """Predict the IoU of the box that this exit would give: (B,) in [0, 1]."""
-        return self.decisioners[exit_index](carry.iou_token)  # type: ignore[no-any-return]
+        return self.decisioners[exit_index](exit_features.iou_token)  # type: ignore[no-any-return]
 
-    def locate(self, exit_index: int, carry: Carry) -> HeadMaps:
+    def locate(self, exit_index: int, exit_features: ExitFeatures) -> HeadMaps:
         """Run the box head of this exit on its (B, X, D) features."""
-        return self.heads[exit_index](carry.features)  # type: ignore[no-any-return]
+        return self.heads[exit_index](exit_features.features)  # type: ignore[no-any-return]
 
     def forward(
         self, template: Tensor, search: Tensor, template_boxes_cxcywh: Tensor | None = None
@@ -162,25 +166,27 @@ class DyTrackNetwork(nn.Module):
         template_state = self.embed_template(template, share)
         tokens = self.embed_search(search, template_state)
         outputs: list[ExitOutput] = []
-        carry: Carry | None = None
+        exit_features: ExitFeatures | None = None
         for exit_index in range(self.exit_count):
             # Go as deep as this exit.
             tokens = self.advance(exit_index, tokens, template_state)
             # Look at the tokens, with what the previous exit passed on.
             own = self.read(exit_index, tokens, share)
-            carry = self.recycle(exit_index, own, carry)
+            exit_features = self.recycle(exit_index, own, exit_features)
             # Predict the box, and how good it is.
-            maps = self.locate(exit_index, carry)
-            predicted_iou = self.decide(exit_index, carry)
-            glance = self._glance(exit_index, own.features)
-            outputs.append(ExitOutput(maps, read_boxes(maps), predicted_iou, own.features, glance))
+            maps = self.locate(exit_index, exit_features)
+            predicted_iou = self.decide(exit_index, exit_features)
+            coarse_score = self._coarse_score(exit_index, own.features)
+            outputs.append(
+                ExitOutput(maps, read_boxes(maps), predicted_iou, own.features, coarse_score)
+            )
         return outputs
 
-    def _glance(self, exit_index: int, features: Tensor) -> Tensor | None:
-        """Give the decisioner's coarse map once more, as its loss wants it."""
-        if not self.glances:
+    def _coarse_score(self, exit_index: int, features: Tensor) -> Tensor | None:
+        """Return the decisioner's coarse map once more, as its loss wants it."""
+        if not self.score_summaries:
             return None
-        logits: Tensor = self.glances[exit_index].logits(features)  # type: ignore[operator]
+        logits: Tensor = self.score_summaries[exit_index].logits(features)  # type: ignore[operator]
         side = self.config.map_size
         return probability(logits).reshape(-1, side, side)
 

@@ -1,7 +1,7 @@
-"""Follow one target through a video: ``start(image, box)``, then ``step(image)`` for each frame."""
+"""Follow one target through a video: ``start(frame, box)``, then ``step(frame)`` for each frame."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dytrack_model.crops import box_from_crop, centre, clip_box, crop, crop_side
-from dytrack_model.errors import BoxError, ImageError
-from dytrack_model.heads import read_boxes
-from dytrack_model.images import RGB
+from dytrack_model import checkpoint
+from dytrack_model.config import require
+from dytrack_model.cost import planned_gmacs
+from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
+from dytrack_model.errors import BoxError, ConfigurationError, ImageError
+from dytrack_model.images import Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import Policy, Thresholds
-from dytrack_model.runtime.eager import TorchEngine
-from dytrack_model.runtime.engine import Engine, Tensors
+from dytrack_model.policy import FULL, Policy, find_point
+from dytrack_model.runtime import build, export
+from dytrack_model.runtime.engine import Engine, Precision, Tensors, infer, locate
+from dytrack_model.runtime.torch_engine import TorchEngine
+
+Box = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Track:
+class Prediction:
     """Where the target is in one frame, and how that was found."""
 
     box_xywh: NDArray[np.float64]
@@ -29,7 +34,9 @@ class Track:
     predicted_iou: float
     """The decisioner's estimate of the box's IoU, in [0, 1]: the tracker's confidence."""
     exit: int
-    """Index of the exit that gave the box, from 0."""
+    """The exit that gave the box, as the number of blocks that were run."""
+    exit_index: int
+    """The same exit counted from 0, for code that has one value for each exit."""
     lost: bool
     """Whether the predicted IoU is below ``lost_below``."""
     network_ms: float
@@ -37,10 +44,11 @@ class Track:
 
 
 class Tracker:
-    """The online tracker. One object follows one target.
+    """The online tracker. One object follows one target; :meth:`load` opens a saved one.
 
     Args:
-        network: The network, which then runs in PyTorch, or an engine of any runtime.
+        network: The network, which then runs in PyTorch, or an engine of any runtime. A network
+            is not changed: neither its mode nor its device.
         policy: When to stop; full depth by default.
         device: Where a network runs; an engine knows its own.
         hann: Strength of the Hann window on the score map in [0, 1]; 1 multiplies the scores
@@ -60,40 +68,98 @@ class Tracker:
         if isinstance(network, DyTrackNetwork):
             network = TorchEngine(network, device=device)
         self.engine: Engine = network
-        self.policy = policy or Thresholds((float("inf"),) * (self.engine.exit_count - 1))
+        self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
         self._window = hann_window(self.engine.config.map_size, hann)
-        self._kept: Tensors | None = None
+        self._template_state: Tensors | None = None
+        self._channels: Channels = "rgb"
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
+
+    @classmethod
+    def load(
+        cls,
+        where: str | Path,
+        point: str = "balanced",
+        runtime: str | None = None,
+        precision: Precision = "auto",
+        device: str | torch.device = "cpu",
+        *,
+        threads: int = 0,
+    ) -> "Tracker":
+        """Open a saved tracker at one of its operating points.
+
+        Args:
+            where: A tracker's folder, the folder of the run that made one, or an export's.
+            point: Name of a stored operating point, ``full`` for full depth, or thresholds such as
+                ``0.6,0.8``.
+            runtime: torch, compile, onnx or openvino; None takes an export's own, torch otherwise.
+            precision: fp32, bf16, int8 (openvino), or auto for what the runtime does by itself.
+            device: Where PyTorch runs; the other runtimes run on the CPU.
+            threads: Threads of a graph on onnx and openvino; 0 leaves it to them.
+
+        Raises:
+            CheckpointError: There is no tracker, or a damaged one.
+            ConfigurationError: There is no such point; runtime, precision and device do not go
+                together; or it is a name of the registry, which the platform reads.
+            RuntimeMissingError: The runtime is not installed.
+        """
+        if str(where).startswith("models:"):
+            raise ConfigurationError(
+                f"{where}: a name of the model registry; dytrack_platform.load_tracker reads it, "
+                "Tracker.load takes a folder"
+            )
+        if (Path(where) / export.DESCRIPTION).is_file():
+            require(
+                torch.device(device).type == "cpu",
+                f"device: an export runs on the CPU, got {str(device)!r}",
+            )
+            exported = export.describe(where)
+            chosen = find_point(exported.points, point, len(exported.config.exits))
+            return cls(export.load(where, runtime, precision, threads), chosen.policy())
+        saved = checkpoint.load(where)
+        chosen = find_point(saved.points, point, saved.network.exit_count)
+        engine = build(saved.network, runtime or "torch", precision, device, threads)
+        return cls(engine, chosen.policy())
 
     @property
     def box_xywh(self) -> NDArray[np.float64]:
         """(4,) the last box in pixels."""
         return self._box_xywh.copy()
 
-    def start(self, image: RGB | str | Path, box_xywh: Sequence[float]) -> None:
+    @property
+    def exit_gmacs(self) -> tuple[float, ...]:
+        """What a frame costs that stops at each exit; see :mod:`~dytrack_model.cost`."""
+        return planned_gmacs(self.engine.config)
+
+    def start(self, frame: Frame, box_xywh: Box, channels: Channels = "rgb") -> None:
         """Take the target from the first frame.
 
         Args:
-            image: The frame, or the path of an image file.
+            frame: The frame: an array (H, W, 3) uint8, an :class:`RGB`, or the path of an image.
             box_xywh: The target's box in pixels.
+            channels: Which channel of an array comes first, in this frame and all that follow:
+                ``rgb``, or ``bgr`` as OpenCV reads it.
 
         Raises:
-            ImageError: The image is not an :class:`RGB`, or the file does not decode.
+            ImageError: The frame is no image, or the file does not decode.
             BoxError: The box has NaN, no area, or lies outside the image.
         """
-        frame = _as_rgb(image)
-        box = _check_box(box_xywh, frame.size)
+        image = as_rgb(frame, channels)
+        box = _check_box(box_xywh, image.size)
         config = self.engine.config
         side = crop_side(box, config.template_factor)
-        template = crop(frame.pixels, centre(box), side, config.template_size)
-        self._kept = self.engine.embed_template(template[None])
+        template = crop(image.pixels, centre(box), side, config.template_size)
+        inside = box_to_crop(box, centre(box), side)
+        self._template_state = self.engine.embed_template(template[None], inside[None])
+        self._channels = channels
         self._box_xywh = box
-        self._frame_size = frame.size
+        self._frame_size = image.size
         self.policy.begin_target()
+        # Else the next step is charged with what is still under way.
+        self.engine.wait()
 
-    def move_to(self, box_xywh: Sequence[float]) -> None:
+    def move_to(self, box_xywh: Box) -> None:
         """Say where the target is now, as a detector might; the template stays.
 
         Args:
@@ -103,36 +169,41 @@ class Tracker:
             ImageError: ``start`` was not called.
             BoxError: The box has NaN, no area, or lies outside the image.
         """
-        if self._kept is None:
-            raise ImageError("move_to() needs a target: call start(image, box) first")
+        if self._template_state is None:
+            raise ImageError("move_to() needs a target: call start(frame, box) first")
         self._box_xywh = _check_box(box_xywh, self._frame_size)
 
-    def step(self, image: RGB | str | Path) -> Track:
+    def step(self, frame: Frame) -> Prediction:
         """Find the target in the next frame.
 
+        Args:
+            frame: As for :meth:`start`; the channels of an array are in the same order.
+
         Raises:
-            ImageError: ``start`` was not called, the image is not an :class:`RGB`, or its size
-                differs from the first frame's.
+            ImageError: ``start`` was not called, the frame is no image, or its size differs from
+                the first frame's.
         """
-        search = self._search(image)
+        search = self._search(frame)
         # Go through the exits until the policy says stop.
         began = time.perf_counter()
-        box_cxcywh, predicted_iou, exit_index = self.infer(search.pixels[None], search.kept)
+        box_cxcywh, predicted_iou, exit_index = infer(
+            self.engine, self.policy, search.pixels[None], search.template_state, self._window
+        )
         network_ms = (time.perf_counter() - began) * 1e3
         # Map the box back into the frame.
-        track = self._track(search, box_cxcywh, predicted_iou, exit_index, network_ms)
-        self._box_xywh = track.box_xywh.copy()
-        return track
+        prediction = self._predict(search, box_cxcywh, predicted_iou, exit_index, network_ms)
+        self._box_xywh = prediction.box_xywh.copy()
+        return prediction
 
-    def step_all(self, image: RGB | str | Path) -> tuple[Track, ...]:
+    def step_all(self, frame: Frame) -> tuple[Prediction, ...]:
         """Find the target at every exit, shallow to deep, and follow the deepest; no policy.
 
         For choosing thresholds and for baselines; errors as :meth:`step`. Each exit's time is
         that of its whole route.
         """
-        search = self._search(image)
-        tensors = self.engine.begin(search.pixels[None], search.kept)
-        tracks = []
+        search = self._search(frame)
+        tensors = self.engine.begin(search.pixels[None], search.template_state)
+        predictions = []
         network_ms = 0.0
         for exit_index in range(self.engine.exit_count):
             began = time.perf_counter()
@@ -140,71 +211,70 @@ class Tracker:
             predicted_iou = float(self.engine.decide(exit_index, tensors)[0])
             network_ms += (time.perf_counter() - began) * 1e3
             began = time.perf_counter()
-            box_cxcywh = self._read(exit_index, tensors)
+            box_cxcywh = locate(self.engine, exit_index, tensors, self._window)
             head_ms = (time.perf_counter() - began) * 1e3
             ms = network_ms + head_ms
-            tracks.append(self._track(search, box_cxcywh, predicted_iou, exit_index, ms))
-        self._box_xywh = tracks[-1].box_xywh.copy()
-        return tuple(tracks)
+            predictions.append(self._predict(search, box_cxcywh, predicted_iou, exit_index, ms))
+        self._box_xywh = predictions[-1].box_xywh.copy()
+        return tuple(predictions)
 
-    def infer(self, search: NDArray[np.uint8], kept: Tensors) -> tuple[list[float], float, int]:
-        """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
+    def track(
+        self, video: str | Path | Iterable[Frame], box_xywh: Box, channels: Channels = "rgb"
+    ) -> Iterator[Prediction]:
+        """Follow a target through a whole video.
 
-        Returns:
-            The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit.
+        Args:
+            video: A video file, a folder of images, or frames.
+            box_xywh: The target's box in the first frame, in pixels.
+            channels: Order of the channels where frames are arrays.
+
+        Yields:
+            One prediction for each frame after the first, whose box was given.
+
+        Raises:
+            ImageError: The video holds no frame or a damaged one, or its frames differ in size.
+            BoxError: The box has NaN, no area, or lies outside the first frame.
         """
-        engine, policy = self.engine, self.policy
-        policy.begin_frame()
-        tensors = engine.begin(search, kept)
-        last = engine.exit_count - 1
-        for exit_index in range(engine.exit_count):
-            engine.advance(exit_index, tensors)
-            if exit_index == last:
-                break
-            # A GPU would have to finish the stage first, so only policies that look are told.
-            score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
-            if policy.leave(exit_index, score):
-                break
-        box_cxcywh = self._read(exit_index, tensors)
-        return box_cxcywh, float(engine.decide(exit_index, tensors)[0]), exit_index
+        frames = read_frames(video, channels)
+        first = next(frames, None)
+        if first is None:
+            raise ImageError("track() needs at least one frame, got none")
+        self.start(first, box_xywh)
+        for frame in frames:
+            yield self.step(frame)
 
-    def _search(self, image: RGB | str | Path) -> "_Search":
+    def _search(self, frame: Frame) -> "_Search":
         """Cut the search region around the last box."""
-        frame = _as_rgb(image)
-        if self._kept is None:
-            raise ImageError("step() needs a target: call start(image, box) with the first frame")
-        if frame.size != self._frame_size:
+        image = as_rgb(frame, self._channels)
+        if self._template_state is None:
+            raise ImageError("step() needs a target: call start(frame, box) with the first frame")
+        if image.size != self._frame_size:
             raise ImageError(
-                f"frame of {frame.size[0]}x{frame.size[1]} after frames of "
+                f"frame of {image.size[0]}x{image.size[1]} after frames of "
                 f"{self._frame_size[0]}x{self._frame_size[1]}: one sequence has one frame size; "
                 "call start() again after a change"
             )
         config = self.engine.config
         around = centre(self._box_xywh)
         side = max(1.0, crop_side(self._box_xywh, config.search_factor))
-        pixels = crop(frame.pixels, around, side, config.search_size)
-        return _Search(pixels, around, side, self._kept)
+        pixels = crop(image.pixels, around, side, config.search_size)
+        return _Search(pixels, around, side, self._template_state)
 
-    @torch.inference_mode()
-    def _read(self, exit_index: int, tensors: Tensors) -> list[float]:
-        """Run an exit's head and read its box in [0, 1] of the crop, ``cx, cy, w, h``."""
-        boxes = read_boxes(self.engine.locate(exit_index, tensors), self._window)
-        return boxes[0].tolist()
-
-    def _track(
+    def _predict(
         self,
         search: "_Search",
         box_cxcywh: Sequence[float],
         predicted_iou: float,
         exit_index: int,
         network_ms: float,
-    ) -> Track:
+    ) -> Prediction:
         """Map a box back into the frame."""
         box = box_from_crop(box_cxcywh, search.around, search.side)
-        return Track(
+        return Prediction(
             box_xywh=clip_box(box, *self._frame_size),
             predicted_iou=predicted_iou,
-            exit=exit_index,
+            exit=self.engine.config.exits[exit_index],
+            exit_index=exit_index,
             lost=predicted_iou < self._lost_below,
             network_ms=network_ms,
         )
@@ -217,28 +287,17 @@ class _Search:
     pixels: NDArray[np.uint8]
     around: tuple[float, float]
     side: float
-    kept: Tensors
+    template_state: Tensors
 
 
 def hann_window(size: int, strength: float) -> Tensor:
-    """Give (H, W) weights: a Hann window mixed with ones."""
+    """Return (H, W) weights: a Hann window mixed with ones."""
     # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
     ramp = torch.hann_window(size + 2, periodic=False)[1:-1]
     return (1 - strength) + strength * torch.outer(ramp, ramp)
 
 
-def _as_rgb(image: RGB | str | Path) -> RGB:
-    if isinstance(image, RGB):
-        return image
-    if isinstance(image, str | Path):
-        return RGB.open(image)
-    raise ImageError(
-        f"expected an RGB image or a file, got {type(image).__name__}: wrap an array as "
-        "RGB(array) if red comes first, or RGB.from_bgr(array) if OpenCV read it"
-    )
-
-
-def _check_box(box_xywh: Sequence[float], size: tuple[int, int]) -> NDArray[np.float64]:
+def _check_box(box_xywh: Box, size: tuple[int, int]) -> NDArray[np.float64]:
     try:
         box = np.asarray(box_xywh, dtype=np.float64)
     except (TypeError, ValueError) as error:

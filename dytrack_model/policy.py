@@ -46,12 +46,12 @@ class OperatingPoint:
     """How much a threshold moves towards the exit of the frame before; see :class:`Hysteresis`."""
 
     def policy(self) -> "Thresholds | Hysteresis":
-        """Give a fresh policy that acts on this point."""
+        """Return a fresh policy that acts on this point."""
         limits = Thresholds(self.thresholds)
         return Hysteresis(limits, self.hysteresis) if self.hysteresis else limits
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
+        """Return plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
         values = [value if value < float("inf") else "inf" for value in self.thresholds]
         return {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
 
@@ -68,17 +68,38 @@ class OperatingPoint:
         return cls(name=values["name"], thresholds=thresholds, hysteresis=hysteresis)
 
 
-def find_point(points: Sequence[OperatingPoint], name: str) -> OperatingPoint:
-    """Give the point of that name.
+FULL = "full"
+"""Name of the point that every tracker has: never stop early."""
+
+
+def find_point(points: Sequence[OperatingPoint], name: str, exit_count: int) -> OperatingPoint:
+    """Return the point of that name.
+
+    Args:
+        points: The stored ones.
+        name: The name of one of them; ``full``, which every tracker has; or thresholds such as
+            ``0.6,0.8``.
+        exit_count: Exits of the tracker.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is none, or there are too few or too many thresholds.
     """
     for point in points:
         if point.name == name:
             return point
-    known = ", ".join(point.name for point in points) or "none"
-    raise ConfigurationError(f"operating point {name!r}: this tracker has {known}")
+    if name == FULL:
+        return OperatingPoint(name=FULL, thresholds=(float("inf"),) * (exit_count - 1))
+    try:
+        values = tuple(float(part) for part in name.split(","))
+    except ValueError:
+        known = ", ".join([*(point.name for point in points), FULL])
+        raise ConfigurationError(f"operating point {name!r}: this tracker has {known}") from None
+    require(
+        len(values) == exit_count - 1,
+        f"operating point: this tracker takes {exit_count - 1} thresholds, one per exit but the "
+        f"last, got {name!r}",
+    )
+    return OperatingPoint(name=f"at-{name}", thresholds=values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Feature recycling: how an exit reuses what the exit before it computed.
+"""Feature recycling: how an exit uses again what the exit before it computed.
 
-The paper compares four reuse schemas without naming them in public text; these four and their
+The paper compares four schemas without naming them in public text; these four and their
 formulas are our choice. Each takes the exit's own features and those that the previous exit
 passed on, and gives the features that this exit's decisioner and head read, which are also
 what it passes on.
@@ -20,41 +20,41 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dytrack_model.config import Recycling
+from dytrack_model.config import RecyclingSchema
 
 
-class Carry(NamedTuple):
+class ExitFeatures(NamedTuple):
     """What one exit passes to the next: (B, X, D) search features and the (B, D) IoU token."""
 
     features: Tensor
     iou_token: Tensor
 
 
-class Reuse(nn.Module):
-    """Combine an exit's own carry with the previous exit's; the first exit has none."""
+class Recycling(nn.Module):
+    """Combine an exit's own features with the previous exit's; the first exit has none."""
 
     def macs(self, tokens: int) -> int:
         """Count multiply-accumulates for one frame of ``tokens`` search tokens."""
         raise NotImplementedError
 
-    def forward(self, own: Carry, previous: Carry) -> Carry:
-        """Give the carry that the exit's decisioner and head read; shapes as :class:`Carry`."""
+    def forward(self, own: ExitFeatures, previous: ExitFeatures) -> ExitFeatures:
+        """Return the (B, X, D) features and (B, D) token that the decisioner and head read."""
         raise NotImplementedError
 
 
-class NoReuse(Reuse):
+class NoRecycling(Recycling):
     """Every exit reads its own features only."""
 
     def macs(self, tokens: int) -> int:
         """Nothing is computed."""
         return 0
 
-    def forward(self, own: Carry, previous: Carry) -> Carry:
+    def forward(self, own: ExitFeatures, previous: ExitFeatures) -> ExitFeatures:
         """Ignore ``previous``; shapes (B, X, D) and (B, D)."""
         return own
 
 
-class Add(Reuse):
+class Add(Recycling):
     """Add the previous features, each channel weighted by a learned gate."""
 
     def __init__(self, width: int) -> None:
@@ -66,13 +66,13 @@ class Add(Reuse):
         """One multiply-accumulate for each channel of each token."""
         return tokens * self.gate.numel()
 
-    def forward(self, own: Carry, previous: Carry) -> Carry:
+    def forward(self, own: ExitFeatures, previous: ExitFeatures) -> ExitFeatures:
         """Mix features (B, X, D); the token (B, D) stays the exit's own."""
         mixed = own.features + self.gate.sigmoid() * previous.features
-        return Carry(mixed, own.iou_token)
+        return ExitFeatures(mixed, own.iou_token)
 
 
-class Concat(Reuse):
+class Concat(Recycling):
     """Concatenate with the previous features and project back to the width."""
 
     def __init__(self, width: int) -> None:
@@ -88,13 +88,13 @@ class Concat(Reuse):
         """One linear layer over every search token."""
         return tokens * self.project.weight.numel()
 
-    def forward(self, own: Carry, previous: Carry) -> Carry:
+    def forward(self, own: ExitFeatures, previous: ExitFeatures) -> ExitFeatures:
         """Mix features (B, X, D); the token (B, D) stays the exit's own."""
         both = torch.cat([own.features, previous.features], dim=-1)
-        return Carry(self.project(both), own.iou_token)
+        return ExitFeatures(self.project(both), own.iou_token)
 
 
-class Cascade(Reuse):
+class Cascade(Recycling):
     """Add projections of the previous features and of the previous IoU token."""
 
     def __init__(self, width: int) -> None:
@@ -109,16 +109,16 @@ class Cascade(Reuse):
         """One linear layer over every search token and one over the IoU token."""
         return tokens * self.features.weight.numel() + self.iou_token.weight.numel()
 
-    def forward(self, own: Carry, previous: Carry) -> Carry:
+    def forward(self, own: ExitFeatures, previous: ExitFeatures) -> ExitFeatures:
         """Mix features (B, X, D) and tokens (B, D)."""
-        return Carry(
+        return ExitFeatures(
             own.features + self.features(previous.features),
             own.iou_token + self.iou_token(previous.iou_token),
         )
 
 
-def build(schema: Recycling, width: int) -> Reuse:
+def build(schema: RecyclingSchema, width: int) -> Recycling:
     """Make the module of one schema for tokens of ``width`` channels."""
     if schema == "none":
-        return NoReuse()
+        return NoRecycling()
     return {"add": Add, "concat": Concat, "cascade": Cascade}[schema](width)

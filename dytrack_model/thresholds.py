@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def exits_taken(predicted: Floats, thresholds: Sequence[float]) -> NDArray[np.int64]:
-    """Give the (N,) exit at which each frame leaves.
+    """Return the (N,) exit at which each frame leaves.
 
     Args:
         predicted: (N, E) predicted IoU of every exit.
@@ -28,6 +28,7 @@ def exits_taken(predicted: Floats, thresholds: Sequence[float]) -> NDArray[np.in
     """
     # The first exit whose score reaches its threshold; the last one always does.
     limits = np.array([*thresholds, -np.inf])
+    # argmax over booleans is the first True; the comparison with -inf makes sure that there is one.
     return np.asarray((predicted >= limits).argmax(axis=1), dtype=np.int64)
 
 
@@ -46,8 +47,14 @@ def quantile_thresholds(predicted: Floats, shares: Sequence[float]) -> tuple[flo
     left = 1.0
     thresholds = []
     for index in range(predicted.shape[1] - 1):
+        # Only frames that no exit before has taken come here, and they are no fair sample: an
+        # exit's quantile over all frames would count the easy ones twice.
         scores = predicted[staying, index]
+        # Shares are of all frames; what leaves here is a share of those that are left. Rounding
+        # can leave a little more wanted than there is.
         leaving = min(1.0, shares[index] / left) if left > 0 else 1.0
+        # Where nobody is left, any threshold gives the recorded frames the same exits; 0 is the
+        # cheapest for a new one that gets here.
         threshold = float(np.quantile(scores, 1 - leaving)) if len(scores) else 0.0
         thresholds.append(max(0.0, threshold))
         staying &= predicted[:, index] < threshold
@@ -80,15 +87,20 @@ def budget_thresholds(
         f"budget: the first exit alone costs {costs[0]:.4g}, so {budget:g} cannot be kept; raise "
         "it, or train a tracker with a shallower exit",
     )
+    # A bisection would stop just short of full depth, and would leave early where nothing is won.
     if budget >= costs[-1]:
         return (math.inf,) * (exits - 1)
     spent = np.asarray(costs, dtype=np.float64)
     best = (0.0,) * (exits - 1)
     low, high = -30.0, 30.0  # logarithm of the ratio: from all shallow to all deep
+    # The mean cost rises with the ratio, so halving finds it: 60 times is past a double's digits.
     for _ in range(60):
         middle = 0.5 * (low + high)
+        # The largest exponent is taken off before exp, which would overflow at e^(30 (E - 1)).
         weights = np.exp(middle * np.arange(exits) - max(0.0, middle * (exits - 1)))
         thresholds = quantile_thresholds(predicted, list(weights / weights.sum()))
+        # What the frames would really have cost, not what the shares promise: tied scores leave
+        # together, so a quantile cannot always cut where it should.
         if float(spent[exits_taken(predicted, thresholds)].mean()) <= budget:
             best, low = thresholds, middle
         else:
@@ -97,13 +109,13 @@ def budget_thresholds(
 
 
 def regret(true_iou: Floats, exits: NDArray[np.int64]) -> Floats:
-    """Give (N,) max(0, IoU at full depth - IoU at the exit taken), from (N, E) true IoU."""
+    """Return (N,) max(0, IoU at full depth - IoU at the exit taken), from (N, E) true IoU."""
     taken = true_iou[np.arange(len(exits)), exits]
     return np.asarray(np.maximum(0.0, true_iou[:, -1] - taken), dtype=np.float64)
 
 
 def risk_bound(losses: Floats, delta: float) -> float:
-    """Give an upper bound of the mean loss that holds with probability 1 - delta.
+    """Return an upper bound of the mean loss that holds with probability 1 - delta.
 
     Args:
         losses: (S,) independent losses in [0, 1], one for each *sequence*: the frames of one
@@ -117,18 +129,30 @@ def risk_bound(losses: Floats, delta: float) -> float:
     count = len(losses)
     if count == 0:
         return 1.0
-    # Running mean and variance, each started from half a made-up observation at 1/2.
+    # Somebody bets, sequence by sequence, that the losses are below a supposed mean. If the
+    # supposed mean is the true one, the bets are fair, and by Ville's inequality the wealth never
+    # exceeds 1 / delta with probability 1 - delta. So a mean at which it does is refuted, and the
+    # bound is where refuting begins.
+    #
+    # Running mean and variance, each started from one assumed observation: a mean of 1/2 and the
+    # largest variance that values in [0, 1] can have, 1/4. Without it the first stakes divide by 0.
     steps = np.arange(1, count + 1)
     means = (0.5 + np.cumsum(losses)) / (steps + 1)
     variances = (0.25 + np.cumsum((losses - means) ** 2)) / (steps + 1)
+    # A stake may depend on what came before only: one that has seen its own loss is no fair bet.
     before = np.concatenate([[0.25], variances[:-1]])
+    # The stake that makes wealth grow fastest at this variance; above 1 it could turn negative.
     stakes = np.minimum(1.0, np.sqrt(2 * math.log(1 / delta) / (count * before)))
 
     def refuted(mean: float) -> bool:
+        # In logarithms, since products of hundreds of factors leave a double's range. A factor of
+        # 0 is ruin, -inf, from which no later bet recovers, and that is right.
         with np.errstate(divide="ignore"):
             wealth = np.cumsum(np.log(np.maximum(1 - stakes * (losses - mean), 0.0)))
+        # The largest wealth on the way counts, not the last one: Ville's inequality allows it.
         return bool(wealth.max() > math.log(1 / delta))
 
+    # Each factor rises with the supposed mean, so the refuted means are all those above a limit.
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = 0.5 * (low + high)
@@ -137,7 +161,8 @@ def risk_bound(losses: Floats, delta: float) -> float:
 
 
 def sequences_needed(epsilon: float, delta: float) -> int:
-    """Give how many sequences, all of them without loss, can prove a risk of ``epsilon``."""
+    """Return how many sequences, all of them without loss, can prove a risk of ``epsilon``."""
+    # In steps of 5 %: the answer is a guide for collecting data, not a limit to the last sequence.
     count = 1
     while risk_bound(np.zeros(count), delta) > epsilon and count < 100_000:
         count = math.ceil(count * 1.05) + 1
@@ -183,6 +208,8 @@ def risk_thresholds(
     for step in range(101):
         threshold = 1.0 - step / 100
         limits = (threshold,) * (exits - 1)
+        # One loss for each sequence, however long: its frames resemble each other, so counting
+        # them one by one would promise more than was seen.
         losses = np.array(
             [
                 regret(true, exits_taken(said, limits)).mean()
@@ -190,6 +217,8 @@ def risk_thresholds(
             ]
         )
         bound = risk_bound(losses, delta)
+        # To go on after a failure and take a later success would be to test until one passes:
+        # each test has its chance delta of being wrong, and only a fixed order keeps it at that.
         if bound > epsilon:
             break
         chosen = Certified(thresholds=limits, risk=float(losses.mean()), bound=bound)

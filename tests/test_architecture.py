@@ -47,5 +47,6 @@ def tensor_functions():
 @pytest.mark.parametrize("node", list(tensor_functions()))
 def test_public_tensor_function_states_its_shapes(node):
     assert re.search(
-        r"\([A-Z0-9][A-Za-z0-9]*(, ?[A-Za-z0-9*+ ]+)+,?\)|\([A-Z],\)", ast.get_docstring(node) or ""
+        r"\([A-Z0-9][A-Za-z0-9]*(, ?[A-Za-z0-9*+ ]+)+,?\)|\([A-Z],\)|\(\*\)",
+        ast.get_docstring(node) or "",
     )

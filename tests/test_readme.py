@@ -43,13 +43,14 @@ def test_every_link_leads_to_a_file():
         assert (ROOT / link).exists(), link
 
 
-def test_the_example_runs(made, tmp_path, monkeypatch):
+def test_the_example_runs(made, tmp_path, monkeypatch, capsys):
     import torch
 
-    from dytrack_model import checkpoint
+    from dytrack_model import RGB, checkpoint
     from dytrack_model.config import variant
     from dytrack_model.network import DyTrackNetwork
     from dytrack_model.policy import OperatingPoint
+    from dytrack_pipelines.video import VideoWriter
 
     point = OperatingPoint(name="balanced", thresholds=(0.5, 0.5))
     torch.manual_seed(0)
@@ -57,6 +58,10 @@ def test_the_example_runs(made, tmp_path, monkeypatch):
     frames = sorted(next((made / "test").glob("test_*")).glob("*.jpg"))
     for number in (1, 2):
         (tmp_path / f"frame{number}.jpg").write_bytes(frames[number - 1].read_bytes())
+    with VideoWriter(tmp_path / "video.mp4", 25.0) as video:
+        for frame in frames[:3]:
+            video.write(RGB.open(frame).pixels)
     code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
     exec(code.replace("(120, 80, 64, 48)", "(40, 40, 30, 30)"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -9,8 +9,8 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import export
-from dytrack_model.runtime.eager import TorchEngine
 from dytrack_model.runtime.engine import Engine, Precision
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
@@ -26,7 +26,7 @@ def build(
     """Put a network on a runtime.
 
     Args:
-        network: The network.
+        network: The network; it is not changed.
         runtime: torch, compile, onnx or openvino; the last two convert it now (seconds).
         precision: fp32, bf16, int8 (openvino only), or auto: what the runtime does by itself.
         device: Where PyTorch runs; the others run on the CPU.
@@ -48,4 +48,4 @@ def build(
     require(on_cpu, f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
         export.write_graphs(SavedTracker(network=network), Path(folder), "onnx")
-        return export.load(folder, runtime, precision, threads).engine
+        return export.load(folder, runtime, precision, threads)

@@ -1,7 +1,7 @@
-"""The one interface over runtimes: an engine runs a tracker's graphs; the host decides.
+"""The one interface over runtimes: an engine runs a tracker's graphs; :func:`infer` decides.
 
 An engine keeps nothing of a target or a frame: tensors travel in a dictionary by the names of
-:mod:`~dytrack_model.runtime.stages`, in whatever type the runtime likes best. One engine serves
+:mod:`~dytrack_model.runtime.graphs`, in whatever type the runtime likes best. One engine serves
 one thread at a time.
 """
 
@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dytrack_model.config import ModelConfig
-from dytrack_model.heads import HeadMaps
-from dytrack_model.runtime.stages import Graph, chain
+from dytrack_model.backbone import target_share
+from dytrack_model.config import ModelConfig, require
+from dytrack_model.heads import HeadMaps, read_boxes
+from dytrack_model.policy import Policy
+from dytrack_model.runtime.graphs import Graph, chain
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 Native = Any  # a tensor of the runtime: torch, numpy or OpenVINO
@@ -48,15 +51,30 @@ class Engine:
         """Number of exits, E."""
         return len(self.config.exits)
 
-    def embed_template(self, template: NDArray[np.uint8]) -> Tensors:
-        """Give what is kept of a target from its crops (B, T, T, 3), uint8 RGB."""
-        tensors: Tensors = {"template": self.adopt(template)}
-        self._run("template", tensors)
-        return {name: self.keep(tensors[name]) for name in self._chain["template"].outputs}
+    def embed_template(
+        self, template: NDArray[np.uint8], boxes_cxcywh: NDArray[np.float64] | None = None
+    ) -> Tensors:
+        """Return the template state of a target.
 
-    def begin(self, search: NDArray[np.uint8], kept: Mapping[str, Native]) -> Tensors:
-        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the kept template."""
-        return {**kept, "search": self.adopt(search)}
+        Args:
+            template: Its crops (B, T, T, 3), uint8 RGB.
+            boxes_cxcywh: (B, 4) the target in [0, 1] of its crop; needed where the configuration
+                reads the target's box.
+        """
+        tensors: Tensors = {"template": self.adopt(template)}
+        kept = [*self._chain["template"].outputs]
+        if self.config.reads_target_box:
+            require(boxes_cxcywh is not None, "boxes_cxcywh: this network reads the target's box")
+            boxes = torch.from_numpy(np.asarray(boxes_cxcywh, dtype=np.float32))
+            share = target_share(boxes, self.config.template_map_size)
+            tensors["target_share"] = self.adopt(share.numpy())
+            kept += ["target_share"] if self.config.template_matching else []
+        self._run("template", tensors)
+        return {name: self.keep(tensors[name]) for name in kept}
+
+    def begin(self, search: NDArray[np.uint8], template_state: Mapping[str, Native]) -> Tensors:
+        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the template state."""
+        return {**template_state, "search": self.adopt(search)}
 
     def advance(self, exit_index: int, tensors: Tensors) -> None:
         """Run (B, N, D) tokens up to an exit; this frame must have reached the one before it."""
@@ -74,16 +92,19 @@ class Engine:
         score, size, offset = self._run(f"head{exit_index}", tensors)
         return HeadMaps(self.to_torch(score), self.to_torch(size), self.to_torch(offset))
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Turn crops into the runtime's tensor."""
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked for; on a CPU it always has."""
+
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
+        """Turn what the host made into the runtime's tensor."""
         raise NotImplementedError
 
     def keep(self, tensor: Native) -> Native:
-        """Give a tensor that later calls do not overwrite."""
+        """Return a tensor that later calls do not overwrite."""
         raise NotImplementedError
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Give a float32 tensor in the CPU's memory, valid until the graph runs again."""
+        """Return a float32 tensor in the CPU's memory, valid until the graph runs again."""
         raise NotImplementedError
 
     def _run(self, name: str, tensors: Tensors) -> tuple[Native, ...]:
@@ -91,3 +112,53 @@ class Engine:
         given = self._graphs[name](*[tensors[tensor] for tensor in graph.inputs])
         tensors.update(zip(graph.outputs, given, strict=True))
         return given
+
+
+def infer(
+    engine: Engine,
+    policy: Policy,
+    search: NDArray[np.uint8],
+    template_state: Mapping[str, Native],
+    window: Tensor | None = None,
+) -> tuple[list[float], float, int]:
+    """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
+
+    Args:
+        engine: The runtime.
+        policy: When to stop.
+        search: The crop, uint8 RGB.
+        template_state: What :meth:`Engine.embed_template` returned.
+        window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
+
+    Returns:
+        The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit's index.
+    """
+    policy.begin_frame()
+    tensors = engine.begin(search, template_state)
+    last = engine.exit_count - 1
+    for exit_index in range(engine.exit_count):
+        engine.advance(exit_index, tensors)
+        if exit_index == last:
+            break
+        # A GPU would have to finish the stage first, so only policies that look are told.
+        score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
+        if policy.leave(exit_index, score):
+            break
+    box_cxcywh = locate(engine, exit_index, tensors, window)
+    return box_cxcywh, float(engine.decide(exit_index, tensors)[0]), exit_index
+
+
+@torch.inference_mode()
+def locate(
+    engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
+) -> list[float]:
+    """Run an exit's head and return its box ``cx, cy, w, h`` in [0, 1] of the crop.
+
+    Args:
+        engine: The runtime.
+        exit_index: An exit that this frame reached.
+        tensors: The frame's tensors.
+        window: (H, W) weights of the score map.
+    """
+    boxes = read_boxes(engine.locate(exit_index, tensors), window)
+    return boxes[0].tolist()

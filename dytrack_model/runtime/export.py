@@ -17,36 +17,34 @@ import torch
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.errors import CheckpointError, ConfigurationError, ExportError
-from dytrack_model.policy import OperatingPoint, find_point
-from dytrack_model.runtime import onnx, openvino
-from dytrack_model.runtime.eager import TorchEngine
+from dytrack_model.policy import OperatingPoint
+from dytrack_model.runtime import onnx_engine, openvino_engine
 from dytrack_model.runtime.engine import Engine, Precision
-from dytrack_model.runtime.stages import Graph, chain, examples
+from dytrack_model.runtime.graphs import chain, evaluation_copy, examples
+from dytrack_model.runtime.torch_engine import TorchEngine
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "stages.json"
 Kind = Literal["onnx", "openvino"]
 KINDS: tuple[Kind, ...] = ("onnx", "openvino")
-_WRITERS = {"onnx": (onnx.write, onnx.SUFFIX), "openvino": (openvino.write, openvino.SUFFIX)}
+_WRITERS = {
+    "onnx": (onnx_engine.write, onnx_engine.SUFFIX),
+    "openvino": (openvino_engine.write, openvino_engine.SUFFIX),
+}
 _TOLERANCE = 1e-3
 """Largest difference of scores and boxes, both in [0, 1], that an export may have in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Runnable:
-    """A tracker on a runtime: all that :class:`~dytrack_model.online.Tracker` needs."""
+class Description:
+    """What an export holds."""
 
-    engine: Engine
+    kind: Kind
+    config: ModelConfig
     points: tuple[OperatingPoint, ...]
     """Operating points, as in the checkpoint."""
-
-    def point(self, name: str) -> OperatingPoint:
-        """Give a named operating point.
-
-        Raises:
-            ConfigurationError: There is none of that name.
-        """
-        return find_point(self.points, name)
+    files: dict[str, Path]
+    """The file of each graph, by the graph's name."""
 
 
 def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) -> float:
@@ -75,7 +73,7 @@ def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) 
     beside.mkdir()
     try:
         write_graphs(saved, beside, kind, batch)
-        engine = load(beside, precision="fp32").engine
+        engine = load(beside, precision="fp32")
         difference = largest_difference(engine, TorchEngine(saved.network), batch)
         if not difference <= _TOLERANCE:
             raise ExportError(
@@ -93,7 +91,7 @@ def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) 
 
 def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) -> None:
     """Write the graphs and their description into an existing folder, unchecked."""
-    network = saved.network.to("cpu").eval()
+    network = evaluation_copy(saved.network, "cpu")
     write, suffix = _WRITERS[kind]
     tensors = examples(network, batch)
     described = []
@@ -126,7 +124,7 @@ def load(
     runtime: str | None = None,
     precision: Precision = "auto",
     threads: int = 0,
-) -> Runnable:
+) -> Engine:
     """Open an exported tracker.
 
     Args:
@@ -140,53 +138,52 @@ def load(
         ConfigurationError: The runtime cannot read it, or the precision is not to be had.
         RuntimeMissingError: The runtime is not installed.
     """
-    folder = Path(folder)
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text())
-        newest = int(description["format"])
-        kind, config = description["kind"], ModelConfig.from_dict(description["model"])
-        points = tuple(OperatingPoint.from_dict(point) for point in description["points"])
-        files = {graph["name"]: folder / graph["file"] for graph in description["graphs"]}
-    except OSError as error:
-        raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error
-    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error!s}; it is damaged, export again") from error
-    if newest != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {newest}, this version reads {FORMAT}; export the tracker again"
-        )
+    description = describe(folder)
+    kind, config, files = description.kind, description.config, description.files
+    runtime = runtime or kind
     graphs = chain(config)
     missing = [g.name for g in graphs if not files.get(g.name, Path()).is_file()]
     if missing:
         raise CheckpointError(f"{folder}: no file of graph {missing[0]}; export again")
-    return Runnable(
-        engine=_engine(kind, runtime or kind, config, graphs, files, threads, precision),
-        points=points,
-    )
-
-
-def _engine(
-    kind: str,
-    runtime: str,
-    config: ModelConfig,
-    graphs: tuple[Graph, ...],
-    files: dict[str, Path],
-    threads: int,
-    precision: Precision,
-) -> Engine:
     if runtime == "openvino":
-        return openvino.OpenVinoEngine(config, graphs, files, threads, precision)
+        return openvino_engine.OpenVinoEngine(config, graphs, files, threads, precision)
     require(
         runtime == kind == "onnx",
         f"runtime: an export to {kind} runs on {'onnx or ' if kind == 'onnx' else ''}openvino, "
         f"got {runtime!r}",
     )
-    return onnx.OnnxEngine(config, graphs, files, threads, precision)
+    return onnx_engine.OnnxEngine(config, graphs, files, threads, precision)
+
+
+def describe(folder: str | Path) -> Description:
+    """Read what an export holds, without opening its graphs.
+
+    Raises:
+        CheckpointError: The folder is no export, damaged, or of a newer format.
+    """
+    folder = Path(folder)
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+        if int(description["format"]) != FORMAT:
+            raise CheckpointError(
+                f"{path}: format {description['format']}, this version reads {FORMAT}; export the "
+                "tracker again"
+            )
+        return Description(
+            kind=description["kind"],
+            config=ModelConfig.from_dict(description["model"]),
+            points=tuple(OperatingPoint.from_dict(point) for point in description["points"]),
+            files={graph["name"]: folder / graph["file"] for graph in description["graphs"]},
+        )
+    except OSError as error:
+        raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error
+    except (ConfigurationError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error!s}; it is damaged, export again") from error
 
 
 def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> float:
-    """Run two engines through every graph on seeded pictures.
+    """Run two engines through every graph on seeded images.
 
     Returns:
         The largest difference of score maps, predicted IoU and boxes, all in [0, 1]; NaN where
@@ -202,7 +199,8 @@ def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> flo
         ]
         answers = []
         for one in (engine, reference):
-            tensors = one.begin(crops[1], one.embed_template(crops[0]))
+            boxes = np.tile([0.5, 0.5, 0.4, 0.6], (batch, 1))
+            tensors = one.begin(crops[1], one.embed_template(crops[0], boxes))
             answer = []
             for k in range(one.exit_count):
                 one.advance(k, tensors)

@@ -31,7 +31,7 @@ def export(
     # Write its graphs and run them beside PyTorch.
     difference = exports.export(saved, out, runtime, batch)
     # Say what is there, and in which precision this machine runs it by itself.
-    engine = exports.load(out).engine
+    engine = exports.load(out)
     exits = ", ".join(str(depth) for depth in saved.network.config.exits)
     screen.say(f"wrote {out}: exits after blocks {exits}, chained by {exports.DESCRIPTION}")
     screen.say(

@@ -21,7 +21,7 @@ def import_ostrack(
     ] = "2,6,12",
     recycling: Annotated[
         Literal["none", "concat", "cascade"],
-        typer.Option(help="How exits reuse features; starts without an effect."),
+        typer.Option(help="How exits recycle features; starts without an effect."),
     ] = "cascade",
     heads: Annotated[
         int | None, typer.Option(help="Attention heads, where they are not the width over 64.")
@@ -34,9 +34,10 @@ def import_ostrack(
     """Make a tracker with several exits out of a published OSTrack checkpoint."""
     # A mistake in the words is told before torch is loaded.
     depths = parse_exits(exits)
-    from dytrack_model import checkpoint, ostrack
+    from dytrack_model import checkpoint
     from dytrack_model.policy import OperatingPoint
-    from dytrack_model.pretrained import grouped
+    from dytrack_model.pretrained import ostrack
+    from dytrack_model.pretrained.backbone import grouped
 
     # Read the published tensors into a network of their size.
     network, report = ostrack.import_tracker(

@@ -44,47 +44,45 @@ def track(
     """Track a target through a video, and write the video with boxes and a table of them."""
     import torch
 
-    from dytrack_model.images import RGB
-    from dytrack_model.online import Tracker
+    from dytrack_model.images import VideoReader
     from dytrack_pipelines.overlay import Mark, draw
-    from dytrack_pipelines.video import VideoReader, VideoWriter
-    from dytrack_platform.experiment import registry
+    from dytrack_pipelines.video import VideoWriter
+    from dytrack_platform import load_tracker
 
     # Open everything before the first frame is tracked, so that a mistake costs no time.
     torch.set_num_threads(threads)
     reader = VideoReader(video)
-    runnable = registry.open_runnable(model, runtime, precision, threads=threads)
-    exits = runnable.engine.config.exits
-    tracker = Tracker(runnable.engine, runnable.point(point).policy())
+    tracker = load_tracker(model, point, runtime, precision, threads=threads)
+    exits = tracker.engine.config.exits
     film = VideoWriter(out, reader.fps)
     # Take the target from the first frame.
     frames = reader.frames()
     first = next(frames)
-    tracker.start(RGB(first), parse_box(init))
+    tracker.start(first, parse_box(init))
     history = [Mark(box_xywh=tracker.box_xywh)]
     seconds = 0.0
     with film as writer, screen.live_line() as line:
-        writer.write(draw(first, history, len(exits)))
+        writer.write(draw(first.pixels, history, len(exits)))
         # Follow it frame by frame.
         for frame in frames:
             began = time.perf_counter()
-            found = tracker.step(RGB(frame))
+            found = tracker.step(frame)
             seconds += time.perf_counter() - began
             history.append(
                 Mark(
                     box_xywh=found.box_xywh,
-                    exit_index=found.exit,
-                    depth=exits[found.exit],
+                    exit_index=found.exit_index,
+                    depth=found.exit,
                     predicted_iou=found.predicted_iou,
                     lost=found.lost,
                 )
             )
-            writer.write(draw(frame, history, len(exits)))
+            writer.write(draw(frame.pixels, history, len(exits)))
             line.show(f"frame {len(history)}/{reader.count}")
     # Write the table, and say what happened.
     if boxes is not None:
         write_table(boxes, history)
-    engine = runnable.engine
+    engine = tracker.engine
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
     _report(history, seconds)
     for file in (out, boxes):

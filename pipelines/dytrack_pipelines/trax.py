@@ -18,9 +18,7 @@ def trax(
     model: Annotated[
         str | None, typer.Option(help="A tracker's folder, or models:/NAME@ALIAS")
     ] = None,
-    point: Annotated[
-        str | None, typer.Option(help="Operating point; the first stored one by default")
-    ] = None,
+    point: Annotated[str, typer.Option(help="Operating point")] = "balanced",
     tracker: Annotated[
         str | None, typer.Option(help="In place of --model: cv2:MIL, static, ...")
     ] = None,
@@ -30,11 +28,9 @@ def trax(
     """Serve one tracker to vot-toolkit over TraX."""
     import torch
 
+    from dytrack_platform import load_tracker
     from dytrack_platform.errors import ConfigurationError, RuntimeMissingError
     from dytrack_platform.evaluation import peers
-    from dytrack_platform.experiment import registry
-    from dytrack_platform.experiment.entries import point_entries
-    from dytrack_platform.experiment.running import OnlineTracker, Running, make_policy
 
     # The protocol's library is an extra.
     try:
@@ -50,8 +46,5 @@ def trax(
     if tracker is not None:
         serve(peers.make_peer(tracker), tracker)
         return
-    saved = registry.load(model or "")
-    entry = point_entries(saved, [point] if point else [])[0]
     # Serve it until the toolkit quits.
-    engine = Running(device=device, threads=threads).build(saved)
-    serve(OnlineTracker(saved, make_policy(entry, seed=0), engine), f"DyTrack-{entry.name}")
+    serve(load_tracker(model or "", point, device=device, threads=threads), f"DyTrack-{point}")

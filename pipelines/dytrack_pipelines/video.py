@@ -1,6 +1,5 @@
-"""Read and write video files with OpenCV, channels in the order red, green, blue."""
+"""Write video files with OpenCV, channels in the order red, green, blue."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,42 +11,6 @@ from numpy.typing import NDArray
 from dytrack_platform.errors import DataError, StorageError
 
 Pixels = NDArray[np.uint8]
-
-
-class VideoReader:
-    """A video, frame by frame.
-
-    Raises:
-        DataError: The file is missing, does not open, or has no frame.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise DataError(f"{path}: no such video file")
-        self._path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise DataError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
-        self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Frames that the file's header announces; some headers lie."""
-
-    def frames(self) -> Iterator[Pixels]:
-        """Give every frame as (H, W, 3) uint8 RGB.
-
-        Raises:
-            DataError: Not one frame decodes.
-        """
-        read = 0
-        while True:
-            good, frame = self._capture.read()
-            if not good:
-                break
-            read += 1
-            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-        self._capture.release()
-        if read == 0:
-            raise DataError(f"{self._path}: not one frame decodes; the file is damaged")
 
 
 _CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}

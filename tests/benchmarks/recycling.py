@@ -1,9 +1,9 @@
-"""Reuse schemas and self-distillation, trained for the same steps on the same made sequences.
+"""Recycling schemas and self-distillation, trained for the same steps on the same made sequences.
 
     python -m tests.benchmarks.recycling [--folder runs/recycling] [--steps 100] [--workers 1]
 
-One tracker without reuse or distillation (variant ``test``, three exits) learns to match on 40
-made sequences and is the start of all others: backbone, norms and heads; reuse, decisioners and
+One tracker without recycling or distillation (variant ``test``, three exits) learns to match on 40
+made sequences and is the start of all others: backbone, norms and heads; recycling, decisioners and
 projections are new. Every schema, with distillation off and on, then trains for the same steps
 on the same pairs, and is measured on 12 sequences that no training shows: on fixed jittered
 pairs, and in closed loop at every fixed exit. A seed makes the new parts and the order of pairs.
@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from dytrack_model import checkpoint, weights
+from dytrack_model import checkpoint
 from dytrack_model.config import LossConfig, ModelConfig
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.errors import CheckpointError
@@ -34,6 +34,7 @@ from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit
+from dytrack_model.pretrained import files
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_pipelines.demo import difficulty
 from dytrack_platform.calibration import calibrate
@@ -73,7 +74,7 @@ def prepare(folder: Path) -> dict[str, str]:
 
 
 def recipe(cell: dict, clips: dict[str, str]) -> ExperimentConfig:
-    """Give the experiment of a cell; distillation that is on has the defaults."""
+    """Return the experiment of a cell; distillation that is on has the defaults."""
     distillation = {} if cell["distillation"] == "on" else {"feature": 0.0, "prediction": 0.0}
     return resolve(
         {
@@ -176,7 +177,7 @@ def train_start(steps: int, folder: Path, clips: dict[str, str]) -> Path:
 
 def grow(network: DyTrackNetwork, start: Path) -> None:
     """Copy what the start knows of finding a target; what predicts its IoU is new."""
-    tensors = weights.read_tensors(start / checkpoint.WEIGHTS)
+    tensors = files.read_tensors(start / checkpoint.WEIGHTS)
     kept = {name: value for name, value in tensors.items() if "decisioners" not in name}
     found = network.load_state_dict(kept, strict=False)
     if found.unexpected_keys:
@@ -212,7 +213,7 @@ def run(cell: dict, folder: Path, clips: dict[str, str], start: Path) -> dict:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Give mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds."""
     known = [value for value in values if np.isfinite(value)]
     if not known:
         return "-"

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from dytrack_model.config import VARIANTS, ModelConfig, require
+from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
 from dytrack_platform.errors import ConfigurationError
 
@@ -80,13 +80,14 @@ def resolve(
 def _complete(preset: ModelConfig, model: Mapping[str, Any]) -> dict[str, Any]:
     """Add what the preset and the named backbone say to the keys that are given."""
     given = {**preset.to_dict(), **model}
-    if "backbone" not in model or set(given) == set(model):
-        return given
-    # Only a named backbone needs timm, and so torch: seconds that no other command waits for.
-    from dytrack_model import timm_models
-
     try:
-        return timm_models.complete(preset, model)
+        refuse_renamed(given["iou_token"])
+        if "backbone" not in model or set(given) == set(model):
+            return given
+        # Only a named backbone needs timm, and so torch: seconds that no other command waits for.
+        from dytrack_model.vit import timm_vit
+
+        return timm_vit.complete(preset, model)
     except ConfigurationError as error:
         raise ConfigurationError(f"model.{error}") from None
 

@@ -157,7 +157,7 @@ class TrainConfig:
     cpus_per_worker: float = 1.0
     """CPUs that Ray reserves for each worker."""
     gpu: bool = False
-    """Give each worker a GPU (NCCL instead of gloo)."""
+    """Return each worker a GPU (NCCL instead of gloo)."""
     head_lr: float = 4e-4
     """Learning rate of heads, decisioners and recycling."""
     backbone_lr: float = 4e-5
@@ -215,8 +215,8 @@ class TrainConfig:
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     initial: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
-    or the folder of a tracker or of a run, whose whole network is taken; decisioners and reuse of
-    another kind than there start anew."""
+    or the folder of a tracker or of a run, whose whole network is taken; decisioners and recycling
+    of another kind than there start anew."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 
@@ -284,7 +284,7 @@ class SearchConfig:
     exits: tuple[tuple[int, ...], ...] = ()
     """Exit placements to choose from; empty: those of the recipe only."""
     recycling: tuple[str, ...] = ("none", "cascade")
-    """Reuse schemas to choose from."""
+    """Recycling schemas to choose from."""
     distillation: tuple[float, float] = (0.01, 1.0)
     """Range of ``distillation.feature``, searched on a logarithmic scale."""
     seed: int = 0

@@ -40,6 +40,8 @@ class OpenCVTracker:
         RuntimeMissingError: The installed OpenCV was built without this tracker.
     """
 
+    exit_gmacs = (float("nan"),)
+
     def __init__(self, name: str, options: Mapping[str, str] | None = None) -> None:
         self._create = _creator(name, dict(options or {}))
         self._tracker = self._create()
@@ -60,7 +62,7 @@ class OpenCVTracker:
         found, box = self._tracker.update(_blue_first(image))
         if found:
             self._box = np.array(box, dtype=np.float64)
-        return Step(box_xywh=self._box.copy(), lost=not found)
+        return Step(box_xywh=self._box.copy())
 
 
 def _blue_first(image: Pixels) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """One-pass evaluation: a tracker is started on the first frame and never helped again."""
 
 import time
+from collections.abc import Sequence as List
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,37 +12,68 @@ from dytrack_platform.datasets.sequence import Pixels, Sequence
 from dytrack_platform.errors import DataError
 
 
+class Prediction(Protocol):
+    """Where a tracker found the target in one frame; ``dytrack_model.Prediction`` is one."""
+
+    @property
+    def box_xywh(self) -> NDArray[np.float64]:
+        """(4,) pixels of the frame."""
+        ...
+
+    @property
+    def predicted_iou(self) -> float:
+        """Predicted IoU in [0, 1]; NaN where the tracker does not say."""
+        ...
+
+    @property
+    def exit_index(self) -> int:
+        """The exit that gave the box, from 0; -1 where there are none."""
+        ...
+
+    @property
+    def network_ms(self) -> float:
+        """Milliseconds in the network alone; NaN where unknown."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """Where a tracker found the target in one frame."""
+    """The prediction of a tracker that has no exits."""
 
     box_xywh: NDArray[np.float64]
     """(4,) pixels of the frame."""
-    score: float = float("nan")
+    predicted_iou: float = float("nan")
     """Predicted IoU in [0, 1]; NaN where the tracker does not say."""
-    exit: int = -1
-    """Index of the exit that gave the box, from 0; -1 where there are none."""
-    lost: bool = False
-    gmacs: float = float("nan")
-    """Billions of multiply-accumulates; NaN where unknown."""
+    exit_index: int = -1
+    """There is no exit."""
     network_ms: float = float("nan")
     """Milliseconds in the network alone; NaN where unknown."""
 
 
 class Tracker(Protocol):
-    """Anything that can be judged."""
+    """Anything that can be judged; ``dytrack_model.Tracker`` is one."""
 
-    def start(self, image: Pixels, box_xywh: NDArray[np.float64]) -> None:
+    @property
+    def exit_gmacs(self) -> List[float]:
+        """Billions of multiply-accumulates of a frame that stops at each exit, NaN where unknown.
+
+        A tracker without exits has one value.
+        """
+        ...
+
+    def start(self, image: Pixels, box_xywh: NDArray[np.float64], /) -> None:
         """Take the target from the first frame, (H, W, 3) uint8, red first."""
         ...
 
-    def step(self, image: Pixels) -> Step:
+    def step(self, image: Pixels, /) -> Prediction:
         """Find the target in the next frame."""
         ...
 
 
 class StaticBox:
     """Baseline: a box that never moves."""
+
+    exit_gmacs = (0.0,)
 
     def __init__(self) -> None:
         self._box = np.zeros(4)
@@ -52,7 +84,7 @@ class StaticBox:
 
     def step(self, image: Pixels) -> Step:
         """Give the box back."""
-        return Step(box_xywh=self._box.copy(), gmacs=0.0)
+        return Step(box_xywh=self._box.copy())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,11 +165,13 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
             continue
         step = tracker.step(image)
         times[frame] = time.perf_counter() - decoded
-        boxes[frame], scores[frame], exits[frame] = step.box_xywh, step.score, step.exit
+        boxes[frame], scores[frame] = step.box_xywh, step.predicted_iou
+        exits[frame] = step.exit_index
         if not _has_area(boxes[frame]):
             broken.append(frame)
             boxes[frame] = boxes[frame - 1]
-        gmacs[frame], network[frame] = step.gmacs, step.network_ms
+        # Without exits the index is -1, which is the one value that there is.
+        gmacs[frame], network[frame] = tracker.exit_gmacs[step.exit_index], step.network_ms
     return SequenceResult(
         name=sequence.name,
         boxes_xywh=boxes,

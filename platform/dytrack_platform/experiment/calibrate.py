@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_model import checkpoint, online
+from dytrack_model import Tracker, checkpoint
 from dytrack_model.cost import exit_gmacs, exit_milliseconds
-from dytrack_model.images import RGB
 from dytrack_model.policy import OperatingPoint, Policy
+from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
 from dytrack_model.thresholds import (
     budget_thresholds,
@@ -28,7 +28,7 @@ from dytrack_model.thresholds import (
     sequences_needed,
 )
 from dytrack_platform.calibration import calibrate as compare_scores
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import Pixels, Sequence
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation.metrics import columns, overlaps
 from dytrack_platform.experiment.running import Running
@@ -140,7 +140,9 @@ def calibrate(
     if saved.network.exit_count < 2:
         raise ConfigurationError("model: has one exit; there are no thresholds to choose")
     tell = report or (lambda *_: None)
-    engine = running.build(saved)
+    engine = build(
+        saved.network, running.runtime, running.precision, running.device, running.threads
+    )
     gmacs = exit_gmacs(saved.network)
     times = exit_milliseconds(engine, frames=20)
     # Record every exit along the full-depth track.
@@ -218,7 +220,7 @@ def observe(engine: Engine, sequence: Sequence) -> _Observed:
     Raises:
         DataError: The first frame does not decode, or the first box is unusable.
     """
-    tracker = online.Tracker(engine)
+    tracker = Tracker(engine)
     predicted, true = [], []
     for image, truth in _frames(sequence, tracker):
         tracks = tracker.step_all(image)
@@ -238,17 +240,17 @@ def follow(engine: Engine, policy: Policy, sequence: Sequence) -> tuple[Floats, 
     Returns:
         (N,) true IoU and (N,) exit of every frame after the first that has a usable box.
     """
-    tracker = online.Tracker(engine, policy)
+    tracker = Tracker(engine, policy)
     ious, exits = [], []
     for image, truth in _frames(sequence, tracker):
         track = tracker.step(image)
         if truth is not None:
             ious.append(_iou(track.box_xywh, truth))
-            exits.append(track.exit)
+            exits.append(track.exit_index)
     return np.array(ious, dtype=np.float64), np.array(exits, dtype=np.int64)
 
 
-def _frames(sequence: Sequence, tracker: online.Tracker) -> Iterator[tuple[RGB, Floats | None]]:
+def _frames(sequence: Sequence, tracker: Tracker) -> Iterator[tuple[Pixels, Floats | None]]:
     """Start the tracker, and give the frames after the first with their box, if usable."""
     boxes = sequence.boxes_xywh
     usable = sequence.visible & np.isfinite(boxes).all(axis=1)
@@ -259,9 +261,9 @@ def _frames(sequence: Sequence, tracker: online.Tracker) -> Iterator[tuple[RGB, 
         if index == 0:
             if pixels is None:
                 raise DataError(f"{sequence.name}: frame 1 does not decode, so nothing can start")
-            tracker.start(RGB(pixels), boxes[0].tolist())
+            tracker.start(pixels, boxes[0])
         elif pixels is not None:
-            yield RGB(pixels), boxes[index] if usable[index] else None
+            yield pixels, boxes[index] if usable[index] else None
 
 
 def _iou(box_xywh: Floats, truth_xywh: Floats) -> float:

@@ -11,7 +11,7 @@ import cv2
 
 import dytrack_model
 from dytrack_model.checkpoint import SavedTracker
-from dytrack_model.policy import shares_to_cycle
+from dytrack_model.policy import FULL, find_point, shares_to_cycle
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation import peers, protocol
@@ -58,27 +58,17 @@ def point_entries(saved: SavedTracker, names: List[str] = ()) -> list[Entry]:
     Raises:
         ConfigurationError: A name is unknown, or there are too few or too many thresholds.
     """
-    stored = [point.name for point in saved.points] or ["full"]
-    return [_point(name, saved) for name in names or stored]
-
-
-def _point(name: str, saved: SavedTracker) -> Entry:
-    refusable = saved.network.exit_count - 1
-    if name == "full":
-        return Entry(name="full", rule="thresholds", values=(float("inf"),) * refusable)
-    try:
-        values = tuple(float(part) for part in name.split(","))
-    except ValueError:
-        point = saved.point(name)
-        return Entry(
-            name=name, rule="thresholds", values=point.thresholds, hysteresis=point.hysteresis
+    stored = [point.name for point in saved.points] or [FULL]
+    points = [find_point(saved.points, n, saved.network.exit_count) for n in names or stored]
+    return [
+        Entry(
+            name=point.name,
+            rule="thresholds",
+            values=point.thresholds,
+            hysteresis=point.hysteresis,
         )
-    if len(values) != refusable:
-        raise ConfigurationError(
-            f"points: this tracker takes {refusable} thresholds, one per exit but the last, "
-            f"got {name!r}"
-        )
-    return Entry(name=f"at-{name}", rule="thresholds", values=values)
+        for point in points
+    ]
 
 
 def baseline_entries(

@@ -11,6 +11,7 @@ from typing import Any
 from dytrack_platform.experiment.dispatch import JudgePool, judge_pool  # Ray's environment first
 
 from dytrack_model import checkpoint  # isort: skip
+from dytrack_model.runtime import build
 from dytrack_platform.datasets.sequence import Fault, Sequence
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.filmstrip import make_film
@@ -215,7 +216,8 @@ def evaluate(
     ordered = sorted((s for s in sequences if s.name not in unfit), key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
     if saved is not None and job.running.device == "cpu":
-        job.running.build(saved)  # refuses here what every worker would refuse
+        how = job.running  # refuse here what every worker would refuse
+        build(saved.network, how.runtime, how.precision, how.device, how.threads)
     with judge_pool(saved, workers=job.workers, running=job.running) as pool:
         runs.track(pool, [*points, *baselines])
         matched = {"random", "cycle"} & set(job.baselines)

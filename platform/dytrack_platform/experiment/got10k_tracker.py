@@ -14,9 +14,7 @@ from got10k.trackers import Tracker
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from dytrack_platform.experiment import registry
-from dytrack_platform.experiment.entries import point_entries
-from dytrack_platform.experiment.running import OnlineTracker, Running, make_policy
+from dytrack_platform import load_tracker
 
 
 class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
@@ -24,26 +22,22 @@ class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
 
     Args:
         model: A tracker's folder, or models:/NAME@ALIAS.
-        point: Operating point; the first stored one by default.
+        point: Operating point.
         device: Where the network runs.
 
     Raises:
-        ModelLookupError: The reference leads to nothing.
+        ModelLookupError: The name leads to nothing.
         ConfigurationError: There is no such point.
     """
 
-    def __init__(self, model: str, point: str | None = None, device: str = "cpu") -> None:
-        saved = registry.load(model)
-        entry = point_entries(saved, [point] if point else [])[0]
-        super().__init__(name=f"DyTrack-{entry.name}", is_deterministic=True)
-        self._tracker = OnlineTracker(
-            saved, make_policy(entry, seed=0), Running(device=device).build(saved)
-        )
+    def __init__(self, model: str, point: str = "balanced", device: str = "cpu") -> None:
+        super().__init__(name=f"DyTrack-{point}", is_deterministic=True)
+        self._tracker = load_tracker(model, point, device=device)
 
     def init(self, image: Image, box: Sequence[float]) -> None:
-        """Take the target from the first frame, an RGB picture."""
-        self._tracker.start(np.asarray(image), np.asarray(box, dtype=np.float64))
+        """Take the target from the first frame, an RGB image."""
+        self._tracker.start(np.asarray(image), box)
 
     def update(self, image: Image) -> NDArray[np.float64]:
-        """Give the box x, y, w, h in the next frame."""
+        """Return the box x, y, w, h in the next frame."""
         return self._tracker.step(np.asarray(image)).box_xywh

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import cv2
 import ray
 
+from dytrack_model import Tracker
 from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
 from dytrack_platform.datasets.sequence import Sequence
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.evaluation import peers, protocol
 from dytrack_platform.experiment.entries import Entry
-from dytrack_platform.experiment.running import OnlineTracker, Running, make_policy
+from dytrack_platform.experiment.running import Running, make_policy
 
 _WARM_UP = 3  # steps before a worker's first clock runs
 
@@ -29,9 +31,7 @@ class Verdict:
     """Why not."""
 
 
-def make_tracker(
-    entry: Entry, saved: SavedTracker | None, engine: Engine | None, sequence: str
-) -> protocol.Tracker:
+def make_tracker(entry: Entry, engine: Engine | None, sequence: str) -> protocol.Tracker:
     """Make the tracker of an entry for one sequence.
 
     The seed of random exits is the sequence's name, so a result does not depend on the worker.
@@ -43,10 +43,9 @@ def make_tracker(
     if entry.rule == "peer":
         return peers.make_peer(entry.peer, dict(entry.options))
     # evaluate() refuses an entry of ours without a model
-    assert saved is not None
     assert engine is not None
     seed = int.from_bytes(hashlib.sha256(sequence.encode()).digest()[:4], "big")
-    return OnlineTracker(saved, make_policy(entry, seed), engine)
+    return Tracker(engine, make_policy(entry, seed))
 
 
 @ray.remote
@@ -58,13 +57,16 @@ class Judge:
 
         torch.set_num_threads(running.threads)
         cv2.setNumThreads(running.threads)
-        self._saved = saved
-        self._engine = None if saved is None else running.build(saved)
+        self._engine = None
+        if saved is not None:
+            self._engine = build(
+                saved.network, running.runtime, running.precision, running.device, running.threads
+            )
         self._warm: set[str] = set()
 
     def judge(self, entry: Entry, sequence: Sequence) -> Verdict:
         """Track one sequence; what its data did wrong comes back as the verdict's problem."""
-        tracker = make_tracker(entry, self._saved, self._engine, sequence.name)
+        tracker = make_tracker(entry, self._engine, sequence.name)
         warm_up = 0 if entry.name in self._warm else _WARM_UP
         self._warm.add(entry.name)
         try:

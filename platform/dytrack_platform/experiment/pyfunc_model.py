@@ -11,9 +11,8 @@ import numpy as np
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from dytrack_model import checkpoint
-from dytrack_model.images import RGB
-from dytrack_model.online import Tracker
+from dytrack_model import Tracker, checkpoint
+from dytrack_model.policy import find_point
 
 
 class Predictions(TypedDict):
@@ -41,13 +40,14 @@ class PublishedTracker(PythonModel):
         frames, box = model_input["frames"], np.asarray(model_input["box"]).reshape(-1)[:4]
         names = [point.name for point in self._saved.points]
         name = "balanced" if "balanced" in names else names[-1]
-        tracker = Tracker(self._saved.network, self._saved.point(name).policy())
-        tracker.start(RGB(np.asarray(frames[0], dtype=np.uint8)), box.tolist())
-        tracks = [tracker.step(RGB(np.asarray(frame, dtype=np.uint8))) for frame in frames[1:]]
+        network = self._saved.network
+        point = find_point(self._saved.points, name, network.exit_count)
+        tracker = Tracker(network, point.policy())
+        found = list(tracker.track(np.asarray(frames, dtype=np.uint8), box))
         return {
-            "boxes": np.array([box, *(track.box_xywh for track in tracks)], dtype=np.float64),
-            "exits": np.array([-1, *(track.exit for track in tracks)], dtype=np.int64),
-            "predicted_ious": np.array([1.0, *(track.predicted_iou for track in tracks)]),
+            "boxes": np.array([box, *(one.box_xywh for one in found)], dtype=np.float64),
+            "exits": np.array([-1, *(one.exit_index for one in found)], dtype=np.int64),
+            "predicted_ious": np.array([1.0, *(one.predicted_iou for one in found)]),
         }
 
 

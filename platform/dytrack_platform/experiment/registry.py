@@ -16,10 +16,7 @@ from mlflow.types import Schema, TensorSpec
 
 from dytrack_model import checkpoint
 from dytrack_model.cost import exit_gmacs
-from dytrack_model.runtime import build, export
-from dytrack_model.runtime.engine import Precision
-from dytrack_model.runtime.export import Runnable
-from dytrack_platform.errors import CheckpointError, ModelLookupError, StorageError
+from dytrack_platform.errors import ModelLookupError, StorageError
 
 _ARTIFACT = "tracker"
 _CODE = Path(__file__).with_name("pyfunc_model.py")
@@ -136,44 +133,12 @@ def load(reference: str) -> checkpoint.SavedTracker:
         return checkpoint.load(find(reference, Path(name)))
 
 
-def open_runnable(
-    reference: str,
-    runtime: str | None = None,
-    precision: Precision = "auto",
-    device: str = "cpu",
-    threads: int = 0,
-) -> Runnable:
-    """Put a tracker on a runtime.
-
-    Args:
-        reference: As for :func:`find`, or the folder of an export.
-        runtime: torch, compile, onnx or openvino; None takes an export's own, torch otherwise.
-        precision: fp32, bf16, or auto for what the runtime does by itself.
-        device: Where PyTorch runs.
-        threads: Threads of a graph on onnx and openvino; 0 leaves it to them.
-
-    Raises:
-        ModelLookupError: The reference leads to nothing.
-        CheckpointError: It leads to a damaged tracker.
-        ConfigurationError: Runtime, precision and device do not go together.
-        RuntimeMissingError: The runtime is not installed.
-    """
-    if (Path(reference) / export.DESCRIPTION).is_file():
-        return export.load(reference, runtime, precision, threads)
-    saved = load(reference)
-    engine = build(saved.network, runtime or "torch", precision, device, threads)
-    return Runnable(engine=engine, points=saved.points)
-
-
 def _on_disk(path: Path) -> Path:
-    for folder in (path, path / "tracker"):
-        if (folder / checkpoint.DESCRIPTION).is_file():
-            return folder
     if not path.exists():
         raise ModelLookupError(
             f"{path}: no such tracker; give its folder, or models:/NAME@ALIAS for a published one"
         )
-    raise CheckpointError(f"{path}: not a tracker: it has no {checkpoint.DESCRIPTION}")
+    return checkpoint.find(path)
 
 
 def _signature() -> ModelSignature:

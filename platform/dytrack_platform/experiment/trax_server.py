@@ -46,7 +46,7 @@ def serve(tracker: Tracker, name: str) -> int:
                 confidence = 1.0
             else:
                 step = tracker.step(image)
-                box, confidence = step.box_xywh, step.score
+                box, confidence = step.box_xywh, step.predicted_iou
             frames += 1
             said = {} if np.isnan(confidence) else {"confidence": float(confidence)}
             server.status([(trax.Rectangle.create(*map(float, box)), said)])

@@ -32,9 +32,9 @@ def pair_gflop(network: DyTrackNetwork, *, frozen: bool = False) -> float:
     heads = [head.macs() for head in network.heads]  # type: ignore[operator]
     decide = sum(part.macs() for part in network.decisioners)  # type: ignore[operator]
     search = config.map_size**2
-    reuse = sum(part.macs(search) for part in network.reuse)  # type: ignore[operator]
-    tops = (sum(heads) + decide + reuse) / 1e9
-    backbone = exit_gmacs(network)[-1] - (heads[-1] + decide + reuse) / 1e9
+    recycle = sum(part.macs(search) for part in network.recycling)  # type: ignore[operator]
+    tops = (sum(heads) + decide + recycle) / 1e9
+    backbone = exit_gmacs(network)[-1] - (heads[-1] + decide + recycle) / 1e9
     template = config.template_map_size**2
     backbone += template * config.width * 3 * config.patch**2 / 1e9
     if network.backbone.cached:
@@ -103,7 +103,7 @@ class Meter:
         self._worked += time.perf_counter() - self._since
 
     def flush(self, step: int, rates: dict[str, float], skipped: int) -> Progress:
-        """Give the means since the last call and begin anew."""
+        """Return the means since the last call and begin anew."""
         means = {name: float(value) / self._sound for name, value in self._sums.items()}
         means.setdefault("loss", float("nan"))
         seconds = max(self._worked, 1e-9)

@@ -48,7 +48,7 @@ class Trainable(nn.Module):
         progress: float,
         template_boxes_cxcywh: Tensor | None = None,
     ) -> Losses:
-        """Give the objective of a batch.
+        """Return the objective of a batch.
 
         Args:
             template: (B, 3, T, T) uint8 RGB.
@@ -89,8 +89,8 @@ class Trainable(nn.Module):
         true_iou = torch.cat([found_iou.new_zeros(absent), found_iou])
         loss = weights.giou * giou + weights.l1 * l1
         loss = loss + weights.focal * focal_loss(output.maps.score, target)
-        if output.glance is not None:
-            loss = loss + weights.focal * focal_loss(output.glance, target)
+        if output.coarse_score is not None:
+            loss = loss + weights.focal * focal_loss(output.coarse_score, target)
         return loss + weights.iou * decisioner_loss(output.predicted_iou, true_iou), true_iou
 
     def _distillation(
@@ -116,7 +116,7 @@ class Trainable(nn.Module):
 
 
 def _swapped(template: Tensor, absent: int) -> Tensor:
-    """Give the first pairs the template, or what is known of it, of the pair before them.
+    """Return the first pairs the template, or what is known of it, of the pair before them.
 
     Batches are drawn over all clips, so that it is rarely another clip of the same sequence.
     """

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dytrack_model import checkpoint
-from dytrack_model.weights import read_tensors
+from dytrack_model.pretrained.files import read_tensors
 from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
 from dytrack_platform.training import randomness
@@ -105,7 +105,7 @@ def save(
         folder: Where to.
         state: The state.
         config: The experiment.
-        tensors: What :func:`gather` gave, each whole: (A, B) where the parameter is (A, B).
+        tensors: What :func:`gather` gave, each whole (*).
         network: What :func:`trained` gave.
         world: Workers that each write their random states beside it.
     """

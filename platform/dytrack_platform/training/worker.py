@@ -17,7 +17,7 @@ import torch
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.pretrained import load_backbone
+from dytrack_model.pretrained.backbone import load_backbone
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.resident.stream import ResidentStream
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
@@ -38,11 +38,11 @@ __all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
 
 Part = Literal["train", "validation"]
 Fetch = Callable[[str], AbstractContextManager[Path]]
-"""Gives a checkpoint's location as a folder on this machine."""
+"""Returns a checkpoint's location as a folder on this machine."""
 
 
 def here(location: str) -> AbstractContextManager[Path]:
-    """Give a local folder as it is."""
+    """Return a local folder as it is."""
     return nullcontext(Path(location))
 
 
@@ -94,9 +94,9 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
 
 
 _PARTS = {
-    "decisioner": ("decisioners", "glances"),
+    "decisioner": ("decisioners", "score_summaries"),
     "decisioner_width": ("decisioners",),
-    "recycling": ("reuse",),
+    "recycling": ("recycling",),
 }
 """Parts of a network whose weights mean nothing once a key of its configuration has changed."""
 
@@ -104,7 +104,7 @@ _PARTS = {
 def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
 
-    A tracker may have had other decisioners or another reuse schema; these then start anew.
+    A tracker may have had other decisioners or another recycling schema; these then start anew.
 
     Returns:
         What became of the weights, in sentences.
@@ -238,7 +238,7 @@ def validate(
 def validation_scores(
     config: ExperimentConfig, module: Trainable, device: torch.device
 ) -> validation.Scores:
-    """Give (E, N) predicted and (E, N) true IoU on the validation pairs."""
+    """Return (E, N) predicted and (E, N) true IoU on the validation pairs."""
     stream = _stream(config, Place(device=device), "validation")
     try:
         batches = _first(stream, config.data.validation_pairs)
@@ -358,7 +358,7 @@ def _stream(
 def _first(
     stream: "PairStream | ResidentStream", pairs: int
 ) -> Iterator[Batch]:
-    """Give whole batches until at least ``pairs`` pairs were seen or the stream ends."""
+    """Return whole batches until at least ``pairs`` pairs were seen or the stream ends."""
     seen = 0
     for batch in stream.batches(0):
         yield batch

@@ -1,4 +1,4 @@
-"""A small untrained network and a picture to run it on."""
+"""A small untrained network and a image to run it on."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def crops():
 
 
 @pytest.fixture
-def picture():
+def image():
     """A frame (240, 320, 3) of smooth colours with a bright square."""
     y, x = np.mgrid[:240, :320]
     frame = np.stack([x * 255 // 319, y * 255 // 239, (x + y) % 256], axis=-1).astype(np.uint8)

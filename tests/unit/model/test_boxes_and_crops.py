@@ -34,21 +34,21 @@ def test_a_box_mapped_into_a_crop_and_back_is_the_same_box():
         np.testing.assert_allclose(back, box, atol=1e-9)
 
 
-def test_a_crop_of_its_own_size_copies_the_pixels(picture):
-    cut = crop(picture, (160.0, 120.0), 64.0, 64)
-    np.testing.assert_array_equal(cut, picture[88:152, 128:192])
+def test_a_crop_of_its_own_size_copies_the_pixels(image):
+    cut = crop(image, (160.0, 120.0), 64.0, 64)
+    np.testing.assert_array_equal(cut, image[88:152, 128:192])
 
 
-def test_outside_the_image_a_crop_is_black(picture):
-    cut = crop(picture, (0.0, 0.0), 40.0, 40)
+def test_outside_the_image_a_crop_is_black(image):
+    cut = crop(image, (0.0, 0.0), 40.0, 40)
     assert not cut[:19, :].any()
     assert cut[25:, 25:].any()
 
 
-def test_a_target_lies_where_its_mapped_box_says(picture):
+def test_a_target_lies_where_its_mapped_box_says(image):
     box = (150.0, 100.0, 50.0, 40.0)
     side = crop_side(box, 4.0)
-    cut = crop(picture, centre(box), side, 128)
+    cut = crop(image, centre(box), side, 128)
     cx, cy, w, h = box_to_crop(box, centre(box), side) * 128
     white = np.argwhere((cut == 255).all(axis=2))
     assert white[:, 1].min() == pytest.approx(cx - w / 2, abs=1.5)

@@ -32,12 +32,6 @@ def test_saving_again_replaces_the_whole_and_leaves_nothing_beside(network, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_an_unknown_point_names_those_there_are(network, tmp_path):
-    saved = checkpoint.load(checkpoint.save(tmp_path / "t", network, POINTS))
-    with pytest.raises(ConfigurationError, match="'best': this tracker has fast, accurate"):
-        saved.point("best")
-
-
 def test_missing_and_extra_tensors_are_named(network, tmp_path):
     tensors = dict(network.state_dict())
     tensors["surplus"] = torch.zeros(1)
@@ -68,3 +62,42 @@ def test_a_damaged_tracker_is_refused_with_its_file(network, tmp_path, damage):
         description.unlink()
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         checkpoint.load(folder)
+
+
+def older(folder, network, iou_token):
+    """Write a tracker as format 1 did: other names for two parts and for the IoU token's kinds."""
+    checkpoint.save(folder, network, POINTS)
+    path = folder / checkpoint.DESCRIPTION
+    description = json.loads(path.read_text())
+    description["format"] = 1
+    description["model"]["iou_token"] = iou_token
+    path.write_text(json.dumps(description))
+    before = {"recycling": "reuse", "score_summaries": "glances"}
+    tensors = {}
+    for name, value in network.state_dict().items():
+        part, _, rest = name.partition(".")
+        tensors[f"{before.get(part, part)}.{rest}"] = value.contiguous()
+    save_file(tensors, folder / checkpoint.WEIGHTS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("iou_token", "now"), [("mutual", "bidirectional"), ("reader", "read_only")]
+)
+def test_a_tracker_of_format_1_is_translated(tmp_path, iou_token, now):
+    torch.manual_seed(0)
+    network = DyTrackNetwork(variant("test", decisioner="map", iou_token=now))
+    folder = older(tmp_path / "t", network, iou_token)
+    saved = checkpoint.load(folder)
+    assert saved.points == POINTS
+    assert saved.network.config == checkpoint.read_config(folder) == network.config
+    for name, value in network.state_dict().items():
+        assert torch.equal(saved.network.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("iou_token", "now"), [("mutual", "bidirectional"), ("reader", "read_only")]
+)
+def test_an_old_value_is_refused_elsewhere_with_the_new_one_named(iou_token, now):
+    with pytest.raises(ConfigurationError, match=f"iou_token: {iou_token} is now called {now}"):
+        variant("test", iou_token=iou_token)

@@ -70,12 +70,12 @@ def test_counted_products_equal_those_that_torch_counts(attention):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         state = network.embed_template(template)
         with FlopCounterMode(display=False) as counter:
-            tokens, carry = network.embed_search(search, state), None
+            tokens, features = network.embed_search(search, state), None
             for index in range(network.exit_count):
                 tokens = network.advance(index, tokens, state)
-                carry = network.recycle(index, network.read(index, tokens), carry)
-                network.decide(index, carry)
-            network.locate(index, carry)
+                features = network.recycle(index, network.read(index, tokens), features)
+                network.decide(index, features)
+            network.locate(index, features)
     counted = counter.get_total_flops() / 2e9
     # Recycling's gates and the like are additions, which neither side counts.
     assert exit_gmacs(network)[-1] == pytest.approx(counted, rel=0.002)

@@ -68,7 +68,7 @@ def test_in_a_network_only_what_the_students_run_learns_from_the_teacher(schema,
     loss = loss + distiller.prediction_loss([o.boxes_cxcywh for o in outputs])
     loss.backward()
     teacher = [network.backbone.blocks[2:], network.norms[-1], network.heads[-1]]
-    teacher += [network.reuse[-1], network.decisioners]
+    teacher += [network.recycling[-1], network.decisioners]
     for part in teacher:
         assert [name for name, p in part.named_parameters() if p.grad is not None] == []
     heads = [head.size for head in network.heads[:2]]

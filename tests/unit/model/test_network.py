@@ -46,11 +46,11 @@ def test_every_schema_and_attention_gives_finite_boxes_and_gradients(schema, att
 def test_template_state_kept_over_frames_equals_a_recomputed_one(attention, crops):
     network, (template, search) = build(attention=attention), crops
     with torch.inference_mode():
-        kept = network.embed_template(template)
+        template_state = network.embed_template(template)
         for frame in (search, search.flip(3)):
-            tokens = network.embed_search(frame, kept)
+            tokens = network.embed_search(frame, template_state)
             for exit_index in range(network.exit_count):
-                tokens = network.advance(exit_index, tokens, kept)
+                tokens = network.advance(exit_index, tokens, template_state)
             expected = network(template, frame)[-1]
             features = network.read(network.exit_count - 1, tokens).features
             torch.testing.assert_close(features, expected.features)

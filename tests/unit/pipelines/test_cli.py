@@ -10,7 +10,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint
+from dytrack_model.policy import OperatingPoint, find_point
 from dytrack_pipelines.cli import app
 
 
@@ -59,7 +59,7 @@ def video(made, tmp_path_factory):
 
 
 def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
-    from dytrack_pipelines.video import VideoReader
+    from dytrack_model.images import VideoReader
 
     path, box = video
     init = ",".join(f"{value:g}" for value in box)
@@ -74,6 +74,20 @@ def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
     assert len(lines) == frames + 1
     assert re.fullmatch(r"1,(-?\d+\.\d{4},){4}[124],[01]\.\d{4},[01]", lines[2])
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4"]
+
+
+def test_tracking_with_a_folder_touches_neither_mlflow_nor_ray(video, tracker, tmp_path):
+    path, box = video
+    init = ",".join(f"{value:g}" for value in box)
+    words = ["dytrack", "track", str(path), "--init", init, "--model", str(tracker)]
+    code = (
+        f"import sys; sys.argv = {words!r}\n"
+        "from dytrack_pipelines import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "assert 'torch' in sys.modules\n"
+        "sys.exit(bool({'mlflow', 'ray'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +179,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
 
 
 def test_a_published_ostrack_becomes_a_tracker(dytrack, tmp_path):
-    from tests.unit.model.test_ostrack import published
+    from tests.unit.model.pretrained.test_ostrack import published
 
     torch.save({"net": published()}, tmp_path / "OSTrack_ep0300.pth.tar")
     words = ["import-ostrack", str(tmp_path / "OSTrack_ep0300.pth.tar")]
@@ -175,7 +189,7 @@ def test_a_published_ostrack_becomes_a_tracker(dytrack, tmp_path):
     assert "133 tensors loaded, 1 ignored, 16 to be trained" in done.stdout
     assert re.search(r"backbone\.pos_embed +│ +1 │ +ignored", done.stdout)
     saved = checkpoint.load(out)
-    assert saved.point("accurate").thresholds == (float("inf"),)
+    assert find_point(saved.points, "accurate", 2).thresholds == (float("inf"),)
     assert dytrack("describe", str(out), "--frames", "0").returncode == 0
     for exits, message in (("1,x", "expected block numbers"), ("1,2", "the last one must be")):
         done = dytrack(*words, "--out", str(tmp_path / "other"), "--exits", exits)

@@ -10,7 +10,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint
+from dytrack_model.policy import OperatingPoint, find_point
 from dytrack_platform.datasets import readers
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.calibrate import Goal, calibrate
@@ -58,7 +58,10 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
     done = dytrack("calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "no exit before the last could be proved" in done.stdout
-    assert checkpoint.load(out).point("calibrated").thresholds == (math.inf, math.inf)
+    assert find_point(checkpoint.load(out).points, "calibrated", 3).thresholds == (
+        math.inf,
+        math.inf,
+    )
     assert (tracker / checkpoint.DESCRIPTION).read_text() == before
 
 

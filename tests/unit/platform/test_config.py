@@ -20,6 +20,7 @@ from dytrack_platform.errors import ConfigurationError
         ({"data": {"train": [{"wieght": 1}]}}, r"^data\.train\.wieght: no such key"),
         ({"train": {"batch_size": 10, "workers": 4}}, r"^train\.batch_size: must be a multiple"),
         ({"train": {"keep": 1}}, r"^train\.keep: must be at least 2"),
+        ({"model": {"iou_token": "reader"}}, "^model.iou_token: reader is now called read_only$"),
         ({"train": {"schedule": "linear"}}, r"^train\.schedule: input should be 'step' or"),
         ({"loss": {"giou": -1}}, r"^loss\.giou: must not be negative"),
         ({"search": {"distillation": [1, 0.1]}}, r"^search\.distillation: must be a rising"),

@@ -44,6 +44,8 @@ def moving(frames=12, broken=(), first=(30, 40, 24, 20)):
 class Recorder:
     """A tracker that keeps what it was given."""
 
+    exit_gmacs = (0.5, 0.6, 0.7)
+
     def __init__(self):
         self.starts, self.frames = [], 0
 
@@ -53,7 +55,7 @@ class Recorder:
     def step(self, image):
         self.frames += 1
         box = np.array([self.frames, 0, 5, 5], dtype=float)
-        return Step(box_xywh=box, score=0.7, exit=self.frames % 3, gmacs=0.5, network_ms=1.5)
+        return Step(box_xywh=box, predicted_iou=0.7, exit_index=self.frames % 3, network_ms=1.5)
 
 
 def test_frame_one_is_given_and_every_other_frame_is_a_step():
@@ -64,6 +66,8 @@ def test_frame_one_is_given_and_every_other_frame_is_a_step():
     assert result.boxes_xywh[1:, 0].tolist() == list(range(1, 12))
     assert result.exits.tolist() == [-1, *(k % 3 for k in range(1, 12))]
     assert np.isnan(result.scores[0])
+    assert np.isnan(result.gmacs[0])
+    assert result.gmacs[1:].tolist() == [(0.5, 0.6, 0.7)[k % 3] for k in range(1, 12)]
     assert (result.times_s > 0).all()
     assert (result.decode_s > 0).all()
     assert result.image_size == (160, 120)
@@ -109,6 +113,7 @@ def test_a_first_box_that_cannot_start_a_tracker_is_an_error(first):
 def test_a_static_box_never_moves():
     result = run_sequence(StaticBox(), moving())
     assert (result.boxes_xywh == result.boxes_xywh[0]).all()
+    assert (result.gmacs[1:] == 0).all()
 
 
 def test_opencvs_tracker_follows_a_square():

@@ -3,9 +3,10 @@ import itertools
 import pytest
 import torch
 
-from dytrack_model import checkpoint, weights
+from dytrack_model import checkpoint
 from dytrack_model.config import DistillationConfig, LossConfig, variant
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.pretrained import files
 from dytrack_platform.training.objective import Trainable
 
 SCHEMAS = ("none", "add", "concat", "cascade")
@@ -47,7 +48,7 @@ def test_every_parameter_takes_part_in_every_step(schema, kind, progress, batch)
 
 @pytest.mark.parametrize("kind", ["token", "map"])
 def test_no_parameter_waits_where_the_iou_token_only_reads(kind, batch):
-    module = build(iou_token="reader", decisioner=kind)
+    module = build(iou_token="read_only", decisioner=kind)
     module(*batch, 1.0).total.backward()
     assert unused(module) == []
 
@@ -87,7 +88,7 @@ def test_projections_exist_in_training_only(tmp_path):
     module = build(DistillationConfig())
     assert any("projections" in name for name in module.state_dict())
     folder = checkpoint.save(tmp_path / "tracker", module.network)
-    saved = weights.read_tensors(folder / checkpoint.WEIGHTS)
+    saved = files.read_tensors(folder / checkpoint.WEIGHTS)
     assert set(saved) == set(DyTrackNetwork(module.network.config).state_dict())
 
 

@@ -162,9 +162,9 @@ def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
 @pytest.mark.parametrize(
     ("change", "anew"),
     [
-        ({"model__decisioner": "map"}, {"decisioners", "glances"}),
+        ({"model__decisioner": "map"}, {"decisioners", "score_summaries"}),
         ({"model__decisioner_width": 24}, {"decisioners"}),
-        ({"model__recycling": "concat"}, {"reuse"}),
+        ({"model__recycling": "concat"}, {"recycling"}),
     ],
 )
 def test_a_second_stage_may_have_other_decisioners_or_another_reuse(

@@ -87,11 +87,11 @@ def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path
 
 
 def test_a_tracker_that_computes_something_else_is_told_before_training(recipe, tmp_path):
-    config = recipe(model__iou_token="reader")
+    config = recipe(model__iou_token="read_only")
     checkpoint.save(tmp_path / "tracker", worker.new_state(config).module.network)
     told = worker.check(recipe(train__initial=str(tmp_path / "tracker")))
     assert told[0].endswith("tensors of a whole tracker loaded")
-    assert told[1:] == ["model.iou_token was 'reader' there and is 'mutual' here"]
+    assert told[1:] == ["model.iou_token was 'read_only' there and is 'bidirectional' here"]
 
 
 def test_a_checkpoint_without_its_seal_is_refused(recipe, outlet):

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from dytrack_model import weights
 from dytrack_model.errors import CheckpointError, RuntimeMissingError
+from dytrack_model.pretrained import files
 
 
 class Payload:
@@ -18,10 +18,10 @@ class Payload:
 def test_a_pickle_that_runs_code_is_refused(tmp_path, capsys):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"net": Payload()}, protocol=2))
     with pytest.raises(CheckpointError, match=r"evil\.pth: damaged, or holds more than tensors"):
-        weights.read_tensors(tmp_path / "evil.pth")
+        files.read_tensors(tmp_path / "evil.pth")
     torch.save({"net": {"a": torch.zeros(1)}, "extra": Payload()}, tmp_path / "evil2.pth")
     with pytest.raises(CheckpointError, match=r"holds more than tensors: a (builtins\.)?print"):
-        weights.read_tensors(tmp_path / "evil2.pth")
+        files.read_tensors(tmp_path / "evil2.pth")
     assert "run by" not in capsys.readouterr().out
 
 
@@ -63,7 +63,7 @@ def test_what_a_training_framework_saved_beside_the_tensors_is_left_out(tmp_path
     }
     path = tmp_path / "OSTrack_ep0300.pth.tar"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    tensors = weights.read_tensors(path)
+    tensors = files.read_tensors(path)
     assert list(tensors) == ["weight"]
     torch.testing.assert_close(tensors["weight"], torch.arange(3.0))
     assert ran == []
@@ -73,14 +73,14 @@ def test_what_a_training_framework_saved_beside_the_tensors_is_left_out(tmp_path
 def test_a_damaged_or_missing_weights_file_is_named(tmp_path, name):
     pytest.importorskip("onnx")
     with pytest.raises(CheckpointError, match=rf"{name}: no such weights file"):
-        weights.read_tensors(tmp_path / name)
+        files.read_tensors(tmp_path / name)
     (tmp_path / name).write_bytes(b"no weights at all")
     with pytest.raises(CheckpointError, match=name):
-        weights.read_tensors(tmp_path / name)
+        files.read_tensors(tmp_path / name)
 
 
 def test_an_onnx_file_without_the_package_onnx_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "w.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RuntimeMissingError, match=r"package onnx, which is not installed here"):
-        weights.read_tensors(tmp_path / "w.onnx")
+        files.read_tensors(tmp_path / "w.onnx")

@@ -7,7 +7,7 @@ Two kinds, ``model.decisioner``:
     through the blocks.
 ``map``
     Our choice: the perceptron reads how clearly one place stands out in a coarse score map, one
-    scalar product per search token (:class:`Glance`). Four numbers cannot tell training
+    scalar product per search token (:class:`ScoreMapSummary`). Four numbers cannot tell training
     sequences apart; in short trainings neither kind ranks better (docs/LOG.md).
 
 Dimensions: B batch, X search tokens, D width, H W map with H * W = X.
@@ -44,11 +44,11 @@ class Decisioner(nn.Module):
         return sum(m.weight.numel() for m in self.layers if isinstance(m, nn.Linear))
 
     def forward(self, iou_token: Tensor) -> Tensor:
-        """Give the predicted IoU in [0, 1], (B,), from the exit's IoU token (B, D)."""
+        """Return the predicted IoU in [0, 1], (B,), from the exit's IoU token (B, D)."""
         return torch.sigmoid(self.layers(iou_token).float())[:, 0]
 
 
-class Glance(nn.Module):
+class ScoreMapSummary(nn.Module):
     """A coarse score map of an exit, and an IoU token made of how clear its peak is.
 
     The map is trained towards the true centre like a head's. It reads features without a

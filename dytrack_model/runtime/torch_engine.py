@@ -1,6 +1,8 @@
 """PyTorch as a runtime: eager, and compiled by ``torch.compile``."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +12,23 @@ from torch import Tensor, nn
 from dytrack_model.config import require
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.stages import chain, module
+from dytrack_model.runtime.graphs import chain, evaluation_copy, module
+
+_OWN_CACHE: dict[str, Any] = (
+    {"isolate_recompiles": True}
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    else {}
+)
+"""The stages share code and differ in weights; without a cache of its own each one, and those of
+every other tracker in the process, would count as a recompile. Older torch knows none."""
 
 
 class TorchEngine(Engine):
     """The network's own modules, graph by graph.
 
     Args:
-        network: The network; it is moved to the device and put into evaluation mode.
+        network: The network. It is not changed: the engine runs a copy in evaluation mode, which
+            shares its weights where both are on the same device.
         precision: ``bf16`` runs the blocks under autocast; ``auto`` is fp32.
         device: Where it runs.
         compiled: Compile every graph when it first runs (some ten seconds each).
@@ -39,34 +50,34 @@ class TorchEngine(Engine):
             "precision: PyTorch runs in fp32 or bf16, got int8; choose the runtime openvino",
         )
         self._device = torch.device(device)
-        network = network.to(self._device).eval()
+        network = evaluation_copy(network, self._device)
         half = precision == "bf16"
         graphs = {}
         for graph in chain(network.config):
             part: nn.Module | Callable[..., tuple[Tensor, ...]] = module(network, graph)
             if compiled:
-                # The stages share code and differ in weights; without a cache of its own each
-                # one, and those of every other tracker in the process, would count as a recompile.
-                # (torch's overloads for mypy leave the argument out.)
-                part = torch.compile(  # type: ignore[call-overload]
-                    part, fullgraph=True, dynamic=False, isolate_recompiles=True
-                )
+                part = torch.compile(part, fullgraph=True, dynamic=False, **_OWN_CACHE)
             # Heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
             halved = half and graph.kind != "head"
             graphs[graph.name] = _inference(part, self._device.type, halved)
         name = "compile" if compiled else "torch"
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Give crops (B, S, S, 3) on the device."""
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
+        """Return crops (B, S, S, 3) on the device."""
         return torch.from_numpy(array).to(self._device)
 
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked for."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
     def keep(self, tensor: Native) -> Native:
-        """Copy, since a compiled graph may reuse its outputs' memory; whatever the shape."""
+        """Copy (*), since a compiled graph may write its next output to the same memory."""
         return tensor.clone()
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Give float32 on the CPU, whatever the shape; waits for the device."""
+        """Return float32 (*) on the CPU; waits for the device."""
         return tensor.float().cpu()  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,7 @@
 
 timm, DeiT, MAE and DINOv2's own files name the tensors of a plain vision transformer nearly alike
 (``patch_embed.proj``, ``pos_embed``, ``blocks.0.attn.qkv`` …); Hugging Face's names are turned
-into those first (:mod:`vit_names`), so that one reader serves them all.
+into those first (:mod:`names`), so that one reader serves them all.
 """
 
 import re
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.vit_names import timm_names
-from dytrack_model.weights import read_tensors
+from dytrack_model.pretrained.files import read_tensors
+from dytrack_model.pretrained.names import timm_names
 
 # A block, a layer of a stack, a level of a head; not the 1 of fc1 and norm1, which are two layers.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\.conv)\d(?=_)")
@@ -36,7 +36,7 @@ class LoadReport:
     """What was changed to fit another patch or crop size, from what to what."""
 
     def sentences(self) -> tuple[str, ...]:
-        """Give the report in words, alike names of all blocks as one."""
+        """Return the report in words, alike names of all blocks as one."""
         told = [f"{len(self.loaded)} tensors loaded: {_grouped(self.loaded)}"]
         if self.resampled:
             told.append(f"resampled: {'; '.join(self.resampled)}")
@@ -136,7 +136,7 @@ def _copy(target: Tensor, source: Tensor, name: str, path: str | Path) -> None:
 
 
 def _take_positions(tensors: dict[str, Tensor], width: int, path: str | Path) -> Tensor:
-    """Give the square part of (1, N, D) position embeddings as (1, D, G, G).
+    """Return the square part of (1, N, D) position embeddings as (1, D, G, G).
 
     What stands before the square belongs to the class and register tokens, and is added to them,
     as a plain forward does: (1, 1, D) and (1, R, D).

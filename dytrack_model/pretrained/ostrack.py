@@ -2,7 +2,7 @@
 
 Names and shapes are those of OSTrack @ 33b5e12 (``ckpt["net"]`` with the centre head). At full
 depth the imported tracker computes what that network computes: the IoU token only reads, no exit
-reuses another's features, and norm and head stand at the deepest exit. The shallower exits start
+recycles another's features, and norm and head stand at the deepest exit. The shallower exits start
 with the same norm and head, which were never trained on their features: train before relying on
 them. Candidate elimination, which drops search tokens on the way, has no weights and is not part
 of it; every token goes through every block.
@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dytrack_model.config import Attention, ModelConfig, Recycling, require
+from dytrack_model.config import Attention, ModelConfig, RecyclingSchema, require
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.pretrained import LoadReport
+from dytrack_model.pretrained.backbone import LoadReport
+from dytrack_model.pretrained.files import read_tensors
 from dytrack_model.recycling import Cascade
-from dytrack_model.weights import read_tensors
 
 _BRANCHES = {"ctr": "score", "offset": "offset", "size": "size"}
 """OSTrack's branches in the order of our groups, and the name of our last convolution."""
@@ -46,7 +46,7 @@ def import_tracker(
     *,
     heads: int | None = None,
     search_factor: float | None = None,
-    recycling: Recycling = "cascade",
+    recycling: RecyclingSchema = "cascade",
     attention: Attention = "joint",
 ) -> tuple[DyTrackNetwork, LoadReport]:
     """Read a published tracker into a network of its size with the given exits.
@@ -57,7 +57,7 @@ def import_tracker(
         heads: Attention heads; ``None`` takes the width over 64.
         search_factor: Side of the search crop over the square root of the target's area; ``None``
             takes the published 4 for a grid below 24x24 and 5 from there on.
-        recycling: Reuse schema, started as identity; ``add`` cannot start so.
+        recycling: RecyclingSchema schema, started as identity; ``add`` cannot start so.
         attention: ``joint`` is what OSTrack computes; ``template-cached`` has to be trained first.
 
     Returns:
@@ -88,7 +88,7 @@ def _configuration(
     exits: tuple[int, ...],
     heads: int | None,
     search_factor: float | None,
-    recycling: Recycling,
+    recycling: RecyclingSchema,
     attention: Attention,
 ) -> ModelConfig:
     """Read the configuration off a published tracker's shapes."""
@@ -120,7 +120,7 @@ def _configuration(
         exits=exits,
         recycling=recycling,
         attention=attention,
-        iou_token="reader",
+        iou_token="read_only",
         head_width=len(tensors["box_head.conv1_ctr.0.weight"]),
         decisioner_width=width,
         matching_start=0.0,
@@ -133,7 +133,7 @@ def load(network: DyTrackNetwork, tensors: dict[str, Tensor], path: str | Path) 
 
     Args:
         network: Takes them; its configuration must be of their size.
-        tensors: The published names and shapes, such as (1, X, D) ``backbone.pos_embed_x``.
+        tensors: (*) by their published names.
         path: Where they come from, for messages.
 
     Returns:
@@ -158,9 +158,9 @@ def load(network: DyTrackNetwork, tensors: dict[str, Tensor], path: str | Path) 
     own = network.state_dict()
     for name, value in values.items():
         own[name].copy_(value)
-    for reuse in network.reuse:
-        if isinstance(reuse, Cascade):
-            for parameter in reuse.parameters():
+    for recycling in network.recycling:
+        if isinstance(recycling, Cascade):
+            for parameter in recycling.parameters():
                 parameter.zero_()
     counters = [name for name in tensors if _COUNTER.match(name)]
     landed = {*wanted, *optional, *counters}
@@ -191,7 +191,7 @@ def _require_ostrack(tensors: dict[str, Tensor], path: str | Path) -> None:
 
 
 def _side(positions: Tensor, name: str, path: str | Path) -> int:
-    """Give the side of the square grid of (1, N, D) positions."""
+    """Return the side of the square grid of (1, N, D) positions."""
     count = positions.shape[1] if positions.ndim == 3 else 0
     side = math.isqrt(count)
     if side == 0 or side * side != count:
@@ -200,7 +200,7 @@ def _side(positions: Tensor, name: str, path: str | Path) -> int:
 
 
 def _published_shapes(network: DyTrackNetwork) -> dict[str, tuple[int, ...]]:
-    """Give every tensor that OSTrack's forward pass reads, by its published name."""
+    """Return every tensor that OSTrack's forward pass reads, by its published name."""
     config, width = network.config, network.config.width
     shapes: dict[str, tuple[int, ...]] = {
         f"backbone.{name}": tuple(value.shape)
@@ -228,7 +228,7 @@ def _published_shapes(network: DyTrackNetwork) -> dict[str, tuple[int, ...]]:
 
 
 def _own_values(network: DyTrackNetwork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the published values under the network's own names."""
+    """Return the published values under the network's own names."""
     own = network.state_dict()
     values = {name: tensors[name] for name in own if name.startswith("backbone.blocks.")}
     values["backbone.patch_embed.weight"] = tensors["backbone.patch_embed.proj.weight"]
@@ -251,7 +251,7 @@ def _own_values(network: DyTrackNetwork, tensors: dict[str, Tensor]) -> dict[str
 
 
 def _own_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the three branches as one head with grouped convolutions."""
+    """Return the three branches as one head with grouped convolutions."""
 
     def joined(layer: str) -> Tensor:
         return torch.cat([tensors[f"box_head.{layer.format(b)}"] for b in _BRANCHES])

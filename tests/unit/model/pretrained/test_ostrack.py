@@ -8,7 +8,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.ostrack import import_tracker, load
+from dytrack_model.pretrained.ostrack import import_tracker, load
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 DEVIATION = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
@@ -166,7 +166,7 @@ def test_every_published_tensor_lands_or_is_listed(net, file):
     _, report = import_tracker(file, (1, 3))
     assert {*report.loaded, *report.ignored} == set(net)
     assert report.ignored == ("backbone.pos_embed",)
-    assert {name.split(".")[0] for name in report.untouched} == {"decisioners", "reuse"}
+    assert {name.split(".")[0] for name in report.untouched} == {"decisioners", "recycling"}
 
 
 def test_segment_embeddings_land_in_positions_and_type(net, images):
@@ -201,7 +201,7 @@ def small_network(**changes):
         "search_size": 64,
         "exits": (1, 3),
         "head_width": 16,
-        "iou_token": "reader",
+        "iou_token": "read_only",
     }
     return DyTrackNetwork(variant("test", **{**sizes, **changes}))
 
@@ -268,7 +268,7 @@ def test_the_published_sizes_of_vit_b_fit(template, search):
                 "base",
                 template_size=16 * template,
                 search_size=16 * search,
-                iou_token="reader",
+                iou_token="read_only",
             )
         )
         net = published(768, 12, 16, template, search, 256, make=torch.empty)

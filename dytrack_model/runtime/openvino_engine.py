@@ -18,9 +18,9 @@ from torch import Tensor
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.runtime import onnx
+from dytrack_model.runtime import onnx_engine
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.stages import PASSED_ON, Graph, part
+from dytrack_model.runtime.graphs import PASSED_ON, Graph, part
 
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
@@ -35,8 +35,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     Args:
         network: The network.
         graph: Which graph.
-        tensors: An example of every input, such as a search crop (B, S, S, 3); shapes are fixed
-            to theirs.
+        tensors: An example (*) of every input; shapes are fixed to theirs.
         path: The ``.xml`` file to write.
 
     Raises:
@@ -44,8 +43,8 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     """
     openvino = _openvino()
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
-        between = Path(folder) / f"{graph.name}{onnx.SUFFIX}"
-        onnx.write(network, graph, tensors, between)
+        between = Path(folder) / f"{graph.name}{onnx_engine.SUFFIX}"
+        onnx_engine.write(network, graph, tensors, between)
         openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
 
 
@@ -95,18 +94,18 @@ class OpenVinoEngine(Engine):
         graphs = {graph.name: _Request(compiled[graph.name], graph) for graph in chain}
         super().__init__(config, "openvino", "int8" if precision == "int8" else precise, graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
         """Share the memory of contiguous crops (B, S, S, 3)."""
         return self._tensor(np.ascontiguousarray(array), shared_memory=True)
 
     def keep(self, tensor: Native) -> Native:
-        """Copy, whatever the shape: the request writes its next output to the same memory."""
+        """Copy (*): the request writes its next output to the same memory."""
         kept = self._tensor(tensor.element_type, tensor.shape)
         tensor.copy_to(kept)
         return kept
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Share the memory of what the host reads, fp32 of any shape."""
+        """Share the memory (*) of what the host reads, fp32."""
         return torch.from_numpy(tensor.data)
 
 
@@ -141,9 +140,9 @@ def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0
 
 
 def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
-    """Give a graph whose tensors for other graphs, and from them, have the type of its arithmetic.
+    """Return a graph that passes tensors on, and takes them, in the type of its arithmetic.
 
-    What the host reads stays fp32, and pictures stay bytes.
+    What the host reads stays fp32, and images stay bytes.
     """
     from openvino import Type
     from openvino.preprocess import PrePostProcessor

@@ -38,7 +38,7 @@ _RENAMED_IN_BLOCKS = {
 
 
 def timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give a vision transformer's tensors the names that timm uses.
+    """Return a vision transformer's tensors the names that timm uses.
 
     Hugging Face keeps queries, keys and values apart; three (D, D) weights become one.
     """

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs, exit_parameters
-from dytrack_model.exits import Glance
+from dytrack_model.decisioner import ScoreMapSummary
 from dytrack_model.network import DyTrackNetwork
 
 
@@ -24,12 +24,12 @@ def map_with_peaks(*peaks, side=8, height=8.0):
 
 
 def describe(features):
-    glance = Glance(1, 8)
+    summary = ScoreMapSummary(1, 8)
     with torch.no_grad():
-        glance.score.weight.fill_(1.0)
-        glance.score.bias.zero_()
-        glance.embed = torch.nn.Identity()
-        return glance(features)[0].tolist()
+        summary.score.weight.fill_(1.0)
+        summary.score.bias.zero_()
+        summary.embed = torch.nn.Identity()
+        return summary(features)[0].tolist()
 
 
 def test_a_map_is_described_by_its_peak_the_lead_over_another_place_and_its_spread():
@@ -53,12 +53,12 @@ def test_every_product_of_a_route_is_counted(kind, schema, crops):
     with torch.no_grad():
         state = network.embed_template(template)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            tokens, carry = network.embed_search(search, state), None
+            tokens, features = network.embed_search(search, state), None
             for index in range(network.exit_count):
                 tokens = network.advance(index, tokens, state)
-                carry = network.recycle(index, network.read(index, tokens), carry)
-                network.decide(index, carry)
-            network.locate(index, carry)
+                features = network.recycle(index, network.read(index, tokens), features)
+                network.decide(index, features)
+            network.locate(index, features)
     assert exit_gmacs(network)[-1] * 1e9 == pytest.approx(counter.get_total_flops() / 2, abs=1)
 
 
@@ -67,26 +67,26 @@ def test_deciding_by_the_map_never_runs_a_head():
     for head in network.heads:
         head.register_forward_hook(lambda *_: pytest.fail("a head ran"))
     tokens = torch.randn(1, 1 + network.config.map_size**2, network.config.width)
-    carry = None
+    features = None
     for index in range(network.exit_count):
-        carry = network.recycle(index, network.read(index, tokens), carry)
-        assert 0 <= network.decide(index, carry).item() <= 1
+        features = network.recycle(index, network.read(index, tokens), features)
+        assert 0 <= network.decide(index, features).item() <= 1
 
 
 def test_predicting_by_the_map_does_not_pull_at_the_trunk(crops):
     network = build().train()
     outputs = network(*crops)
-    sum(o.predicted_iou.sum() + o.glance.sum() for o in outputs).backward()
+    sum(o.predicted_iou.sum() + o.coarse_score.sum() for o in outputs).backward()
     reached = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
-    assert reached == {"glances", "reuse", "decisioners"}
-    assert all(p.grad is not None for p in network.glances.parameters())
+    assert reached == {"score_summaries", "recycling", "decisioners"}
+    assert all(p.grad is not None for p in network.score_summaries.parameters())
 
 
 def test_the_decisioners_map_is_a_map_of_probabilities(crops):
     outputs = build().eval()(*crops)
-    assert outputs[0].glance.shape == (3, 16, 16)
-    assert ((outputs[0].glance > 0) & (outputs[0].glance < 1)).all()
-    assert build(decisioner="token").eval()(*crops)[0].glance is None
+    assert outputs[0].coarse_score.shape == (3, 16, 16)
+    assert ((outputs[0].coarse_score > 0) & (outputs[0].coarse_score < 1)).all()
+    assert build(decisioner="token").eval()(*crops)[0].coarse_score is None
 
 
 def test_a_tracker_that_decides_by_the_map_saves_and_loads(crops, tmp_path):

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from dytrack_model import timm_models
 from dytrack_model.config import VARIANTS, ModelConfig
 from dytrack_model.cost import exit_gmacs
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.vit import timm_vit
 
 NAMES = {
     "vit_tiny_patch16_224": (192, 3, 16, 128, 256),
@@ -22,7 +22,7 @@ NAMES = {
 
 def named(name, **changes):
     changes = {"backbone": name, **changes}
-    return ModelConfig.from_dict(timm_models.complete(VARIANTS["tiny"], changes))
+    return ModelConfig.from_dict(timm_vit.complete(VARIANTS["tiny"], changes))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +119,7 @@ def test_an_iou_token_that_reads_leaves_the_other_tokens_alone(attention):
         depth=2,
         exits=[1, 2],
         attention=attention,
-        iou_token="reader",
+        iou_token="read_only",
         template_size=32,
         search_size=64,
         head_width=8,
@@ -136,7 +136,7 @@ def test_an_iou_token_that_reads_leaves_the_other_tokens_alone(attention):
 
 
 @pytest.mark.parametrize("attention", ["joint", "template-cached"])
-@pytest.mark.parametrize("iou_token", ["mutual", "reader"])
+@pytest.mark.parametrize("iou_token", ["bidirectional", "read_only"])
 def test_registers_and_the_reading_token_are_counted_as_torch_counts(attention, iou_token):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -157,7 +157,7 @@ def test_registers_and_the_reading_token_are_counted_as_torch_counts(attention, 
         state = network.embed_template(search[..., :28, :28])
         with FlopCounterMode(display=False) as counter:
             tokens = network.advance(0, network.embed_search(search, state), state)
-            carry = network.read(0, tokens)
-            network.decide(0, carry)
-            network.locate(0, carry)
+            features = network.read(0, tokens)
+            network.decide(0, features)
+            network.locate(0, features)
     assert exit_gmacs(network)[-1] == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-6)

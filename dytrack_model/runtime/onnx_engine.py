@@ -13,7 +13,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native
-from dytrack_model.runtime.stages import Graph, module
+from dytrack_model.runtime.graphs import Graph, module
 
 SUFFIX = ".onnx"
 _OPSET = 20  # the first one with GELU
@@ -25,8 +25,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     Args:
         network: The network.
         graph: Which graph.
-        tensors: An example of every input, such as a search crop (B, S, S, 3); shapes are fixed
-            to theirs.
+        tensors: An example (*) of every input; shapes are fixed to theirs.
         path: File to write.
 
     PyTorch's older exporter, which traces, is used on purpose: on these graphs it takes a twentieth
@@ -94,16 +93,16 @@ class OnnxEngine(Engine):
             graphs[graph.name] = _Session(session, graph)
         super().__init__(config, "onnx", "fp32", graphs)
 
-    def adopt(self, array: NDArray[np.uint8]) -> Native:
-        """Give contiguous crops (B, S, S, 3)."""
+    def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:
+        """Return contiguous crops (B, S, S, 3)."""
         return np.ascontiguousarray(array)
 
     def keep(self, tensor: Native) -> Native:
-        """Copy, whatever the shape."""
+        """Copy (*)."""
         return np.array(tensor)
 
     def to_torch(self, tensor: Native) -> Tensor:
-        """Share the memory, whatever the shape."""
+        """Share the memory (*)."""
         return torch.from_numpy(tensor)
 
 

@@ -16,11 +16,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from dytrack_model import torchvision_fix
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError
+from dytrack_model.vit import torchvision_import
 
-torchvision_fix.apply()
+torchvision_import.apply()
 
 import timm  # noqa: E402  (torchvision must be importable first)
 from timm.layers.attention import Attention  # noqa: E402
@@ -57,7 +57,7 @@ def build(config: ModelConfig) -> VisionTransformer:
 
 @cache
 def shape(name: str) -> Shape:
-    """Give the shape that timm defines for a name, without making its weights.
+    """Return the shape that timm defines for a name, without making its weights.
 
     Raises:
         ConfigurationError: timm has no such model, or it is no plain vision transformer.
@@ -105,7 +105,7 @@ def complete(preset: ModelConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side(size: int, before: int, patch: int) -> int:
-    """Give the side of a grid with neither more patches nor more pixels than before."""
+    """Return the side of a grid with neither more patches nor more pixels than before."""
     return max(1, min(size // before, size // patch))
 
 
@@ -143,6 +143,6 @@ def _fault(model: nn.Module) -> str | None:
         attention = getattr(block, "attn", None)
         if type(block) is not Block or type(attention) is not Attention:
             return f"its blocks are {type(block).__name__} with {type(attention).__name__}"
-        if attention.gate is not None:
+        if getattr(attention, "gate", None) is not None:  # older timm has no gates
             return "its attention is gated"
     return None

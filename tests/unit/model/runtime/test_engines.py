@@ -24,8 +24,8 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit, OperatingPoint, Thresholds
 from dytrack_model.runtime import export
-from dytrack_model.runtime.eager import TorchEngine
-from dytrack_model.runtime.stages import chain
+from dytrack_model.runtime.graphs import chain
+from dytrack_model.runtime.torch_engine import TorchEngine
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 ATTENTION = ("joint", "template-cached")
@@ -66,8 +66,8 @@ def test_every_graph_reads_only_what_an_earlier_one_gives(schema, attention):
 def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
     network, (template, search) = build(recycling=schema, attention=attention), crops
     engine = TorchEngine(network)
-    kept = engine.embed_template(template.permute(0, 2, 3, 1).numpy())
-    tensors = engine.begin(search.permute(0, 2, 3, 1).numpy(), kept)
+    template_state = engine.embed_template(template.permute(0, 2, 3, 1).numpy())
+    tensors = engine.begin(search.permute(0, 2, 3, 1).numpy(), template_state)
     with torch.inference_mode():
         expected = network(template, search)
     for k, output in enumerate(expected):
@@ -78,19 +78,59 @@ def test_the_chained_graphs_equal_the_forward_pass(schema, attention, crops):
         torch.testing.assert_close(engine.locate(k, tensors), output.maps)
 
 
+BOXES = (
+    {"token_type": "target"},
+    {"template_matching": True},
+    {"token_type": "target", "template_matching": True, "decisioner": "both"},
+    {"token_type": "target", "attention": "template-cached"},
+)
+
+
+@pytest.mark.parametrize("changes", BOXES)
+def test_graphs_that_read_the_targets_box_equal_the_forward_pass(changes, crops):
+    network, (template, search) = build(**changes), crops
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.6], [0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.9, 0.3]])
+    engine = TorchEngine(network)
+    state = engine.embed_template(template.permute(0, 2, 3, 1).numpy(), boxes.double().numpy())
+    tensors = engine.begin(search.permute(0, 2, 3, 1).numpy(), state)
+    with torch.inference_mode():
+        expected = network(template, search, boxes)
+    for k, output in enumerate(expected):
+        engine.advance(k, tensors)
+        torch.testing.assert_close(
+            torch.from_numpy(engine.decide(k, tensors)), output.predicted_iou
+        )
+        torch.testing.assert_close(engine.locate(k, tensors), output.maps)
+    with pytest.raises(ConfigurationError, match="this network reads the target's box"):
+        engine.embed_template(template.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize("changes", BOXES)
+def test_graphs_that_read_the_targets_box_export_and_run(changes, image, tmp_path):
+    tracker = saved(**changes)
+    assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
+    assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
+    for one in (tracker.network, openvino):
+        following = Tracker(one)
+        following.start(image, BOX)
+        assert np.isfinite(following.step(image).box_xywh).all()
+    assert exit_costs(tracker.network, openvino, frames=1)[0].milliseconds > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("schema", "attention"), list(itertools.product(SCHEMAS, ATTENTION)))
 def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, attention, tmp_path):
     tracker = saved(recycling=schema, attention=attention)
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
-    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1).engine
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
 def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
-    tracker = saved(decisioner="map", iou_token="reader")
+    tracker = saved(decisioner="map", iou_token="read_only")
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
-    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1).engine
+    openvino = export.load(tmp_path / "e", "openvino", "fp32", threads=1)
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
@@ -98,11 +138,11 @@ def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
 def test_an_export_to_openvino_has_its_own_files_and_says_its_precision(tmp_path):
     tracker = saved()
     assert export.export(tracker, tmp_path / "e", "openvino", batch=2) < 1e-4
-    exact = export.load(tmp_path / "e", precision="fp32").engine
+    exact = export.load(tmp_path / "e", precision="fp32")
     assert exact.precision == "fp32"
     assert export.largest_difference(exact, TorchEngine(tracker.network), batch=2) < 1e-4
-    assert export.load(tmp_path / "e").engine.precision in ("fp32", "bf16")
-    rounded = export.load(tmp_path / "e", precision="int8").engine
+    assert export.load(tmp_path / "e").precision in ("fp32", "bf16")
+    rounded = export.load(tmp_path / "e", precision="int8")
     assert rounded.precision == "int8"
     assert 1e-4 < export.largest_difference(rounded, TorchEngine(tracker.network), batch=2) < 0.05
     with pytest.raises(ConfigurationError, match="runs on openvino, got 'onnx'"):
@@ -119,15 +159,15 @@ def test_the_description_says_how_to_chain_the_files(exported):
     assert graphs["stage0"]["types"]["search"] == "uint8"
     assert all((exported / graph["file"]).is_file() for graph in graphs.values())
     assert description["notes"] == {"step": 7}
-    assert export.load(exported).points == POINTS
+    assert export.describe(exported).points == POINTS
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name, picture):
+def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name, image):
     network = build()
     engine = runtime.build(network, name, "fp32")
     assert (engine.runtime, engine.precision) == (name, "fp32")
-    frames = [RGB(np.roll(picture, 3 * shift, axis=1)) for shift in range(4)]
+    frames = [RGB(np.roll(image, 3 * shift, axis=1)) for shift in range(4)]
     for limits in ((0.0, 0.0), (2.0, 2.0), (2.0, 0.0)):
         ours, theirs = (Tracker(one, Thresholds(limits)) for one in (engine, network))
         for tracker in (ours, theirs):
@@ -139,36 +179,36 @@ def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name
             assert first.predicted_iou == pytest.approx(second.predicted_iou, abs=1e-4)
 
 
-def test_what_is_kept_of_one_target_survives_another(picture):
+def test_what_is_kept_of_one_target_survives_another(image):
     """A runtime that reuses its output's memory must not let targets overwrite each other."""
     engine = runtime.build(build(attention="template-cached"), "openvino", "fp32")
     one, other = np.zeros((1, 64, 64, 3), np.uint8), np.full((1, 64, 64, 3), 200, np.uint8)
-    search = picture[None, :128, :128].copy()
+    search = image[None, :128, :128].copy()
 
-    def score(kept):
-        tensors = engine.begin(search, kept)
+    def score(template_state):
+        tensors = engine.begin(search, template_state)
         engine.advance(0, tensors)
         return engine.locate(0, tensors).score.clone()
 
-    kept = engine.embed_template(one)
-    before = score(kept)
+    template_state = engine.embed_template(one)
+    before = score(template_state)
     engine.embed_template(other)
-    torch.testing.assert_close(score(kept), before)
+    torch.testing.assert_close(score(template_state), before)
 
 
-def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, picture):
-    engine = export.load(exported, "onnx").engine
+def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, image):
+    engine = export.load(exported, "onnx")
     ran = []
     for name, graph in list(engine._graphs.items()):
         engine._graphs[name] = lambda *t, name=name, graph=graph: (ran.append(name), graph(*t))[1]
     tracker = Tracker(engine, Thresholds((0.9999, 0.0001)))
-    tracker.start(RGB(picture), BOX)
-    tracker.step(RGB(picture))
+    tracker.start(RGB(image), BOX)
+    tracker.step(RGB(image))
     assert ran == ["template", "stage0", "stage1", "head1"]
 
 
 def test_costs_are_measured_on_the_runtime_that_is_named(exported):
-    costs = exit_costs(build(), export.load(exported).engine, frames=2)
+    costs = exit_costs(build(), export.load(exported), frames=2)
     assert [cost.depth for cost in costs] == [1, 2, 4]
     assert all(cost.milliseconds > 0 for cost in costs)
 
@@ -224,7 +264,16 @@ def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
         export.load(folder)
 
 
-TRAINED = Path(__file__).resolve().parents[2] / "golden" / "tracker"
+def test_an_export_with_the_names_of_before_is_asked_for_again(exported, tmp_path):
+    description = json.loads((exported / export.DESCRIPTION).read_text())
+    description["format"] = 2
+    description["model"]["iou_token"] = "mutual"
+    (tmp_path / export.DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="format 2, this version reads 3; export the tracker"):
+        export.load(tmp_path)
+
+
+TRAINED = Path(__file__).resolve().parents[3] / "golden" / "tracker"
 
 
 @pytest.mark.slow
@@ -293,15 +342,15 @@ def scores_of_heads(tracker):
 # torch.compile itself uses what torch.jit deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.slow
-def test_torch_compile_agrees_with_eager(picture):
+def test_torch_compile_agrees_with_eager(image):
     network = build()
     engine = runtime.build(network, "compile", "fp32")
     assert (engine.runtime, engine.precision) == ("compile", "fp32")
     ours, theirs = Tracker(engine, FixedExit(0)), Tracker(network, FixedExit(0))
     for tracker in (ours, theirs):
-        tracker.start(RGB(picture), BOX)
+        tracker.start(RGB(image), BOX)
     for shift in range(1, 4):
-        frame = RGB(np.roll(picture, 3 * shift, axis=1))
+        frame = RGB(np.roll(image, 3 * shift, axis=1))
         np.testing.assert_allclose(
             ours.step(frame).box_xywh, theirs.step(frame).box_xywh, atol=0.01
         )

@@ -5,24 +5,28 @@ stage, reads the IoU that its exit's decisioner predicts, and goes on or runs th
 decisioner is the stage's last part: a call of its own would cost ten times what it computes
 (docs/decisions/0008). The head, which does cost something, runs only where the tracker stops.
 
-===========  ============================================  ====================================
-graph        reads                                         gives
-===========  ============================================  ====================================
-template     the template crop; once per target            template0 (cached: one per stage)
-stage0       search, template0                             tokens0, features0, predicted_iou0,
-                                                           iou_token0 where recycling reads it
-stage1 ...   tokens0, what recycling reads of exit 0       the same of exit 1
-             (cached: and template1)
-head0 ...    features0                                     score0, size0, offset0
-===========  ============================================  ====================================
+===========  ======================================  ========================================
+graph        reads                                   returns
+===========  ======================================  ========================================
+template     the template crop; once per target      template_state0 (cached: one per stage)
+stage0       search, template_state0                 tokens0, features0, predicted_iou0,
+                                                     iou_token0 where recycling reads it
+stage1 ...   tokens0, what recycling reads of        the same of exit 1
+             exit 0 (cached: and template_state1)
+head0 ...    features0                               score0, size0, offset0
+===========  ======================================  ========================================
+
+Where the configuration reads the target's box, ``target_share`` says how much of each template
+patch it covers, (B, Z) float32: to the template graph for token types, to every stage for matching.
 
 Tensors carry names; a graph's inputs are outputs of others, or the crops. The last stage passes
 nothing on but its features. Crops are (B, S, S, 3) uint8 RGB, as
 :func:`~dytrack_model.crops.crop` cuts them.
 
-Dimensions: B batch, S side of a crop, N tokens, D width, X search tokens.
+Dimensions: B batch, S side of a crop, N tokens, Z template tokens, X search tokens, D width.
 """
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,21 +34,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dytrack_model.config import ModelConfig
+from dytrack_model.config import ModelConfig, require
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.recycling import Carry
+from dytrack_model.recycling import ExitFeatures
 
 Kind = Literal["template", "stage", "head"]
 
-PASSED_ON = ("template", "tokens", "features", "iou_token")
+PASSED_ON = ("template_state", "tokens", "features", "iou_token")
 """Tensors, without their exit's number, that go from graph to graph; the host reads the others."""
-_REUSED = {
+_RECYCLED = {
     "none": (),
     "add": ("features",),
     "concat": ("features",),
     "cascade": ("features", "iou_token"),
 }
-"""What each reuse schema reads of the exit before."""
+"""What each recycling schema reads of the exit before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,26 +70,28 @@ class Graph:
         return self.kind if self.kind == "template" else f"{self.kind}{self.exit_index}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Return plain JSON types."""
         return {"name": self.name, "inputs": list(self.inputs), "outputs": list(self.outputs)}
 
 
 def chain(config: ModelConfig) -> tuple[Graph, ...]:
-    """Give the graphs of a configuration, in the order in which the deepest route runs them."""
+    """Return the graphs of a configuration, in the order in which the deepest route runs them."""
     cached = config.attention == "template-cached"
     last = len(config.exits) - 1
-    reused = _REUSED[config.recycling]
+    recycled = _RECYCLED[config.recycling]
     # With joint attention the template enters once; cached keys and values enter every stage.
-    states = tuple(f"template{k}" for k in range(last + 1 if cached else 1))
-    graphs = [Graph(kind="template", exit_index=0, inputs=("template",), outputs=states)]
+    states = tuple(f"template_state{k}" for k in range(last + 1 if cached else 1))
+    crop = ("template", "target_share") if config.token_type == "target" else ("template",)
+    matched = ("target_share",) if config.template_matching else ()
+    graphs = [Graph(kind="template", exit_index=0, inputs=crop, outputs=states)]
     for k in range(last + 1):
         before = ("search",) if k == 0 else (f"tokens{k - 1}",)
-        state = (f"template{k}",) if cached or k == 0 else ()
-        passed = tuple(f"{part}{k - 1}" for part in reused) if k else ()
+        state = (f"template_state{k}",) if cached or k == 0 else ()
+        passed = tuple(f"{part}{k - 1}" for part in recycled) if k else ()
         features, predicted = f"features{k}", f"predicted_iou{k}"
         tokens = (f"tokens{k}",) if k < last else ()
-        token = (f"iou_token{k}",) if k < last and "iou_token" in reused else ()
-        inputs, given = (*before, *state, *passed), (*tokens, features, *token, predicted)
+        token = (f"iou_token{k}",) if k < last and "iou_token" in recycled else ()
+        inputs, given = (*before, *state, *passed, *matched), (*tokens, features, *token, predicted)
         maps = (f"score{k}", f"size{k}", f"offset{k}")
         graphs += [
             Graph(kind="stage", exit_index=k, inputs=inputs, outputs=given),
@@ -95,24 +101,43 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
 
 
 def part(name: str) -> str:
-    """Give a tensor's name without the number of its exit: ``tokens`` of ``tokens1``."""
+    """Return a tensor's name without the number of its exit: ``tokens`` of ``tokens1``."""
     return name.rstrip("0123456789")
 
 
-def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
-    """Give one graph of :func:`chain` as a module that shares the network's weights.
+def evaluation_copy(network: DyTrackNetwork, device: str | torch.device) -> DyTrackNetwork:
+    """Return a network in evaluation mode on a device; the caller's stays as and where it is.
 
-    It takes the graph's inputs in order and gives a tuple of its outputs.
+    On the caller's own device the copy shares the weights, so it costs no memory and follows
+    what a training does to them; on another device the weights are copied once.
     """
+    tensors = [*network.parameters(), *network.buffers()]
+    here = tensors[0].device == torch.empty(0, device=device).device
+    # A deep copy takes what its memo already knows as it is: modules are copied, tensors are not.
+    if here:
+        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+    return copy.deepcopy(network).to(device).eval()
+
+
+def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
+    """Return one graph of :func:`chain` as a module that shares the network's weights.
+
+    It takes the graph's inputs in order and returns a tuple of its outputs.
+
+    Args:
+        network: In evaluation mode, as :func:`evaluation_copy` returns it.
+        graph: Which graph.
+    """
+    require(not network.training, "network: a graph needs evaluation mode; see evaluation_copy")
     kinds = {"template": _Template, "stage": _Stage, "head": _Head}
     return kinds[graph.kind](network, graph).eval()
 
 
 def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
-    """Give a tensor of the right shape and type for every name in the chain.
+    """Return a tensor of the right shape and type for every name in the chain.
 
     Args:
-        network: The network.
+        network: In evaluation mode.
         batch: B of every tensor.
     """
     config = network.config
@@ -124,6 +149,9 @@ def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
 
     tensors = {"template": crop(config.template_size), "search": crop(config.search_size)}
+    if config.reads_target_box:
+        share = torch.rand(batch, config.template_map_size**2, generator=generator)
+        tensors["target_share"] = share.to(device)
     with torch.inference_mode():
         for graph in chain(config):
             given = module(network, graph)(*(tensors[name] for name in graph.inputs))
@@ -143,11 +171,14 @@ class _Part(nn.Module):
 
 
 class _Template(_Part):
-    """(B, T, T, 3) uint8 to what is kept of a target, one tensor for each stage that reads it."""
+    """(B, T, T, 3) uint8 to the template state, one tensor for each stage that reads it."""
 
-    def forward(self, template: Tensor) -> tuple[Tensor, ...]:
-        """Embed (B, T, T, 3); with cached attention cut the keys and values by stage."""
-        state = self.network.embed_template(template.permute(0, 3, 1, 2))
+    def forward(self, template: Tensor, target_share: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Embed (B, T, T, 3); with cached attention cut the keys and values by stage.
+
+        ``target_share`` is (B, Z) where the network reads it.
+        """
+        state = self.network.embed_template(template.permute(0, 3, 1, 2), target_share)
         if not self.network.backbone.cached:
             return (state,)
         bounds = itertools.pairwise((0, *self.network.config.exits))
@@ -158,7 +189,7 @@ class _Stage(_Part):
     """The blocks up to one exit, its view of the tokens, recycling, and the decisioner."""
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Give what the chain says of this stage's tensors.
+        """Return what the chain says of this stage's tensors.
 
         These are tokens (B, N, D), features (B, X, D), IoU token (B, D), predicted IoU (B,).
         """
@@ -166,19 +197,21 @@ class _Stage(_Part):
         given = dict(zip(self.inputs, tensors, strict=True))
         if k == 0:
             search = given["search"].permute(0, 3, 1, 2)
-            tokens = network.embed_search(search, given["template"])
+            tokens = network.embed_search(search, given["template_state"])
         else:
             tokens = given["tokens"]
         first, last = (0, *network.config.exits)[k : k + 2]
-        tokens = network.backbone.run_blocks(tokens, given.get("template"), first, last)
-        own = network.read(k, tokens)
+        tokens = network.backbone.run_blocks(tokens, given.get("template_state"), first, last)
+        own = network.read(k, tokens, given.get("target_share"))
         # What the schema does not read is not passed on; the exit's own stands in its place.
-        previous = Carry(given.get("features", own.features), given.get("iou_token", own.iou_token))
-        carry = network.recycle(k, own, previous if k else None)
+        previous = ExitFeatures(
+            given.get("features", own.features), given.get("iou_token", own.iou_token)
+        )
+        features = network.recycle(k, own, previous if k else None)
         # Blocks may run under autocast; rounded to bf16, predicted IoUs would tie.
         with torch.autocast(tokens.device.type, enabled=False):
-            score = network.decide(k, Carry(carry.features, carry.iou_token.float()))
-        known = {"tokens": tokens, **carry._asdict(), "predicted_iou": score}
+            score = network.decide(k, features._replace(iou_token=features.iou_token.float()))
+        known = {"tokens": tokens, **features._asdict(), "predicted_iou": score}
         return tuple(known[name] for name in self.outputs)
 
 
@@ -186,6 +219,6 @@ class _Head(_Part):
     """(B, X, D) features to the head's maps."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Give maps (B, H, W) and (B, 2, H, W) from (B, X, D)."""
+        """Return maps (B, H, W) and (B, 2, H, W) from (B, X, D)."""
         maps = self.network.heads[self.index](features)
         return (maps.score, maps.size, maps.offset)

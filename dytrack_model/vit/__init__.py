@@ -1,0 +1,1 @@
+"""timm's plain vision transformers, which the network is built on, and the import of timm."""

@@ -1,0 +1,63 @@
+import cv2
+import numpy as np
+import pytest
+
+from dytrack_model.errors import ImageError
+from dytrack_model.images import RGB, as_rgb, read_frames
+
+
+def test_from_bgr_swaps_the_channels(image):
+    np.testing.assert_array_equal(RGB.from_bgr(image).pixels, image[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"\(H, W, 3\), got uint8 of shape \(4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "must be uint8"),
+        (np.zeros((0, 4, 3), np.uint8), "must not be empty"),
+        ([[1]], "must be a numpy array, got list"),
+    ],
+)
+def test_what_is_no_image_is_refused(array, message):
+    with pytest.raises(ImageError, match=message):
+        RGB(array)
+
+
+def test_every_kind_of_frame_is_the_same_image(image, tmp_path):
+    cv2.imwrite(str(tmp_path / "frame.png"), image[..., ::-1])
+    frames = [as_rgb(image), as_rgb(RGB(image), "bgr"), as_rgb(tmp_path / "frame.png", "bgr")]
+    frames.append(as_rgb(np.ascontiguousarray(image[..., ::-1]), "bgr"))
+    for frame in frames:
+        np.testing.assert_array_equal(frame.pixels, image)
+
+
+@pytest.mark.parametrize(
+    ("frame", "channels", "message"),
+    [
+        (3, "rgb", "array .* RGB image or the path of an image file, got int"),
+        (np.zeros((4, 4, 3), np.uint8), "RGB", "channels: must be rgb or bgr, got 'RGB'"),
+        (np.zeros((4, 4, 3), np.float32), "bgr", "must be uint8"),
+    ],
+)
+def test_what_is_no_frame_is_refused(frame, channels, message):
+    with pytest.raises(ImageError, match=message):
+        as_rgb(frame, channels)
+
+
+def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        pixels = np.full((4, 4, 3), number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"frame{number}.png"), pixels)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [frame.pixels[0, 0, 0] for frame in read_frames(tmp_path)] == [1, 2, 10]
+
+
+def test_a_source_without_frames_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"holds no image \(\.jpg"):
+        next(read_frames(tmp_path))
+    with pytest.raises(ImageError, match="no such video file"):
+        next(read_frames(tmp_path / "gone.mp4"))
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    with pytest.raises(ImageError, match="OpenCV does not open it"):
+        next(read_frames(tmp_path / "bad.mp4"))
