@@ -37,9 +37,9 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def made_clips(made, tmp_path_factory) -> Path:
     """The training split of the made sequences as prepared clips, written without Ray."""
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
-    from dytrack_platform.datasets.windows import ClipConfig
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
 
     out = tmp_path_factory.mktemp("clips")
     config = ClipConfig(search_size=128, frames=8)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dytrack_platform.experiment.cluster import session  # isort: skip (Ray reads its settings)
+from dytrack_platform.experiment.cluster.session import session  # isort: skip (Ray reads its settings)
 
 import torch
 
@@ -25,7 +25,7 @@ from dytrack_model.config import VARIANTS
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.datasets import readers
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.experiment.evaluate import Evaluation, evaluate
+from dytrack_platform.experiment.evaluate.evaluate import Evaluation, evaluate
 
 
 def run(model: Path, sequences, workers: int) -> tuple[float, float]:

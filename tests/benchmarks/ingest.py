@@ -25,10 +25,10 @@ import cv2
 import numpy as np
 
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.frames import decode
+from dytrack_platform.datasets.io.frames import decode
+from dytrack_platform.datasets.prepared.windows import ClipConfig, cut_window
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.datasets.windows import ClipConfig, cut_window
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 from dytrack_platform.experiment.ingest import prepare
 
 CLIPS = ClipConfig(frames=40, span=40)

@@ -35,16 +35,16 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
-from dytrack_pipelines.demo import difficulty
-from dytrack_platform.calibration import calibrate
+from dytrack_pipelines.commands.demo import difficulty
+from dytrack_platform.confidence import calibrate
 from dytrack_platform.config import ExperimentConfig, resolve
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import write_shard
+from dytrack_platform.datasets.loading.stream import PairStream
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
-from dytrack_platform.datasets.windows import ClipConfig
-from dytrack_platform.evaluation.metrics import columns, overlaps
+from dytrack_platform.evaluation.scoring.metrics import columns, overlaps
 from dytrack_platform.training import loop, validation, worker
 from dytrack_platform.training.loop import Hooks
 from dytrack_platform.training.objective import Trainable

@@ -198,7 +198,7 @@ def table(batch=128):
     """Give the rows of docs/scaling.md: ``base-full`` with one batch over 1 to 64 GPUs."""
     from dytrack_model.config import VARIANTS
     from dytrack_model.network import DyTrackNetwork
-    from dytrack_platform.training.meter import pair_gflop
+    from dytrack_platform.training.metrics import pair_gflop
 
     network = DyTrackNetwork(VARIANTS["base"])
     work = batch * pair_gflop(network) * 1e9

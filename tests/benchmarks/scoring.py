@@ -17,10 +17,10 @@ import time
 
 import numpy as np
 
-from dytrack_platform.evaluation.metrics import Room
-from dytrack_platform.evaluation.prepared import Annotation, Prepared
-from dytrack_platform.evaluation.profiles import profile
-from dytrack_platform.evaluation.scoring import measure
+from dytrack_platform.evaluation.scoring.ground_truth import Annotation, Prepared
+from dytrack_platform.evaluation.scoring.metrics import Room
+from dytrack_platform.evaluation.scoring.profiles import profile
+from dytrack_platform.evaluation.scoring.sequence_scores import measure
 
 FRAMES = 685_360  # LaSOT's test split
 SUCCESS = np.arange(0, 1.05, 0.05)

@@ -60,7 +60,7 @@ def bare(given, precision):
     import torch
     import torch.distributed as dist
 
-    from dytrack_platform.datasets.pairs import PairStream
+    from dytrack_platform.datasets.loading.stream import PairStream
     from dytrack_platform.training import worker
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -95,15 +95,15 @@ def bare(given, precision):
 
 def under_ray(given, workers):
     """The program itself."""
-    from dytrack_platform.experiment import cluster
-    from dytrack_platform.experiment.train import train
+    from dytrack_platform.experiment.cluster import session
+    from dytrack_platform.experiment.train.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         config = recipe(given, **{"train.workers": workers, "train.storage": folder})
         reports = []
         before = time.time()
-        with cluster.session(cpus=2):
+        with session.session(cpus=2):
             began = time.time()
             train(config, reports.append, lambda sentence: None)
     first, last = reports[0], reports[-1]
@@ -176,10 +176,10 @@ def compare(rounds):
 
 def make_clips(folder):
     """Made sequences, prepared without Ray."""
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
     from dytrack_platform.datasets.synthetic import SynthConfig, make
-    from dytrack_platform.datasets.windows import ClipConfig
 
     look = SynthConfig(frames=(40, 40), width=320, height=240, target_side=(24.0, 80.0))
     make(folder, look, "train", 24)

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from dytrack_model import checkpoint
-from dytrack_pipelines.demo import difficulty
+from dytrack_pipelines.commands.demo import difficulty
 from dytrack_platform.config import resolve
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import write_shard
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
-from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.training import worker
 
 TRACKER = Path(__file__).with_name("tracker")

@@ -18,7 +18,7 @@ import torch
 from dytrack_pipelines import recipes
 from dytrack_platform.config import load
 from dytrack_platform.config.schema import ExperimentConfig
-from dytrack_platform.datasets.pairs import PairStream
+from dytrack_platform.datasets.loading.stream import PairStream
 from dytrack_platform.training import worker
 
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 
 
 @pytest.fixture(scope="session")

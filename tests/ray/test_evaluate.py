@@ -15,8 +15,8 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.datasets import readers
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment import dispatch
-from dytrack_platform.experiment.evaluate import Evaluation, evaluate
+from dytrack_platform.experiment.evaluate import actor_pool
+from dytrack_platform.experiment.evaluate.evaluate import Evaluation, evaluate
 
 pytestmark = pytest.mark.ray
 
@@ -109,13 +109,13 @@ def test_a_worker_killed_mid_run_changes_nothing_but_times(
     }  # MIL draws from the clock: never twice alike
     undisturbed = evaluate(job(tmp_path / "a", model, **settings), sequences)
     pools = []
-    make = dispatch.JudgePool
+    make = actor_pool.JudgePool
 
     def keep(*arguments):
         pools.append(make(*arguments))
         return pools[-1]
 
-    monkeypatch.setattr(dispatch, "JudgePool", keep)
+    monkeypatch.setattr(actor_pool, "JudgePool", keep)
     done = []
 
     def kill_one(progress):

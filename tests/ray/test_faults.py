@@ -20,9 +20,9 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import DataError, StorageError
-from dytrack_platform.experiment import journal as journals
-from dytrack_platform.experiment import record
-from dytrack_platform.experiment.train import train, upload_pending
+from dytrack_platform.experiment.runs import journal as journals
+from dytrack_platform.experiment.runs import run_log
+from dytrack_platform.experiment.train.train import train, upload_pending
 
 pytestmark = pytest.mark.ray
 
@@ -239,7 +239,7 @@ def test_a_server_that_is_away_for_a_while_and_at_the_end_misses_nothing(
     server = Server(tmp_path)
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setattr(record, "_WAIT_S", 2.0)
+    monkeypatch.setattr(run_log, "_WAIT_S", 2.0)
     monkeypatch.setattr(journals, "_LONGEST_PAUSE_S", 1.0)
     try:
         watcher = Watcher(at3=server.end, at20=server.return_for_a_while, at40=server.end)
@@ -304,9 +304,9 @@ def test_a_minute_without_a_server_stops_no_step_and_loses_no_point(
 def test_data_that_changed_since_a_run_began_are_refused_with_the_numbers(
     ray_session, store, values, made, tmp_path
 ):
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
-    from dytrack_platform.datasets.windows import ClipConfig
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
 
     def prepare(frames, out):
         config = ClipConfig(search_size=128, frames=frames)

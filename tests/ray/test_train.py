@@ -6,7 +6,7 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingError
-from dytrack_platform.experiment.train import train
+from dytrack_platform.experiment.train.train import train
 
 pytestmark = pytest.mark.ray
 

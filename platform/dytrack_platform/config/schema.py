@@ -52,8 +52,8 @@ class DataConfig:
     """Each crop's brightness is multiplied by 1 plus or minus up to this."""
     draws_per_row: int = 8
     """Pairs drawn from a clip each time it is read."""
-    loader_workers: int = 0
-    """Threads of each training worker that decode and crop ahead; 0 is 1."""
+    loader_workers: int = 1
+    """Threads of each training worker that decode and crop ahead; 0: none, the step waits."""
 
     def __post_init__(self) -> None:
         require(

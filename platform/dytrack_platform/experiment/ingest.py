@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dytrack_platform.datasets.preparation import (
+from dytrack_platform.datasets.prepared.preparation import (
     Preparation,
     Prepared,
     finish,
     finished_shards,
     plan_preparation,
 )
-from dytrack_platform.datasets.shards import ShardJob, ShardSummary, write_shard
-from dytrack_platform.datasets.windows import ClipConfig
+from dytrack_platform.datasets.prepared.shards import ShardJob, ShardSummary, write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.errors import DyTrackError, FailureError, StorageError
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 
 if TYPE_CHECKING:
     import ray.data

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.errors import TrainingError
-from dytrack_platform.training.meter import DTYPES, Meter, pair_gflop, peak_gflops
+from dytrack_platform.training.distributed import highest, hold_gradients
+from dytrack_platform.training.metrics import DTYPES, Meter, pair_gflop, peak_gflops
 from dytrack_platform.training.objective import Losses
 from dytrack_platform.training.optim import clip, norms, rate_factor, rates, set_rate
-from dytrack_platform.training.parallel import highest, hold_gradients
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 

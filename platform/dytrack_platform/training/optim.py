@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dytrack_platform.config import TrainConfig
-from dytrack_platform.training.parallel import whole
+from dytrack_platform.training.distributed import whole
 
 _BACKBONE, _HEADS = "backbone", "heads"
 

@@ -31,10 +31,11 @@ from dytrack_model import checkpoint
 from dytrack_model.weights import read_tensors
 from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
-from dytrack_platform.training import randomness
-from dytrack_platform.training.averages import Averages
+from dytrack_platform.storage.atomic import replacing
+from dytrack_platform.training import rng_state
+from dytrack_platform.training.distributed import ALONE, Place, fill, whole
+from dytrack_platform.training.ema import Averages
 from dytrack_platform.training.objective import Trainable
-from dytrack_platform.training.parallel import ALONE, Place, fill, whole
 
 TRACKER = "tracker"
 SEAL = "state.json"
@@ -125,9 +126,8 @@ def save(
         "workers": world,
         "files": {name: _digest(folder / name) for name in names},
     }
-    beside = folder / (SEAL + ".part")
-    beside.write_text(json.dumps(description, indent=2) + "\n")
-    beside.rename(folder / SEAL)
+    with replacing(folder / SEAL) as beside:
+        beside.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
                 f"{expected['bytes']} bytes"
             )
     for rank in range(description["workers"]):
-        path = folder / randomness.file_of(rank)
+        path = folder / rng_state.file_of(rank)
         if not path.is_file():
             raise CheckpointError(f"{path}: missing: worker {rank} had not finished writing")
     return description
@@ -180,7 +180,7 @@ def restore(folder: str | Path, state: TrainingState, place: Place = ALONE, seed
     state.skipped = int(description["skipped"])
     state.history = list(description["history"])
     state.notes = dict(description["notes"])
-    randomness.restore(folder, place.rank, seed + state.step)
+    rng_state.restore(folder, place.rank, seed + state.step)
 
 
 def describe(folder: str | Path) -> dict[str, Any]:

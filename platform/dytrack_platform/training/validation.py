@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import quantile_thresholds
-from dytrack_platform.calibration import calibrate
+from dytrack_platform.confidence import calibrate
 from dytrack_platform.training.loop import Batch
 from dytrack_platform.training.objective import Trainable
 

@@ -19,16 +19,16 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained import load_backbone
 from dytrack_platform.config import ExperimentConfig
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.datasets.sources import part_rows
+from dytrack_platform.datasets.loading.sources import part_rows
+from dytrack_platform.datasets.loading.stream import PairStream
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
-from dytrack_platform.training import parallel, pictures, randomness, validation
+from dytrack_platform.training import distributed, rng_state, sample_images, validation
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training.averages import Averages
+from dytrack_platform.training.distributed import ALONE, Place
+from dytrack_platform.training.ema import Averages
 from dytrack_platform.training.loop import Batch, Hooks, Wish, run
 from dytrack_platform.training.objective import Trainable
 from dytrack_platform.training.optim import optimizer
-from dytrack_platform.training.parallel import ALONE, Place
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
@@ -80,7 +80,7 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
     module = Trainable(config.model, config.loss, config.distillation)
     if config.train.initial is not None:
         notes["initial"] = list(load_initial(module.network, config.train.initial))
-    parallel.arrange(module, config.train, place)
+    distributed.arrange(module, config.train, place)
     scaling = config.train.precision == "fp16"
     return TrainingState(
         module=module,
@@ -191,7 +191,7 @@ def train(
     _restore_newest(config, state, candidates, fetch, place, outlet)
     state.notes |= notes or {}
     stream = _stream(config, place, "train")
-    module = parallel.wrapped(state.module, config.train, place)
+    module = distributed.wrapped(state.module, config.train, place)
     writer = _Writer(config, outlet, place, config.train.epochs * stream.steps_per_epoch)
     hooks = Hooks(
         report=outlet.progress,
@@ -262,7 +262,7 @@ class _Writer:
         tensors = state_files.gather(state)
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
         try:
-            randomness.save(folder, self.place.rank)
+            rng_state.save(folder, self.place.rank)
             if self.place.rank == 0:
                 if state.step == self.steps:
                     scores, points = validate(self.config, module, self.place.device)
@@ -289,7 +289,7 @@ class _Writer:
             stream = _stream(self.config, ALONE, "validation")
             batch = next(stream.batches(0))
             stream.close()
-            png = pictures.sheet(module, batch, count, self.place.device)
+            png = sample_images.sheet(module, batch, count, self.place.device)
             self.outlet.picture(png, state.step)
 
 
@@ -317,7 +317,7 @@ def _restore_newest(
                 continue
             chosen = number
             break
-    chosen = parallel.first_says(chosen, place.device)
+    chosen = distributed.first_says(chosen, place.device)
     if chosen >= 0:
         with fetch(candidates[chosen]) as folder:
             state_files.restore(folder, state, place, config.seed)
@@ -337,6 +337,7 @@ def _stream(config: ExperimentConfig, place: Place, part: Part) -> PairStream:
         rank=place.rank,
         world=place.world,
         part=part,
+        pin_memory=place.device.type == "cuda",
     )
 
 

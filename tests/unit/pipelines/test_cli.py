@@ -53,13 +53,13 @@ def tracker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def video(made, tmp_path_factory):
-    from dytrack_pipelines.demo import film
+    from dytrack_pipelines.commands.demo import film
 
     return film(made, tmp_path_factory.mktemp("video") / "video.mp4")
 
 
 def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
-    from dytrack_pipelines.video import VideoReader
+    from dytrack_pipelines.media.video import VideoReader
 
     path, box = video
     init = ",".join(f"{value:g}" for value in box)

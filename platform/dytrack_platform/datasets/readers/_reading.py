@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.annotations import box_faults, lines, parse_rows, usable_boxes
-from dytrack_platform.datasets.frames import ImageFrames, frame_number
+from dytrack_platform.datasets.io.frames import ImageFrames, frame_number
+from dytrack_platform.datasets.io.text import box_faults, lines, parse_rows, usable_boxes
 from dytrack_platform.datasets.readers._known import WRONG_BOXES, without_wrong_frames
 from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from dytrack_platform.datasets.frames import ImageFrames
+from dytrack_platform.datasets.io.frames import ImageFrames
 from dytrack_platform.datasets.readers._reading import each, open_root
 from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "coco"
 

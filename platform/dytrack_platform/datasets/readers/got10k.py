@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -28,8 +28,8 @@ from dytrack_platform.datasets.readers._reading import (
     read_boxes,
 )
 from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "got10k"
 _HANDED_ON: dict[str, tuple[str, ...]] = {

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import usable_boxes
-from dytrack_platform.datasets.archives import ZipFrames
-from dytrack_platform.datasets.frames import ImageFrames, image_frames
+from dytrack_platform.datasets.io.archives import ZipFrames
+from dytrack_platform.datasets.io.frames import ImageFrames, image_frames
+from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -24,8 +24,8 @@ from dytrack_platform.datasets.readers._reading import (
     read_boxes,
 )
 from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "trackingnet"
 

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels
-from dytrack_platform.datasets.frames import (
+from dytrack_platform.datasets.io.frames import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     ImageFrames,
     VideoFrames,
     image_frames,
 )
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -31,8 +31,8 @@ from dytrack_platform.datasets.readers._reading import (
     read_boxes,
 )
 from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "video"
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import lines, parse_labels
-from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, ImageFrames, image_frames
+from dytrack_platform.datasets.io.frames import IMAGE_SUFFIXES, ImageFrames, image_frames
+from dytrack_platform.datasets.io.regions import parse_region, region_box
+from dytrack_platform.datasets.io.text import lines, parse_labels
 from dytrack_platform.datasets.readers._reading import assemble, each, listed, open_root
-from dytrack_platform.datasets.readers._regions import region_box
 from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "vot"
 
@@ -74,7 +74,7 @@ def _sequence(tree: Tree, key: str, name: str, file: str) -> Sequence:
     bad = []
     for index, row in enumerate(rows):
         try:
-            box = region_box(row)
+            box = region_box(parse_region(row))
         except ValueError:
             bad.append(index)
             continue

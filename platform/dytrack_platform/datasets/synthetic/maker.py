@@ -19,8 +19,8 @@ import numpy as np
 from dytrack_platform.datasets.synthetic.compose import compose
 from dytrack_platform.datasets.synthetic.config import SynthConfig
 from dytrack_platform.datasets.synthetic.scene import Drawn, draw
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError, StorageError
+from dytrack_platform.storage.tree import Tree
 
 _RECORD = "synthetic.json"
 

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
 from dytrack_platform.datasets.readers import coco
 from dytrack_platform.datasets.sequence import Fault, Pixels, Sequence
 from dytrack_platform.datasets.synthetic.textures import blob, cut_out, palette, texture
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 Look = NDArray[np.float32] | Pixels
 """What makes an object recognisable: a palette, or a piece of a picture."""

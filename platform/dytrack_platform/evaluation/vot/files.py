@@ -9,16 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.datasets.io.regions import UNKNOWN, Rectangle, Region, Special, parse_region
 from dytrack_platform.errors import ResultError
-from dytrack_platform.evaluation.boxfiles import read_numbers, read_text
+from dytrack_platform.evaluation.scoring.result_files import read_numbers, read_text
 from dytrack_platform.evaluation.vot.binary import read_binary
-from dytrack_platform.evaluation.vot.regions import (
-    UNKNOWN,
-    Rectangle,
-    Region,
-    Special,
-    parse_region,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +84,7 @@ def read_regions(path: Path) -> list[Region]:
         if line.strip():
             try:
                 regions.append(parse_region(line))
-            except ResultError as error:
+            except ValueError as error:
                 raise ResultError(f"{path}, line {number}: {error}") from None
     return regions
 

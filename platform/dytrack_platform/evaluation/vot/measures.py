@@ -10,14 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.evaluation.vot.regions import (
-    FAILURE,
-    INITIALISATION,
-    UNKNOWN,
-    Region,
-    Special,
-    is_empty,
-)
+from dytrack_platform.datasets.io.regions import FAILURE, INITIALISATION, UNKNOWN, Region, Special
+from dytrack_platform.evaluation.vot.regions import is_empty
 
 Floats = NDArray[np.float64]
 

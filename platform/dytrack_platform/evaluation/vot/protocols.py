@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dytrack_platform.datasets.io.regions import FAILURE, Region, Special
 from dytrack_platform.errors import ConfigurationError, ResultError
-from dytrack_platform.evaluation.averages import plain_number
+from dytrack_platform.evaluation.scoring.dataset_scores import plain_number
 from dytrack_platform.evaluation.vot.files import (
     Run,
     VotSequence,
@@ -33,13 +34,7 @@ from dytrack_platform.evaluation.vot.measures import (
     supervised_accuracy,
     unsupervised_accuracy,
 )
-from dytrack_platform.evaluation.vot.regions import (
-    FAILURE,
-    Region,
-    Special,
-    overlap,
-    polygon_overlap,
-)
+from dytrack_platform.evaluation.vot.regions import overlap, polygon_overlap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import ShardReader, read_summary, write_shard
-from dytrack_platform.datasets.tree import Tree
-from dytrack_platform.datasets.windows import ClipConfig
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import ShardReader, read_summary, write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
+from dytrack_platform.storage.tree import Tree
 
 SEQUENCES, FRAMES = 8, 25
 CLIPS = ClipConfig(frames=FRAMES, span=FRAMES, search_size=16)

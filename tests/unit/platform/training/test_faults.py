@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dytrack_platform.datasets import producer
+from dytrack_platform.datasets.loading import stream
 from dytrack_platform.errors import DataError, StorageError, TrainingError
 from dytrack_platform.training import objective, worker
 from dytrack_platform.training import state as state_files
@@ -60,7 +60,7 @@ def test_one_batch_more_than_allowed_stops_training(recipe, outlet, poisoned):
 
 
 def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, monkeypatch):
-    draw = producer._batch
+    draw = stream._batch
     count = 0
 
     def spoilt(pairs, names):
@@ -71,7 +71,7 @@ def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, 
             batch.boxes_cxcywh.fill_(float("nan"))
         return batch
 
-    monkeypatch.setattr(producer, "_batch", spoilt)
+    monkeypatch.setattr(stream, "_batch", spoilt)
     # The pictures and the losses of this batch are spoilt before anybody can see it.
     state = worker.train(recipe(train__skip_nonfinite=8, train__pictures=0), outlet)
     assert state.skipped == 1
@@ -80,7 +80,7 @@ def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, 
 
 
 def test_a_loader_that_dies_ends_training_with_its_reason(recipe, outlet, monkeypatch):
-    read, count = producer.PairProducer._read, 0
+    read, count = stream.PairProducer._read, 0
 
     def dying(self, row):
         nonlocal count
@@ -89,7 +89,7 @@ def test_a_loader_that_dies_ends_training_with_its_reason(recipe, outlet, monkey
             raise MemoryError("the loader's thread died")
         return read(self, row)
 
-    monkeypatch.setattr(producer.PairProducer, "_read", dying)
+    monkeypatch.setattr(stream.PairProducer, "_read", dying)
     with pytest.raises(MemoryError, match="the loader's thread died"):
         worker.train(recipe(train__checkpoint_steps=1), outlet)
     assert outlet.candidates()  # what was done before is kept

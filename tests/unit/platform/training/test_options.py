@@ -10,9 +10,9 @@ from torch import nn
 
 from dytrack_model import checkpoint
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError
-from dytrack_platform.training import loop, parallel, worker
+from dytrack_platform.training import distributed, loop, worker
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training.averages import Averages
+from dytrack_platform.training.ema import Averages
 from dytrack_platform.training.loop import Wish
 
 pytestmark = pytest.mark.slow
@@ -307,8 +307,8 @@ def test_options_that_do_not_fit_are_refused(recipe, changes, sentence):
 
 def test_one_process_needs_no_group():
     cpu = torch.device("cpu")
-    assert parallel.highest([1, 2], cpu) == [1, 2]
-    assert parallel.first_says(7, cpu) == 7
+    assert distributed.highest([1, 2], cpu) == [1, 2]
+    assert distributed.first_says(7, cpu) == 7
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, while it traces

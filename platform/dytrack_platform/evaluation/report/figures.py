@@ -1,0 +1,250 @@
+"""The plots of a report, as plotly's JSON, and the still picture for papers."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as List
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dytrack_platform.confidence import Calibration
+from dytrack_platform.errors import StorageError
+from dytrack_platform.evaluation.report.page import PALETTE, Figure, colour
+from dytrack_platform.evaluation.report.pareto import front
+
+_MARKS = {
+    "operating points": ("circle", "o", PALETTE[0]),
+    "fixed exits": ("square", "s", PALETTE[5]),
+    "random and cycle": ("diamond", "D", PALETTE[3]),
+    "oracle (a bound)": ("star", "*", PALETTE[2]),
+    "other trackers": ("x", "x", PALETTE[7]),
+}
+"""Mark in plotly, mark in matplotlib, and colour of each kind of point."""
+_PLACES = ("top center", "bottom center", "middle right", "top left")
+_COSTS = {"gmacs": "GMACs per frame", "ms_p50": "ms per frame (median)"}
+
+
+def pareto_figure(
+    points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]], cost: str
+) -> Figure:
+    """Plot success AUC over a cost, and join the points that nothing beats.
+
+    Args:
+        points: Points in the form of ``summary.json``.
+        baselines: The same for baselines and peers.
+        cost: ``gmacs`` or ``ms_p50``; points without it are left out.
+    """
+    ours, others = _known(points, cost), _known(baselines, cost)
+    data: list[dict[str, Any]] = []
+    if ours:
+        values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+        best = [ours[k] for k in front(values, ("max", "min"))]
+        data.append(
+            {
+                "x": [p[cost] for p in best],
+                "y": [p["success_auc"] for p in best],
+                "mode": "lines",
+                "name": "front",
+                "line": {"color": PALETTE[0], "dash": "dot"},
+                "hoverinfo": "skip",
+            }
+        )
+    for name, group in {"operating points": ours, **_by_kind(others)}.items():
+        symbol, _, tint = _MARKS[name]
+        if group:
+            data.append(
+                {
+                    "x": [p[cost] for p in group],
+                    "y": [p["success_auc"] for p in group],
+                    "text": [p["name"] for p in group],
+                    "mode": "markers+text",
+                    # By turns, so that neighbours stay apart.
+                    "textposition": [_PLACES[k % len(_PLACES)] for k in range(len(group))],
+                    "cliponaxis": False,
+                    "name": name,
+                    "marker": {"size": 11, "symbol": symbol, "color": tint},
+                    "hovertemplate": f"%{{text}}<br>{_COSTS[cost]} %{{x:.3f}}"
+                    "<br>AUC %{y:.3f}<extra></extra>",
+                }
+            )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": f"Accuracy over {_COSTS[cost]}"},
+            "xaxis": {"title": {"text": _COSTS[cost]}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": "success AUC"}},
+        },
+    }
+
+
+def _by_kind(baselines: List[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Sort baselines into the kinds that have a mark of their own."""
+    kinds = {"random": "random and cycle", "cycle": "random and cycle"}
+    kinds |= {"oracle": "oracle (a bound)"}
+    sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[1:]}
+    for point in baselines:
+        fixed = point["name"].startswith("exit-")
+        kind = "fixed exits" if fixed else kinds.get(point["name"], "other trackers")
+        sorted_in[kind].append(point)
+    return sorted_in
+
+
+def _known(points: List[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    return [p for p in points if p.get(cost) is not None and p["success_auc"] is not None]
+
+
+def curve_figure(
+    title: str,
+    axis: str,
+    thresholds: List[float],
+    curves: Mapping[str, List[float]],
+    scores: Mapping[str, float | None],
+) -> Figure:
+    """Plot one curve per tracker, its score in the legend."""
+    return {
+        "data": [
+            {
+                "x": list(thresholds),
+                "y": list(curve),
+                "mode": "lines",
+                "name": f"{name} [{scores[name]:.3f}]" if scores[name] is not None else name,
+                "line": {"color": colour(k), "dash": "solid" if k < len(PALETTE) else "dash"},
+            }
+            for k, (name, curve) in enumerate(curves.items())
+        ],
+        "layout": {
+            "title": {"text": title},
+            "xaxis": {"title": {"text": axis}},
+            "yaxis": {"title": {"text": "share of frames"}, "range": [0, 1]},
+        },
+    }
+
+
+def share_figure(title: str, shares: Mapping[str, List[float]]) -> Figure:
+    """Plot exit shares as stacked bars, one bar per sequence or attribute."""
+    exits = max((len(share) for share in shares.values()), default=0)
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "x": list(shares),
+                "y": [share[k] if k < len(share) else 0.0 for share in shares.values()],
+                "name": f"exit {k + 1}",
+                "marker": {"color": colour(k)},
+            }
+            for k in range(exits)
+        ],
+        "layout": {
+            "title": {"text": title},
+            "barmode": "stack",
+            "yaxis": {"title": {"text": "share of frames"}, "range": [0, 1]},
+            "xaxis": {"automargin": True},
+        },
+    }
+
+
+def calibration_figure(calibrations: Mapping[str, Calibration]) -> Figure:
+    """Plot mean true IoU over mean predicted IoU, bin by bin, beside the diagonal."""
+    data: list[dict[str, Any]] = [
+        {
+            "x": [0, 1],
+            "y": [0, 1],
+            "mode": "lines",
+            "name": "perfect",
+            "line": {"color": "#bbbbbb", "dash": "dot"},
+        }
+    ]
+    for k, (name, calibration) in enumerate(calibrations.items()):
+        full = calibration.counts > 0
+        share = calibration.counts[full] / max(calibration.frames, 1)
+        data.append(
+            {
+                "x": calibration.predicted[full].tolist(),
+                "y": calibration.true[full].tolist(),
+                "mode": "lines+markers",
+                "name": f"{name} (error {calibration.expected_error:.3f})",
+                "marker": {"size": (6 + 24 * np.sqrt(share)).tolist(), "color": colour(k)},
+                "line": {"color": colour(k)},
+            }
+        )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": "Predicted and true IoU"},
+            "xaxis": {"title": {"text": "predicted IoU"}, "range": [0, 1]},
+            "yaxis": {"title": {"text": "true IoU"}, "range": [0, 1]},
+        },
+    }
+
+
+def radar_figure(scores: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Plot success AUC by attribute, one closed line per tracker."""
+    data = []
+    for k, (name, values) in enumerate(scores.items()):
+        around = list(values)
+        data.append(
+            {
+                "type": "scatterpolar",
+                "r": [values[a] for a in (*around, *around[:1])],
+                "theta": [*around, *around[:1]],
+                "name": name,
+                "line": {"color": colour(k), "dash": "solid" if k < len(PALETTE) else "dash"},
+            }
+        )
+    return {
+        "data": data,
+        "layout": {
+            "title": {"text": "Success AUC by attribute"},
+            "polar": {"radialaxis": {"rangemode": "tozero"}},
+        },
+    }
+
+
+def write_still(
+    path: Path, points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]]
+) -> Path:
+    """Write the Pareto picture as PNG: AUC over GMACs and over milliseconds.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Still
+
+    still = Still(figsize=(9.6, 4.0), layout="constrained")
+    FigureCanvasAgg(still)
+    for axes, cost in zip(still.subplots(1, 2, sharey=True), _COSTS, strict=True):
+        ours = _known(points, cost)
+        if ours:
+            values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+            best = values[front(values, ("max", "min"))]
+            axes.plot(best[:, 1], best[:, 0], ":", color=PALETTE[0], linewidth=1)
+        others = _by_kind(_known(baselines, cost))
+        for name, group in {"operating points": ours, **others}.items():
+            _, symbol, tint = _MARKS[name]
+            for k, point in enumerate(group):
+                label = name if k == 0 else "_"  # matplotlib leaves out names with this start
+                axes.plot(point[cost], point["success_auc"], symbol, color=tint, label=label)
+                axes.annotate(
+                    point["name"],
+                    (point[cost], point["success_auc"]),
+                    xytext=(0, 6 if k % 2 == 0 else -12),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+        axes.set_xlabel(_COSTS[cost])
+        right = max((p[cost] for p in (*ours, *_known(baselines, cost))), default=1.0) or 1.0
+        axes.set_xlim(-0.05 * right, 1.1 * right)
+        axes.margins(y=0.15)
+        axes.grid(alpha=0.25)
+    still.axes[0].set_ylabel("success AUC")
+    if still.axes[1].get_legend_handles_labels()[0]:  # more trackers have a time than a cost
+        handles, labels = still.axes[1].get_legend_handles_labels()
+        still.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        still.savefig(path, dpi=160)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    return path

@@ -1,0 +1,76 @@
+"""What runs on a worker of an evaluation: one tracker at one point, on one sequence at a time."""
+
+import hashlib
+from dataclasses import dataclass
+
+import cv2
+import ray
+
+from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.runtime.engine import Engine
+from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.errors import DyTrackError
+from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
+from dytrack_platform.experiment.evaluate.runtime_config import OnlineTracker, Running, make_policy
+from dytrack_platform.experiment.evaluate.specs import Entry
+
+_WARM_UP = 3  # steps before a worker's first clock runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What came of one sequence."""
+
+    entry: str
+    sequence: str
+    result: protocol.SequenceResult | None
+    """None where the sequence could not be tracked."""
+    problem: str = ""
+    """Why not."""
+
+
+def make_tracker(
+    entry: Entry, saved: SavedTracker | None, engine: Engine | None, sequence: str
+) -> protocol.Tracker:
+    """Make the tracker of an entry for one sequence.
+
+    The seed of random exits is the sequence's name, so a result does not depend on the worker.
+
+    Raises:
+        ConfigurationError: A peer is unknown, or its options are wrong.
+        RuntimeMissingError: The installed OpenCV lacks the peer.
+    """
+    if entry.rule == "peer":
+        return opencv_trackers.make_peer(entry.peer, dict(entry.options))
+    # evaluate() refuses an entry of ours without a model
+    assert saved is not None
+    assert engine is not None
+    seed = int.from_bytes(hashlib.sha256(sequence.encode()).digest()[:4], "big")
+    return OnlineTracker(saved, make_policy(entry, seed), engine)
+
+
+@ray.remote
+class Judge:
+    """A worker: holds the network on its runtime, tracks whole sequences."""
+
+    def __init__(self, saved: SavedTracker | None, running: Running) -> None:
+        import torch
+
+        torch.set_num_threads(running.threads)
+        cv2.setNumThreads(running.threads)
+        self._saved = saved
+        self._engine = None if saved is None else running.build(saved)
+        self._warm: set[str] = set()
+
+    def judge(self, entry: Entry, sequence: Sequence) -> Verdict:
+        """Track one sequence; what its data did wrong comes back as the verdict's problem."""
+        tracker = make_tracker(entry, self._saved, self._engine, sequence.name)
+        warm_up = 0 if entry.name in self._warm else _WARM_UP
+        self._warm.add(entry.name)
+        try:
+            result = protocol.run_sequence(tracker, sequence, warm_up=warm_up)
+        except DyTrackError as error:
+            return Verdict(
+                entry=entry.name, sequence=sequence.name, result=None, problem=str(error)
+            )
+        return Verdict(entry=entry.name, sequence=sequence.name, result=result)

@@ -1,0 +1,49 @@
+"""Our tracker as the got10k toolkit wants it (extra ``third-party``: got10k 0.1.3).
+
+::
+
+    from got10k.experiments import ExperimentGOT10k
+    experiment = ExperimentGOT10k("GOT-10k", subset="val")
+    experiment.run(GOT10kTracker("models:/dytrack@champion", point="balanced"))
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from got10k.trackers import Tracker
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from dytrack_platform.experiment.evaluate.runtime_config import OnlineTracker, Running, make_policy
+from dytrack_platform.experiment.evaluate.specs import point_entries
+from dytrack_platform.experiment.registry import registry
+
+
+class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
+    """A tracker for the toolkit's experiments.
+
+    Args:
+        model: A tracker's folder, or models:/NAME@ALIAS.
+        point: Operating point; the first stored one by default.
+        device: Where the network runs.
+
+    Raises:
+        ModelLookupError: The reference leads to nothing.
+        ConfigurationError: There is no such point.
+    """
+
+    def __init__(self, model: str, point: str | None = None, device: str = "cpu") -> None:
+        saved = registry.load(model)
+        entry = point_entries(saved, [point] if point else [])[0]
+        super().__init__(name=f"DyTrack-{entry.name}", is_deterministic=True)
+        self._tracker = OnlineTracker(
+            saved, make_policy(entry, seed=0), Running(device=device).build(saved)
+        )
+
+    def init(self, image: Image, box: Sequence[float]) -> None:
+        """Take the target from the first frame, an RGB picture."""
+        self._tracker.start(np.asarray(image), np.asarray(box, dtype=np.float64))
+
+    def update(self, image: Image) -> NDArray[np.float64]:
+        """Give the box x, y, w, h in the next frame."""
+        return self._tracker.step(np.asarray(image)).box_xywh
