@@ -100,7 +100,7 @@ def recipe(cell: dict, clips: dict[str, str]) -> ExperimentConfig:
                 "batch_size": BATCH,
                 "head_lr": cell["lr"],
                 "backbone_lr": cell["lr"],
-                "clip_norm": 1.0,
+                "max_grad_norm": 1.0,
                 "schedule": "cosine",
                 "warmup": 0.05,
                 "precision": "bf16",

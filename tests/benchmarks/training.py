@@ -47,7 +47,7 @@ def recipe(given, **changes):
             "batch_size": given.batch,
             "checkpoint_steps": 10_000,
             "report_steps": WARM,
-            "pictures": 0,
+            "sample_images": 0,
             "head_lr": 1e-3,
             "backbone_lr": 1e-3,
         },
@@ -83,7 +83,7 @@ def bare(given, precision):
             losses = module(batch.template, batch.search, batch.boxes_cxcywh, step / 100)
         state.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.train.clip_norm)
+        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.train.max_grad_norm)
         state.optimizer.step()
     speed = given.steps * given.batch / (time.perf_counter() - began)
     stream.close()

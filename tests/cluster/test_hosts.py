@@ -49,7 +49,7 @@ def recipe(made_clips, tmp_path):
             "train": [{"path": str(made_clips)}],
             "pairs_per_epoch": 160,
             "validation_pairs": 8,
-            "draws_per_row": 4,
+            "pairs_per_clip": 4,
         },
         "train": {
             "epochs": 4,
@@ -58,7 +58,7 @@ def recipe(made_clips, tmp_path):
             "storage": str(tmp_path / "runs"),
             "checkpoint_steps": 10,
             "report_steps": 1,
-            "pictures": 0,
+            "sample_images": 0,
             "start_timeout_s": 30,
         },
     }

@@ -55,7 +55,7 @@ def main() -> None:
                     "batch_size": 32,
                     "head_lr": 2e-3,
                     "backbone_lr": 2e-3,
-                    "clip_norm": 1.0,
+                    "max_grad_norm": 1.0,
                     "schedule": "cosine",
                     "warmup": 0.05,
                     "precision": "bf16",

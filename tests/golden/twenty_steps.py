@@ -49,7 +49,7 @@ def main(clips: Path) -> None:
     """Train on a folder of clips, and print the run's name and its losses."""
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(False)
-    changes = {"data.train": [{"path": str(clips)}], "train.pictures": 0}
+    changes = {"data.train": [{"path": str(clips)}], "train.sample_images": 0}
     config = load(recipes.find("test"), changes)
     outlet, pairs = Outlet(), first_pairs(config)
     worker.train(config, outlet)

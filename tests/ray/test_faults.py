@@ -68,7 +68,7 @@ def losses(folder):
 
 
 def run(values, watcher, **changes):
-    overrides = {"train.report_steps": 1, "train.pictures": 0}
+    overrides = {"train.report_steps": 1, "train.sample_images": 0}
     overrides |= {key.replace("__", ".", 1): value for key, value in changes.items()}
     config = resolve(values, overrides)
     trained = train(config, watcher.show, watcher.say)
@@ -116,7 +116,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
 ):
     command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
     command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
-    command += ["--set", "train.report_steps=5", "--set", "train.pictures=0"]
+    command += ["--set", "train.report_steps=5", "--set", "train.sample_images=0"]
     folder = Path(values["train"]["storage"]) / "tiny"
     mlflow.set_tracking_uri(store)
 

@@ -1,7 +1,8 @@
 """Search exit placements, recycling and distillation: ``dytrack search RECIPE``.
 
-Hardware: ``search.concurrent`` CPUs or GPUs at a time. Each trial trains ``search.epochs`` epochs
-of the recipe. The result is a Pareto front of accuracy against cost, in MLflow with a picture.
+Hardware: ``search.max_concurrent`` CPUs or GPUs at a time. Each trial trains ``search.epochs``
+epochs of the recipe. The result is a Pareto front of accuracy against cost, in MLflow with a
+figure.
 """
 
 from dytrack_pipelines import recipes
@@ -24,7 +25,7 @@ def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (t
 
     # Run the trials; a killed search goes on with those that are missing.
     screen.say(
-        f"{config.name}: {config.search.trials} trials, {config.search.concurrent} at a time"
+        f"{config.name}: {config.search.trials} trials, {config.search.max_concurrent} at a time"
     )
     searched = run(config, screen.say)
     # Find the trials that no other beats on both goals.

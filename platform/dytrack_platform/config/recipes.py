@@ -14,6 +14,19 @@ from dytrack_model.config import VARIANTS, ModelConfig, require
 from dytrack_platform.config.schema import ExperimentConfig
 from dytrack_platform.errors import ConfigurationError
 
+RENAMED = {
+    "data.draws_per_row": "data.pairs_per_clip",
+    "data.grey": "data.grayscale_prob",
+    "train.accumulate": "train.grad_accum_steps",
+    "train.clip_norm": "train.max_grad_norm",
+    "train.drop_at": "train.lr_drop_at",
+    "train.initial": "train.init_from",
+    "train.keep": "train.keep_checkpoints",
+    "train.pictures": "train.sample_images",
+    "search.concurrent": "search.max_concurrent",
+}
+"""Keys of older recipes; a recipe that has one is refused with the new name."""
+
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 
 
@@ -156,6 +169,8 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
         if not isinstance(item, Mapping):
             continue
         for key, inner in item.items():
+            renamed = RENAMED.get(f"{prefix}{key}")
+            require(renamed is None, f"{prefix}{key}: is now called {renamed}")
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             require(key in known, f"{prefix}{key}: no such key; {hint}")

@@ -15,10 +15,10 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     data = replace(
         config.data, train=sources(config.data.train), validation=sources(config.data.validation)
     )
-    initial = config.train.initial
+    init_from = config.train.init_from
     train = replace(
         config.train,
         storage=files.absolute(config.train.storage),
-        initial=files.absolute(initial) if initial else None,
+        init_from=files.absolute(init_from) if init_from else None,
     )
     return replace(config, data=data, train=train)

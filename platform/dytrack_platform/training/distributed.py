@@ -68,7 +68,7 @@ def wrapped(module: Trainable, config: TrainConfig, place: Place) -> nn.Module:
         device_ids=[place.device] if on_gpu else None,
         # A static graph lets gradients travel while others are computed, without searching for
         # unused parameters. It does not know steps whose gradients stay at home.
-        static_graph=config.accumulate == 1,
+        static_graph=config.grad_accum_steps == 1,
         gradient_as_bucket_view=True,
     )
 

@@ -197,7 +197,7 @@ def _backward(
         for index in (0, 1):
             tensors[index] = tensors[index].contiguous(memory_format=torch.channels_last)
     pairs = len(tensors[2])
-    parts = list(zip(*(t.tensor_split(settings.accumulate) for t in tensors), strict=True))
+    parts = list(zip(*(t.tensor_split(settings.grad_accum_steps) for t in tensors), strict=True))
     values: dict[str, Tensor] = {}
     for number, part in enumerate(parts, 1):
         hold_gradients(module, number < len(parts))
@@ -214,7 +214,7 @@ def _backward(
             values[name] = values.get(name, torch.zeros_like(value)) + value * share
     state.scaler.unscale_(state.optimizer)
     values |= {f"norm/{name}": value for name, value in norms(state.module).items()}
-    clip(state.module, float(values["norm/all"]), settings.clip_norm or float("inf"))
+    clip(state.module, float(values["norm/all"]), settings.max_grad_norm or float("inf"))
     return values
 
 

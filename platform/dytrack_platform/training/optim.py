@@ -44,7 +44,7 @@ def rate_factor(config: TrainConfig, progress: float) -> float:
         # Never zero: the first step of a schedule should move.
         return max(progress / config.warmup, 0.01)
     if config.schedule == "step":
-        return 0.1 if progress >= config.drop_at else 1.0
+        return 0.1 if progress >= config.lr_drop_at else 1.0
     span = 1.0 - config.warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / span)) if span else 1.0
 

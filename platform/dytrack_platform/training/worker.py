@@ -73,13 +73,13 @@ def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
     """Make seeded weights and an optimiser; the same ones on every worker.
 
     Raises:
-        CheckpointError: ``train.initial`` does not fit.
+        CheckpointError: ``train.init_from`` does not fit.
     """
     torch.manual_seed(config.seed)
     notes: dict[str, Any] = {}
     module = Trainable(config.model, config.loss, config.distillation)
-    if config.train.initial is not None:
-        notes["initial"] = list(load_initial(module.network, config.train.initial))
+    if config.train.init_from is not None:
+        notes["initial"] = list(load_initial(module.network, config.train.init_from))
     distributed.arrange(module, config.train, place)
     scaling = config.train.precision == "fp16"
     return TrainingState(
@@ -141,10 +141,10 @@ def check(config: ExperimentConfig) -> list[str]:
         CheckpointError: The initial weights do not fit.
         DataError: A prepared folder is missing, damaged, or smaller than a batch.
     """
-    if config.train.freeze_backbone and config.train.initial is None:
+    if config.train.freeze_backbone and config.train.init_from is None:
         raise ConfigurationError(
             "train.freeze_backbone: freezes weights that nobody trained; name a tracker or "
-            "backbone weights in train.initial"
+            "backbone weights in train.init_from"
         )
     with torch.random.fork_rng(devices=[]):
         state = new_state(config)
@@ -281,7 +281,7 @@ class _Writer:
             ) from error
 
     def picture(self, state: TrainingState, progress: Progress) -> None:
-        count = self.config.train.pictures
+        count = self.config.train.sample_images
         if not count:
             return
         module = state_files.trained(state, self.config)

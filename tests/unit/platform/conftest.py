@@ -14,7 +14,7 @@ def experiment(clips, folder, **changes):
             "train": [{"path": str(clips)}],
             "pairs_per_epoch": 32,
             "validation_pairs": 8,
-            "draws_per_row": 4,
+            "pairs_per_clip": 4,
         },
         "train": {
             "epochs": 2,

@@ -82,7 +82,7 @@ def draw_pair(
     target = box_to_crop(box, centre_xy, side)
     if not augment:
         return Pair(template, search, target)
-    if rng.random() < data.grey:
+    if rng.random() < data.grayscale_prob:
         template, search = _grey(template), _grey(search)
     # OSTrack mirrors both together, and then each alone.
     together = rng.random() < data.flip

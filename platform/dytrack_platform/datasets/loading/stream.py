@@ -1,7 +1,7 @@
 """The stream of pairs that training sees: the same one whatever the number of workers.
 
-An epoch is a list of *slots*; a slot is one reading of one clip and gives ``draws_per_row``
-pairs. Batches come in *chunks* of ``draws_per_row`` batches over as many slots as a batch has
+An epoch is a list of *slots*; a slot is one reading of one clip and gives ``pairs_per_clip``
+pairs. Batches come in *chunks* of ``pairs_per_clip`` batches over as many slots as a batch has
 pairs: each batch takes one draw of every slot, so a clip is decoded once for all of its draws
 and a batch never holds two pairs of one reading. A worker reads its own part of each chunk's
 slots. Every choice is seeded by (seed, epoch, slot, draw): any step can be reached directly.
@@ -101,7 +101,7 @@ class PairStream:
             pin_memory=pin_memory,
         )
         # A chunk is made at once, so as many batches ahead keep the thread busy all the time.
-        self._depth = data.draws_per_row if data.loader_workers else 0
+        self._depth = data.pairs_per_clip if data.loader_workers else 0
         self._position = (-1, 0)
         self._ahead: _Ahead | None = None
         self._finalizer: weakref.finalize[[], PairStream] | None = None
@@ -193,7 +193,7 @@ class PairProducer:
 
     def epoch(self, epoch: int, start_step: int) -> Iterator[PairBatch]:
         """Give an epoch's batches from ``start_step`` on."""
-        draws = self._data.draws_per_row
+        draws = self._data.pairs_per_clip
         slots = self._slots(epoch)
         step = start_step
         while step < self.steps_per_epoch:
@@ -241,7 +241,7 @@ class PairProducer:
 
     def _slots(self, epoch: int) -> list[ClipRow]:
         """Choose the clips of an epoch: folders by weight, each folder's clips in turn."""
-        chunks = -(-self.steps_per_epoch // self._data.draws_per_row)
+        chunks = -(-self.steps_per_epoch // self._data.pairs_per_clip)
         count = chunks * self._batch
         rng = self._rng(epoch)
         choice = rng.choice(len(self._sources), size=count, p=self._weights)

@@ -7,12 +7,19 @@ unjittered search crop of it has about ``search_size`` pixels. Small targets are
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 
 from dytrack_model.config import require
+from dytrack_platform.config.bounds import (
+    AtLeastOne,
+    Bounds,
+    NotNegative,
+    NotNegativeFloat,
+    check_bounds,
+)
 from dytrack_platform.datasets.sequence import Boxes, Pixels
 from dytrack_platform.errors import DataError
 
@@ -24,41 +31,31 @@ JITTER_LIMIT = 2.0
 class ClipConfig:
     """What is cut out of a sequence and how it is stored."""
 
-    frames: int = 16
+    frames: AtLeastOne = 16
     """Frames in a clip."""
-    span: int = 200
+    span: AtLeastOne = 200
     """Frames of the sequence that a clip spreads over; a pair never spans more."""
-    search_size: int = 256
+    search_size: AtLeastOne = 256
     """Pixels of a search crop's side that a window can serve."""
-    search_factor: float = 4.0
+    search_factor: Annotated[float, Bounds(low=1)] = 4.0
     """Side of the search crop over the square root of the target's area."""
-    centre_jitter: float = 3.0
+    centre_jitter: NotNegativeFloat = 3.0
     """Largest ``data.centre_jitter`` that training may use."""
-    scale_jitter: float = 0.25
+    scale_jitter: NotNegativeFloat = 0.25
     """Largest ``data.scale_jitter`` that training may use."""
-    quality: int = 90
+    quality: Annotated[int, Bounds(low=1, high=100)] = 90
     """JPEG quality of the windows."""
-    smallest_side: float = 0.0
+    smallest_side: NotNegativeFloat = 0.0
     """Targets with a shorter side below this many pixels are not used (OSTrack: 50 for COCO)."""
-    sequences_per_shard: int = 0
+    sequences_per_shard: NotNegative = 0
     """Sequences in a file, about; 0 chooses by their length."""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "span", "search_size"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        check_bounds(self)
         require(
             self.span >= self.frames,
             f"span: must be at least frames ({self.frames}), got {self.span}",
         )
-        require(
-            self.search_factor >= 1,
-            f"search_factor: must be at least 1, got {self.search_factor}",
-        )
-        for name in ("centre_jitter", "scale_jitter", "smallest_side", "sequences_per_shard"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
 
     @property
     def window_factor(self) -> float:

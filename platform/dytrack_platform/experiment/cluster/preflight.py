@@ -85,8 +85,8 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
     # An empty folder of the same name, where a disk is not mounted, is not the data.
     local = [source.path for source in sources if "://" not in source.path]
     wanted = [tree.path(MANIFEST) for path in local for tree in partitions(path, finished=False)]
-    if config.train.initial is not None:
-        wanted.append(config.train.initial)
+    if config.train.init_from is not None:
+        wanted.append(config.train.init_from)
     files.write_json(mark, {"word": word})
     try:
         # A list, for one host may run several nodes, each with its own view of the folders.

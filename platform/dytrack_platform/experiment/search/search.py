@@ -106,7 +106,7 @@ def _tuner(config: ExperimentConfig, location: str, say: Callable[[str], None]) 
         param_space=space(config),
         tune_config=TuneConfig(
             num_samples=config.search.trials,
-            max_concurrent_trials=config.search.concurrent,
+            max_concurrent_trials=config.search.max_concurrent,
             search_alg=OptunaSearch(metric=[ACCURACY, COST], mode=["max", "min"], sampler=sampler),
             reuse_actors=True,
         ),

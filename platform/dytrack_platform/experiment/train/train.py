@@ -79,7 +79,7 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         say(f"{config.name}: already finished in {location}; nothing to train")
         return _finished(record)
     for sentence in worker.check(config):
-        say(f"{config.train.initial}: {sentence}")
+        say(f"{config.train.init_from}: {sentence}")
     _require_same_data(config, record, location)
     kept = files.folders(location, PREFIX)
     start = int(kept[0].rpartition(PREFIX)[2]) if kept else 0
@@ -242,7 +242,7 @@ def _trainer(
         run_config=RunConfig(
             name=config.name,
             storage_path=location.rpartition("/")[0],
-            checkpoint_config=CheckpointConfig(num_to_keep=settings.keep),
+            checkpoint_config=CheckpointConfig(num_to_keep=settings.keep_checkpoints),
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,
                 # Train V2's own class, which has more fields than the one that mypy sees.

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 WAYS = {
     "ddp": {},
-    "parts": {"train__accumulate": 2},
+    "parts": {"train__grad_accum_steps": 2},
     "fsdp": {"train__parallel": "fsdp", "train__ema": 0.5},
     "frozen": {"train__freeze_backbone": True},
 }

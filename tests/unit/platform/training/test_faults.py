@@ -73,7 +73,7 @@ def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, 
 
     monkeypatch.setattr(stream, "_batch", spoilt)
     # The pictures and the losses of this batch are spoilt before anybody can see it.
-    state = worker.train(recipe(train__skip_nonfinite=8, train__pictures=0), outlet)
+    state = worker.train(recipe(train__skip_nonfinite=8, train__sample_images=0), outlet)
     assert state.skipped == 1
     for name, value in state.module.named_buffers():
         assert torch.isfinite(value).all(), name

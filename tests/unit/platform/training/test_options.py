@@ -35,7 +35,7 @@ OPTIONS = {
     "averages": {"train__ema": 0.9},
     "bf16": {"train__precision": "bf16"},
     "channels": {"train__channels_last": True},
-    "parts": {"train__accumulate": 2},
+    "parts": {"train__grad_accum_steps": 2},
     "recomputed": {"train__activation_checkpointing": True},
 }
 
@@ -95,7 +95,7 @@ def test_two_equal_parts_give_the_gradient_of_one(recipe):
     """With the same pairs in both parts, batch norm sees what it would see without parts."""
 
     def gradient(accumulate, copies):
-        config = recipe(train__accumulate=accumulate, train__clip_norm=0)
+        config = recipe(train__grad_accum_steps=accumulate, train__max_grad_norm=0)
         state = worker.new_state(config)
         generator = torch.Generator().manual_seed(0)
         pictures = [
@@ -148,7 +148,7 @@ def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
     first = new_outlet()
     worker.train(recipe(), first)
     tracker = f"{first.candidates()[0]}/tracker"
-    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second")
+    config = recipe(train__freeze_backbone=True, train__init_from=tracker, name="second")
     worker.check(config)
     before = weights(worker.new_state(config))
     assert same(checkpoint.load(tracker).network.state_dict(), _network(before))
@@ -173,7 +173,7 @@ def test_a_second_stage_may_have_other_decisioners_or_another_reuse(
     first = new_outlet()
     worker.train(recipe(), first)
     tracker = f"{first.candidates()[0]}/tracker"
-    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second", **change)
+    config = recipe(train__freeze_backbone=True, train__init_from=tracker, name="second", **change)
     assert worker.check(config)[0].endswith(f"loaded; anew: {', '.join(sorted(anew))}")
     before = _network(weights(worker.new_state(config)))
     start = _network(weights(worker.new_state(recipe(**change))))
@@ -193,19 +193,19 @@ def test_a_run_folder_is_as_good_as_its_tracker(recipe, new_outlet):
     first = new_outlet()
     worker.train(recipe(), first)
     folder = first.candidates()[0]
-    tracker = weights(worker.new_state(recipe(train__initial=f"{folder}/tracker")))
-    assert same(tracker, weights(worker.new_state(recipe(train__initial=folder))))
+    tracker = weights(worker.new_state(recipe(train__init_from=f"{folder}/tracker")))
+    assert same(tracker, weights(worker.new_state(recipe(train__init_from=folder))))
 
 
 def test_a_second_stage_on_another_model_is_refused(recipe, outlet):
     worker.train(recipe(), outlet)
-    config = recipe(train__initial=outlet.candidates()[0], model__width=64)
+    config = recipe(train__init_from=outlet.candidates()[0], model__width=64)
     with pytest.raises(CheckpointError, match="not the weights of this configuration"):
         worker.check(config)
 
 
 def test_freezing_what_nobody_trained_is_refused(recipe):
-    with pytest.raises(ConfigurationError, match=r"train\.freeze_backbone: .* train\.initial"):
+    with pytest.raises(ConfigurationError, match=r"train\.freeze_backbone: .* train\.init_from"):
         worker.check(recipe(train__freeze_backbone=True))
 
 
@@ -271,7 +271,7 @@ def test_progress_tells_times_arithmetic_and_the_share_of_the_peak(recipe, outle
 
 
 def test_pictures_of_sample_predictions_are_png_files(recipe, outlet):
-    worker.train(recipe(train__pictures=2), outlet)
+    worker.train(recipe(train__sample_images=2), outlet)
     assert [step for step, _ in outlet.pictures] == [4, 8]
     picture = cv2.imdecode(np.frombuffer(outlet.pictures[0][1], np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (2 * (64 + 128), 2 * 2 * 128, 3)
@@ -290,7 +290,7 @@ def test_optimiser_steps_are_fused(recipe):
             {"train__workers": 4, "train__min_workers": 2},
             r"train\.batch_size: must be a multiple of workers 3, got 8",
         ),
-        ({"train__accumulate": 9}, r"train\.accumulate: must lie in \[1, 8\]"),
+        ({"train__grad_accum_steps": 9}, r"train\.grad_accum_steps: must lie in \[1, 8\]"),
         ({"train__ema": 1.0}, r"train\.ema: must lie in \[0, 1\), got 1"),
         ({"train__parallel": "fsdp", "train__compile": True}, r"train\.compile: works with"),
         (

@@ -80,7 +80,7 @@ def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path
     tensors["pos_embed"] = torch.zeros(1, 197, width)
     tensors["decoder.weight"] = torch.zeros(1)
     save_file(tensors, tmp_path / "vit.safetensors")
-    told = worker.check(recipe(train__initial=str(tmp_path / "vit.safetensors")))
+    told = worker.check(recipe(train__init_from=str(tmp_path / "vit.safetensors")))
     assert any("1 ignored: decoder.weight" in sentence for sentence in told)
     assert any("untouched: cls_token, norm.bias, norm.weight" in sentence for sentence in told)
     assert worker.check(recipe()) == []
@@ -89,7 +89,7 @@ def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path
 def test_a_tracker_that_computes_something_else_is_told_before_training(recipe, tmp_path):
     config = recipe(model__iou_token="reader")
     checkpoint.save(tmp_path / "tracker", worker.new_state(config).module.network)
-    told = worker.check(recipe(train__initial=str(tmp_path / "tracker")))
+    told = worker.check(recipe(train__init_from=str(tmp_path / "tracker")))
     assert told[0].endswith("tensors of a whole tracker loaded")
     assert told[1:] == ["model.iou_token was 'reader' there and is 'mutual' here"]
 

@@ -36,7 +36,7 @@ def data(clips):
         train=(SourceConfig(path=clips),),
         pairs_per_epoch=48,
         validation_pairs=16,
-        draws_per_row=3,
+        pairs_per_clip=3,
         validation_share=0.3,
     )
 
@@ -97,7 +97,7 @@ def test_workers_together_see_the_pairs_that_one_worker_sees(data, world):
 def test_every_clip_is_shown_before_one_is_shown_again(data):
     seen = [name for batch in stream(data).batches(0) for name in batch.sequences]
     counts = np.unique(seen, return_counts=True)[1]
-    assert counts.max() - counts.min() <= data.draws_per_row
+    assert counts.max() - counts.min() <= data.pairs_per_clip
 
 
 def test_validation_sequences_are_never_trained_on_and_are_always_the_same(data):
@@ -145,7 +145,7 @@ def test_the_target_lies_where_the_box_says(moving, monkeypatch, tmp_path):
             picture[:] = 0
             picture[y : y + h, x : x + w] = 255
     folder = prepared(monkeypatch, sequences, tmp_path)
-    data = DataConfig(train=(SourceConfig(path=folder),), pairs_per_epoch=64, grey=0.5)
+    data = DataConfig(train=(SourceConfig(path=folder),), pairs_per_epoch=64, grayscale_prob=0.5)
     for batch in stream(data).batches(0):
         for search, box in zip(batch.search.numpy(), batch.boxes_cxcywh.numpy(), strict=True):
             rows, columns = np.nonzero(search[0] > 100)
