@@ -29,7 +29,7 @@ from dytrack_platform.experiment.evaluate.evaluate import Evaluation, evaluate
 
 
 def run(model: Path, sequences, workers: int) -> tuple[float, float]:
-    """Evaluate into an empty folder; give seconds in all and until the last sequence was done."""
+    """Evaluate into an empty folder; return seconds in all and until the last sequence was done."""
     done = []
     with tempfile.TemporaryDirectory() as out:
         job = Evaluation(

@@ -36,7 +36,7 @@ _NAMES = 4
 
 
 def rename(split: Path) -> int:
-    """List every made sequence under more names, the files linked; gives how many it has now."""
+    """List every made sequence under more names, the files linked; returns how many it has now."""
     names = (split / "list.txt").read_text().split()
     for number in range(1, _NAMES):
         for name in names:
@@ -61,7 +61,7 @@ def plain_loop(root: str, first: int, last: int) -> int:
 
 
 def decode_and_encode(root: str, seconds: float) -> float:
-    """Give one core's frames per second for the two codecs alone, without reading or cutting."""
+    """Return one core's frames per second for the two codecs alone, without reading or cutting."""
     cv2.setNumThreads(1)
     (sequence, *_) = readers.read("got10k", root, "train")
     data = np.frombuffer(Path(sequence.frames.path(0)).read_bytes(), np.uint8)

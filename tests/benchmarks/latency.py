@@ -115,7 +115,7 @@ def staged_graphs(engine: Engine) -> Callable[[], None]:
 
 
 def peak(threads: int) -> dict[str, float]:
-    """Give the best GFLOP/s of a large matrix product by torch and OpenVINO, by precision."""
+    """Return the best GFLOP/s of a large matrix product by torch and OpenVINO, by precision."""
     import openvino
     from openvino import opset13
 
@@ -149,7 +149,7 @@ def peak(threads: int) -> dict[str, float]:
 
 
 def outside_network(rounds: int) -> float:
-    """Give milliseconds of a frame outside the graphs, by an engine whose graphs cost nothing."""
+    """Return milliseconds of a frame outside the graphs, by an engine whose graphs cost nothing."""
     network = DyTrackNetwork(variant("tiny")).eval()
     engine = build(network)
     tensors = examples(network)

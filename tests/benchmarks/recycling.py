@@ -46,8 +46,8 @@ from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
 from dytrack_platform.evaluation.scoring.metrics import columns, overlaps
 from dytrack_platform.training import loop, validation, worker
-from dytrack_platform.training.loop import Hooks
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.objective import TrainModule
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 SWITCHES = ("off", "on")
@@ -60,7 +60,7 @@ FRAMES = 30
 
 
 def prepare(folder: Path) -> dict[str, str]:
-    """Make both splits and their clips, or find them made; gives the folders of the clips."""
+    """Make both splits and their clips, or find them made; returns the folders of the clips."""
     found = {}
     for split, count in (("train", TRAINING), ("test", UNSEEN)):
         make(folder / "made", difficulty(), split, count, workers=1)
@@ -73,7 +73,7 @@ def prepare(folder: Path) -> dict[str, str]:
 
 
 def recipe(cell: dict, clips: dict[str, str]) -> ExperimentConfig:
-    """Give the experiment of a cell; distillation that is on has the defaults."""
+    """Return the experiment of a cell; distillation that is on has the defaults."""
     distillation = {} if cell["distillation"] == "on" else {"feature": 0.0, "prediction": 0.0}
     return resolve(
         {
@@ -131,12 +131,12 @@ def follow(network, root: Path) -> list[dict[str, float]]:
             tracker = Tracker(network, FixedExit(index))
             truth = sequence.boxes_xywh[:FRAMES]
             boxes, scores = truth.copy(), np.ones(len(truth))
-            pictures = itertools.islice(sequence.frames.iterate(), FRAMES)
-            for frame, picture in enumerate(pictures):
+            images = itertools.islice(sequence.frames.iterate(), FRAMES)
+            for frame, image in enumerate(images):
                 if frame == 0:
-                    tracker.start(RGB(picture), truth[0])
+                    tracker.start(RGB(image), truth[0])
                     continue
-                track = tracker.step(RGB(picture))
+                track = tracker.step(RGB(image))
                 boxes[frame], scores[frame] = track.box_xywh, track.predicted_iou
             seen = sequence.visible[:FRAMES].copy()
             seen[0] = False  # given, not found
@@ -149,7 +149,17 @@ def follow(network, root: Path) -> list[dict[str, float]]:
     return exits
 
 
-def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> Trainable:
+class NoWriter:
+    """Saves nothing: a cell is scored where it was trained."""
+
+    def checkpoint(self, state, progress) -> None:
+        pass
+
+    def sample_images(self, state) -> None:
+        pass
+
+
+def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> TrainModule:
     """Train one cell in this process, from nothing or from a start."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -158,8 +168,7 @@ def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> Train
     if start is not None:
         grow(state.module.network, start)
     stream = PairStream(config.data, config.model, seed=cell["seed"], batch_size=BATCH)
-    hooks = Hooks(report=lambda _: None, checkpoint=lambda *_: None)
-    loop.run(config, state, state.module, stream, hooks, CPU)
+    loop.run(config, state, state.module, stream, Callbacks(), NoWriter(), CPU)
     stream.close()
     return state.module
 
@@ -190,7 +199,7 @@ def run(cell: dict, folder: Path, clips: dict[str, str], start: Path) -> dict:
     network = module.network
     # Validation pairs are those of seed 0, whatever the training's seed.
     config = recipe({**cell, "seed": 0}, clips)
-    pairs = PairStream(config.data, config.model, seed=0, batch_size=BATCH, part="validation")
+    pairs = PairStream(config.data, config.model, seed=0, batch_size=BATCH, subset="validation")
     scores = validation.score(module, pairs.batches(0), CPU)
     pairs.close()
     predicted, true = (part.double().numpy() for part in scores)
@@ -212,7 +221,7 @@ def run(cell: dict, folder: Path, clips: dict[str, str], start: Path) -> dict:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Give mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds."""
     known = [value for value in values if np.isfinite(value)]
     if not known:
         return "-"

@@ -115,14 +115,14 @@ def under_ray(given, workers):
                 "start_s": first.at - first.step * first.step_s - began,
                 "ray_start_s": began - before,
                 "data_wait": statistics.mean(r.data_wait for r in reports[1:]),
-                "peak_share": statistics.mean(r.peak_share for r in reports[1:]),
+                "mfu": statistics.mean(r.mfu for r in reports[1:]),
             }
         )
     )
 
 
 def measure(given, arm):
-    """Run an arm in a process of its own; gives what it printed last."""
+    """Run an arm in a process of its own; returns what it printed last."""
     words = ["tests.benchmarks.training", "--arm", arm, "--clips", given.clips]
     words += ["--steps", str(given.steps), "--batch", str(given.batch)]
     start = [sys.executable, "-m"]
@@ -140,7 +140,7 @@ def measure(given, arm):
 
 
 def compare(rounds):
-    """Give medians, spreads and ratios of all rounds."""
+    """Return medians, spreads and ratios of all rounds."""
 
     def each(arm, key="samples_per_s"):
         return [one[arm][key] for one in rounds]
@@ -168,9 +168,7 @@ def compare(rounds):
         "data_wait": {
             arm: [round(s, 4) for s in each(arm, "data_wait")] for arm in ("ray1", "ray2")
         },
-        "peak_share": {
-            arm: [round(s, 3) for s in each(arm, "peak_share")] for arm in ("ray1", "ray2")
-        },
+        "mfu": {arm: [round(s, 3) for s in each(arm, "mfu")] for arm in ("ray1", "ray2")},
     }
 
 

@@ -18,11 +18,12 @@ from dytrack_platform.datasets.prepared.shards import write_shard
 from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
 from dytrack_platform.training import worker
+from dytrack_platform.training.callbacks import Callbacks
 
 TRACKER = Path(__file__).with_name("tracker")
 
 
-class Shown(worker.Outlet):
+class Shown(Callbacks):
     """Prints the loss as it falls."""
 
     def progress(self, progress):

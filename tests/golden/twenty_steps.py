@@ -20,11 +20,12 @@ from dytrack_platform.config import load
 from dytrack_platform.config.schema import ExperimentConfig
 from dytrack_platform.datasets.loading.stream import PairStream
 from dytrack_platform.training import worker
+from dytrack_platform.training.callbacks import Callbacks
 
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 
 
-class Outlet(worker.Outlet):
+class LossKeeper(Callbacks):
     """Keeps the loss of every step."""
 
     def __init__(self) -> None:
@@ -51,10 +52,10 @@ def main(clips: Path) -> None:
     torch.backends.mkldnn.set_flags(False)
     changes = {"data.train": [{"path": str(clips)}], "train.sample_images": 0}
     config = load(recipes.find("test"), changes)
-    outlet, pairs = Outlet(), first_pairs(config)
-    worker.train(config, outlet)
+    callbacks, pairs = LossKeeper(), first_pairs(config)
+    worker.train(config, callbacks)
     head = f"recipe test, seed {config.seed}, workers {config.train.workers}, pairs {pairs}"
-    print(json.dumps({"head": head, "steps": worker.steps_of(config), "losses": outlet.losses}))
+    print(json.dumps({"head": head, "steps": worker.steps_of(config), "losses": callbacks.losses}))
 
 
 if __name__ == "__main__":

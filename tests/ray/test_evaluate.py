@@ -109,19 +109,19 @@ def test_a_worker_killed_mid_run_changes_nothing_but_times(
     }  # MIL draws from the clock: never twice alike
     undisturbed = evaluate(job(tmp_path / "a", model, **settings), sequences)
     pools = []
-    make = actor_pool.JudgePool
+    make = actor_pool.ActorPool
 
     def keep(*arguments):
         pools.append(make(*arguments))
         return pools[-1]
 
-    monkeypatch.setattr(actor_pool, "JudgePool", keep)
+    monkeypatch.setattr(actor_pool, "ActorPool", keep)
     done = []
 
     def kill_one(progress):
         done.append(progress)
         if len(done) == 2:
-            ray.kill(pools[0].judges[0])
+            ray.kill(pools[0].actors[0])
 
     disturbed = evaluate(job(tmp_path / "b", model, **settings), sequences, report=kill_one)
     assert len(done) == 16

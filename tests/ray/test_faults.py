@@ -46,13 +46,13 @@ class Watcher:
             self.actions.pop(step)(self)
 
     def pid(self, rank):
-        """Give the newest process of a worker."""
+        """Return the newest process of a worker."""
         found = [s for s in self.said if s.startswith(f"worker {rank} of")]
         return int(found[-1].rpartition("process ")[2])
 
 
 def timed_losses(folder):
-    """Give (step, loss, milliseconds since 1970) of every report in a run's journal."""
+    """Return (step, loss, milliseconds since 1970) of every report in a run's journal."""
     lines = (folder / "journal.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return [
@@ -63,7 +63,7 @@ def timed_losses(folder):
 
 
 def losses(folder):
-    """Give (step, loss) of every report in a run's journal."""
+    """Return (step, loss) of every report in a run's journal."""
     return [(step, loss) for step, loss, _ in timed_losses(folder)]
 
 
@@ -215,7 +215,7 @@ class Server:
                 time.sleep(0.2)
 
     def arrived(self):
-        """Give the steps of the newest run's losses."""
+        """Return the steps of the newest run's losses."""
         client = mlflow.MlflowClient(self.uri)
         experiment = client.get_experiment_by_name("dytrack").experiment_id
         newest = client.search_runs([experiment])[0].info.run_id

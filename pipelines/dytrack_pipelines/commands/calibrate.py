@@ -14,7 +14,7 @@ from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Precision, Runtime
 
 if TYPE_CHECKING:
-    from dytrack_platform.experiment.evaluate.calibrate import Outcome
+    from dytrack_platform.experiment.evaluate.calibrate import Calibrated
 
 
 def calibrate(
@@ -52,7 +52,7 @@ def calibrate(
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.experiment.evaluate import calibrate as calibration
-    from dytrack_platform.experiment.evaluate.runtime_config import Running
+    from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.experiment.registry import registry
 
     # Say what must be kept, and where the result goes.
@@ -62,7 +62,7 @@ def calibrate(
     if out is None and model.startswith("models:/"):
         raise ConfigurationError("out: a registered model stays as it is; name a folder")
     torch.set_num_threads(threads)
-    running = Running(
+    runtime_config = RuntimeConfig(
         runtime=runtime or "torch", precision=precision, device=device, threads=threads
     )
     # Read the tracker and the sequences.
@@ -76,7 +76,7 @@ def calibrate(
             sequences,
             goal,
             name,
-            running,
+            runtime_config,
             hysteresis,
             lambda what, done, count: line.show(f"{what}: {done}/{count} sequences"),
         )
@@ -94,7 +94,7 @@ def calibrate(
     screen.say(f"operating point {name} is in {folder}")
 
 
-def show(outcome: "Outcome") -> None:
+def show(outcome: "Calibrated") -> None:
     """Put what was promised beside what the tracker gave."""
     rows = [
         [

@@ -1,4 +1,4 @@
-"""Put several results on one page: ours at some point, a peer's text files, anybody's.
+"""Put several results on one page: ours at some point, somebody's text files, anybody's.
 
     dytrack compare runs/lasot/results/balanced results/SiamRPN++ --protocol lasot-matlab \
         --annotations lasot/annos --absent lasot/absent --out comparison.html

@@ -112,9 +112,9 @@ def synth(
             help="A knob: --set occlusion=0.8 or --set frames=[100,200]. Repeatable.",
         ),
     ] = [],  # noqa: B006  (typer copies it)
-    pictures: Annotated[
+    images: Annotated[
         str,
-        typer.Option(help="Folder of real pictures for backgrounds and objects (COCO's layout)"),
+        typer.Option(help="Folder of real images for backgrounds and objects (COCO's layout)"),
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of everything", min=0)] = 0,
     workers: Annotated[
@@ -127,7 +127,7 @@ def synth(
     from dytrack_platform.datasets.synthetic import SynthConfig, make
 
     given = dict(parse_override(text) for text in knobs)
-    config = SynthConfig.from_dict({**given, "pictures": pictures, "seed": seed})
+    config = SynthConfig.from_dict({**given, "images": images, "seed": seed})
     with counting_bar(f"making {split}", sequences) as report:
         folder = make(out, config, split, sequences, workers=workers, progress=report)
     screen.say(f"{folder}: {sequences} sequences; read them with --dataset got10k --root {out}")

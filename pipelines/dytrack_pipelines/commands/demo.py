@@ -67,7 +67,7 @@ def demo(
 
 
 def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when it is needed)
-    """Give the made sequences' difficulty: every challenge, none in most of them."""
+    """Return the made sequences' difficulty: every challenge, none in most of them."""
     from dytrack_platform.datasets.synthetic import SynthConfig
 
     return SynthConfig(
@@ -81,7 +81,7 @@ def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when
 
 
 def film(made: Path, path: Path) -> tuple[Path, tuple[float, ...]]:
-    """Turn the first test sequence into a video; gives it and the target's first box."""
+    """Turn the first test sequence into a video; returns it and the target's first box."""
     from dytrack_pipelines.media.video import VideoWriter
     from dytrack_platform.datasets import readers
 

@@ -1,4 +1,4 @@
-"""Measure a tracker on a benchmark at every operating point, beside baselines and peers.
+"""Measure a tracker on a benchmark at every operating point, beside other trackers.
 
     dytrack evaluate --model models:/dytrack@champion --dataset lasot --root /data/LaSOT \
         --split test --out runs/lasot --workers 8 --baseline fixed --baseline cv2:MIL
@@ -61,9 +61,9 @@ def evaluate(
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.evaluation.tracking.exports import export_points
     from dytrack_platform.experiment.evaluate import evaluate as evaluation
-    from dytrack_platform.experiment.evaluate.runtime_config import Running
+    from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
-    # Read the dataset: annotations now, pictures on the workers.
+    # Read the dataset: annotations now, images on the workers.
     faults: list[Fault] = []
     sequences = list(readers.read(dataset, root, split, faults))
     # Say what is compared with what.
@@ -74,10 +74,10 @@ def evaluate(
         model=model,
         points=tuple(point or ()),
         baselines=(*(standard if baseline is None else baseline), *(tracker or ())),
-        peer_options=key_values(tracker_option or []),
+        tracker_options=key_values(tracker_option or []),
         protocol=protocol,
         workers=workers,
-        running=Running(
+        runtime=RuntimeConfig(
             runtime=runtime or "torch", precision=precision, device=device, threads=threads
         ),
     )

@@ -2,7 +2,7 @@
 
     dytrack prepare --dataset got10k --root /data/GOT-10k --split train --out /data/clips
 
-Hardware: CPUs and a disk; the pictures are decoded, cut and encoded over every core that Ray
+Hardware: CPUs and a disk; the images are decoded, cut and encoded over every core that Ray
 knows, on one machine or on many (``RAY_ADDRESS``). Time: some seconds to start, then about as
 fast as the JPEG decoder; the 60 made sequences of the demo take about 5 s. Run it again after an
 interruption: finished files are kept.

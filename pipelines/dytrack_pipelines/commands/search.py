@@ -31,7 +31,7 @@ def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (t
     # Find the trials that no other beats on both goals.
     goals = np.array([[trial.iou, trial.gmacs] for trial in searched.trials])
     best = (~dominated(goals, ("max", "min"))).tolist()
-    # Keep the front with the parent run: a picture, a page and the numbers.
+    # Keep the front with the parent run: an image, a page and the numbers.
     files = keep_front(searched, best)
     # Show all trials.
     rows = [

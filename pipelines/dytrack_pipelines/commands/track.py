@@ -1,7 +1,7 @@
 """Follow something in your own video: ``dytrack track VIDEO --init x,y,w,h --out out.mp4``.
 
 Runs on one CPU core. The box is coloured by the exit that gave it (green: the first), grey where
-the tracker believes that it lost the target; the strip below the picture is the time line.
+the tracker believes that it lost the target; the strip below the image is the time line.
 """
 
 import csv

@@ -45,7 +45,7 @@ def describe(progress: "Progress", epochs: int, workers: int) -> str:
         f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  "
         f"{progress.samples_per_s * workers:.0f} samples/s  loss {progress.losses['loss']:.3f}  "
         f"data wait {progress.data_wait:.1%}  {progress.gflops * workers:.0f} GFLOP/s "
-        f"({progress.peak_share:.0%} of peak)  {screen.clock(progress.seconds_left)} left"
+        f"({progress.mfu:.0%} of peak)  {screen.clock(progress.seconds_left)} left"
     )
 
 

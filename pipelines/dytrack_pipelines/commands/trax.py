@@ -34,10 +34,10 @@ def trax(
     from dytrack_platform.evaluation.tracking import opencv_trackers
     from dytrack_platform.experiment.evaluate.runtime_config import (
         OnlineTracker,
-        Running,
+        RuntimeConfig,
         make_policy,
     )
-    from dytrack_platform.experiment.evaluate.specs import point_entries
+    from dytrack_platform.experiment.evaluate.specs import point_specs
     from dytrack_platform.experiment.registry import registry
 
     # The protocol's library is an extra.
@@ -52,10 +52,10 @@ def trax(
         raise ConfigurationError("model: give --model, or --tracker for one that is not ours")
     torch.set_num_threads(threads)
     if tracker is not None:
-        serve(opencv_trackers.make_peer(tracker), tracker)
+        serve(opencv_trackers.make_third_party(tracker), tracker)
         return
     saved = registry.load(model or "")
-    entry = point_entries(saved, [point] if point else [])[0]
+    spec = point_specs(saved, [point] if point else [])[0]
     # Serve it until the toolkit quits.
-    engine = Running(device=device, threads=threads).build(saved)
-    serve(OnlineTracker(saved, make_policy(entry, seed=0), engine), f"DyTrack-{entry.name}")
+    engine = RuntimeConfig(device=device, threads=threads).build(saved)
+    serve(OnlineTracker(saved, make_policy(spec, seed=0), engine), f"DyTrack-{spec.name}")

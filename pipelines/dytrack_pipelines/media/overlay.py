@@ -25,7 +25,7 @@ _INK_RGB = (255, 255, 255)
 
 
 def exit_colour(exit_index: int, lost: bool = False) -> tuple[int, int, int]:
-    """Give the colour of an exit, red first: green is shallow; grey means lost."""
+    """Return the colour of an exit, red first: green is shallow; grey means lost."""
     return _LOST_RGB if lost else _COLOURS_RGB[exit_index % len(_COLOURS_RGB)]
 
 

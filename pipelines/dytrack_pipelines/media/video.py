@@ -33,7 +33,7 @@ class VideoReader:
         """Frames that the file's header announces; some headers lie."""
 
     def frames(self) -> Iterator[Pixels]:
-        """Give every frame as (H, W, 3) uint8 RGB.
+        """Yield every frame as (H, W, 3) uint8 RGB.
 
         Raises:
             DataError: Not one frame decodes.
@@ -120,7 +120,7 @@ class VideoWriter:
 
 
 def count_frames(path: Path) -> int:
-    """Give the number of frames that a video's header tells; 0 where it does not open."""
+    """Return the number of frames that a video's header tells; 0 where it does not open."""
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()

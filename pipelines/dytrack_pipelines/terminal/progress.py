@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def preparation_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
-    """Show sequences, frames/s, rejects and time left of a preparation; give its callback.
+    """Show sequences, frames/s, rejects and time left of a preparation; yields its callback.
 
     On a terminal it is a bar, in a log a line now and then.
     """
@@ -59,7 +59,7 @@ def _in_words(progress: "Progress") -> str:
 
 @contextmanager
 def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of ``total`` are done, and the time left; give its callback."""
+    """Show how many of ``total`` are done, and the time left; yields its callback."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -70,7 +70,7 @@ def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def progress_line(line: screen.Line) -> Callable[["EvaluationProgress"], None]:
-    """Give a callback that shows sequences done, frames/s and time left."""
+    """Return a callback that shows sequences done, frames/s and time left."""
     began = time.monotonic()
 
     def show(progress: "EvaluationProgress") -> None:

@@ -25,7 +25,7 @@ class Source:
 
 
 def choose_protocol(name: str | None, source: Source) -> str:
-    """Give the profile that was asked for, or the dataset's default.
+    """Return the profile that was asked for, or the dataset's default.
 
     Raises:
         ConfigurationError: It does not exist, or neither was given.

@@ -45,7 +45,7 @@ class Line:
 
 @contextmanager
 def live_line(every_s: float = 10.0) -> Iterator[Line]:
-    """Give a line to show progress on; in a log it appears every ``every_s`` seconds."""
+    """Yield a line to show progress on; in a log it appears every ``every_s`` seconds."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
             yield Line(live, every_s)
@@ -72,7 +72,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def clock(seconds: float) -> str:
-    """Give a duration as 1:05 or 2:01:05."""
+    """Return a duration as 1:05 or 2:01:05."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     minutes, seconds = divmod(rest, 60)

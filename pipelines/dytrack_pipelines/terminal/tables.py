@@ -113,7 +113,7 @@ def _histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Non
 
 
 def show_faults(found: Iterable[tuple[str, list["Fault"]]]) -> int:
-    """Print faults as they are found and how many there are so far; give their number."""
+    """Print faults as they are found and how many there are so far; returns their number."""
     places = count = 0
     with screen.live_line() as line:
         for _, faults in found:

@@ -31,7 +31,7 @@ _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 
 
 def dotted(values: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
-    """Give a copy of nested ``values`` with the dotted ``key`` set.
+    """Return a copy of nested ``values`` with the dotted ``key`` set.
 
     Raises:
         ConfigurationError: A part of the path is not a mapping.
@@ -122,18 +122,18 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:
-    """Give the configuration as plain JSON types."""
+    """Return the configuration as plain JSON types."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return plain
 
 
 def dump(config: ExperimentConfig) -> str:
-    """Give the configuration as YAML that :func:`load` reads back."""
+    """Return the configuration as YAML that :func:`load` reads back."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested mappings as dotted keys (for MLflow parameters)."""
+    """Return nested mappings as dotted keys (for MLflow parameters)."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -108,7 +108,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with ``torch.compile``: a minute at the start, faster steps after."""
     channels_last: bool = False
-    """Keep pictures and convolutions in channels-last order."""
+    """Keep images and convolutions in channels-last order."""
     activation_checkpointing: bool = False
     """Compute a block's activations again in the backward pass instead of keeping them."""
     ema: Annotated[float, Bounds(low=0, below=1)] = 0.0

@@ -1,6 +1,6 @@
-"""Prepare a dataset over Ray Data: annotations are read here, pictures on the workers.
+"""Prepare a dataset over Ray Data: annotations are read here, images on the workers.
 
-A row of the pipeline is a shard to write, so pictures never travel through the object store, and
+A row of the pipeline is a shard to write, so images never travel through the object store, and
 a worker that dies costs one shard.
 """
 
@@ -126,7 +126,7 @@ def _write_all(
 ) -> None:
     """Run pipelines until every shard is written; a worker that dies ends one, not the work.
 
-    Ray could restart a dead worker by itself, for ever: pictures that crash a decoder would be
+    Ray could restart a dead worker by itself, for ever: images that crash a decoder would be
     tried without end. Starting over with what is left is as safe, since a shard is whole or not
     there, and can be bounded.
     """

@@ -14,8 +14,12 @@ from got10k.trackers import Tracker
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from dytrack_platform.experiment.evaluate.runtime_config import OnlineTracker, Running, make_policy
-from dytrack_platform.experiment.evaluate.specs import point_entries
+from dytrack_platform.experiment.evaluate.runtime_config import (
+    OnlineTracker,
+    RuntimeConfig,
+    make_policy,
+)
+from dytrack_platform.experiment.evaluate.specs import point_specs
 from dytrack_platform.experiment.registry import registry
 
 
@@ -34,16 +38,16 @@ class GOT10kTracker(Tracker):  # type: ignore[misc]  # the toolkit has no types
 
     def __init__(self, model: str, point: str | None = None, device: str = "cpu") -> None:
         saved = registry.load(model)
-        entry = point_entries(saved, [point] if point else [])[0]
-        super().__init__(name=f"DyTrack-{entry.name}", is_deterministic=True)
+        spec = point_specs(saved, [point] if point else [])[0]
+        super().__init__(name=f"DyTrack-{spec.name}", is_deterministic=True)
         self._tracker = OnlineTracker(
-            saved, make_policy(entry, seed=0), Running(device=device).build(saved)
+            saved, make_policy(spec, seed=0), RuntimeConfig(device=device).build(saved)
         )
 
     def init(self, image: Image, box: Sequence[float]) -> None:
-        """Take the target from the first frame, an RGB picture."""
+        """Take the target from the first frame, an RGB image."""
         self._tracker.start(np.asarray(image), np.asarray(box, dtype=np.float64))
 
     def update(self, image: Image) -> NDArray[np.float64]:
-        """Give the box x, y, w, h in the next frame."""
+        """Return the box x, y, w, h in the next frame."""
         return self._tracker.step(np.asarray(image)).box_xywh

@@ -1,6 +1,6 @@
 """Our tracker behind the TraX protocol, for vot-toolkit (extra ``third-party``: vot-trax 4.0.2).
 
-The toolkit starts the command, sends a picture's path and a rectangle, and reads rectangles and
+The toolkit starts the command, sends an image's path and a rectangle, and reads rectangles and
 confidences back. The protocol may use standard output, so nothing else is ever printed there.
 """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def absolute(location: str) -> str:
-    """Give a local path as an absolute one; a URL stays as it is."""
+    """Return a local path as an absolute one; a URL stays as it is."""
     return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
@@ -59,7 +59,7 @@ def folders(location: str, prefix: str) -> list[str]:
 
 
 def copy_folder(source: str, target: str) -> str:
-    """Copy a folder beside its target and rename it there; gives ``target``.
+    """Copy a folder beside its target and rename it there; returns ``target``.
 
     Raises:
         StorageError: There is no space or no permission.
@@ -80,7 +80,7 @@ def copy_folder(source: str, target: str) -> str:
 
 @contextmanager
 def local_copy(location: str) -> Iterator[Path]:
-    """Give a folder as a local one while the body runs, downloading it where it is remote."""
+    """Yield a folder as a local one while the body runs, downloading it where it is remote."""
     if "://" not in location:
         yield Path(location)
         return
@@ -91,7 +91,7 @@ def local_copy(location: str) -> Iterator[Path]:
 
 
 def write_bytes(location: str, content: bytes) -> str:
-    """Write a whole file beside and rename it; gives ``location``.
+    """Write a whole file beside and rename it; returns ``location``.
 
     Raises:
         StorageError: There is no space or no permission.

@@ -36,7 +36,7 @@ class Tree:
         return Tree(self.path(name))
 
     def path(self, inside: str = "") -> str:
-        """Give the path or URL of something inside, for messages and for opening.
+        """Return the path or URL of something inside, for messages and for opening.
 
         Raises:
             DataError: ``inside`` points out of the folder.

@@ -17,28 +17,28 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from dytrack_platform.config import TrainConfig
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.objective import TrainModule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """A worker's place among the workers."""
+class DistributedContext:
+    """A worker's rank among the workers, and its device."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
-ALONE = Place()
+SINGLE_PROCESS = DistributedContext()
 
 
-def arrange(module: Trainable, config: TrainConfig, place: Place) -> None:
+def arrange(module: TrainModule, config: TrainConfig, context: DistributedContext) -> None:
     """Put a module where it trains, in the layout and with the savings that were asked for.
 
     Parameters keep their names. With ``fsdp`` they become sharded tensors, so this comes before
     the optimiser is made.
     """
-    module.to(place.device)
+    module.to(context.device)
     backbone = module.network.backbone
     if config.freeze_backbone:
         backbone.requires_grad_(False)
@@ -50,22 +50,22 @@ def arrange(module: Trainable, config: TrainConfig, place: Place) -> None:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if config.compile:
         module.network.compile()
-    if config.parallel == "fsdp" and place.world > 1:
-        mesh = init_device_mesh(place.device.type, (place.world,))
+    if config.parallel == "fsdp" and context.world > 1:
+        mesh = init_device_mesh(context.device.type, (context.world,))
         if not backbone.cached:  # cached attention reaches into blocks without calling them
             for block in backbone.blocks:
                 fully_shard(block, mesh=mesh)
         fully_shard(module, mesh=mesh)
 
 
-def wrapped(module: Trainable, config: TrainConfig, place: Place) -> nn.Module:
-    """Give what the loop calls: the module itself, or its gradients' exchange around it."""
-    if place.world == 1 or config.parallel == "fsdp":
+def wrapped(module: TrainModule, config: TrainConfig, context: DistributedContext) -> nn.Module:
+    """Return what the loop calls: the module itself, or its gradients' exchange around it."""
+    if context.world == 1 or config.parallel == "fsdp":
         return module
-    on_gpu = place.device.type == "cuda"
+    on_gpu = context.device.type == "cuda"
     return nn.parallel.DistributedDataParallel(
         module,
-        device_ids=[place.device] if on_gpu else None,
+        device_ids=[context.device] if on_gpu else None,
         # A static graph lets gradients travel while others are computed, without searching for
         # unused parameters. It does not know steps whose gradients stay at home.
         static_graph=config.grad_accum_steps == 1,
@@ -82,7 +82,7 @@ def hold_gradients(module: nn.Module, hold: bool) -> None:
 
 
 def highest(values: list[int], device: torch.device) -> list[int]:
-    """Give the highest of every value over all workers."""
+    """Return the highest of every value over all workers."""
     if not (dist.is_available() and dist.is_initialized()):
         return values
     votes = torch.tensor(values, device=device)
@@ -91,7 +91,7 @@ def highest(values: list[int], device: torch.device) -> list[int]:
 
 
 def first_says(value: int, device: torch.device) -> int:
-    """Give every worker what the first one says."""
+    """Return to every worker what the first one says."""
     if not (dist.is_available() and dist.is_initialized()):
         return value
     said = torch.tensor([value], device=device)
@@ -100,7 +100,7 @@ def first_says(value: int, device: torch.device) -> int:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Give all of a tensor (A, B) that may be spread over the workers; all must call it."""
+    """Return all of a tensor (A, B) that may be spread over the workers; all must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Averages:
-    """Averages of a module's parameters; buffers are not averaged, the newest ones count."""
+class EMA:
+    """EMA of a module's parameters; buffers are not averaged, the newest ones count."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -14,7 +14,7 @@ class Averages:
         self.values: dict[str, Tensor] = {
             name: value.detach().clone() for name, value in self._parameters.items()
         }
-        """Averages by the parameter's name, laid out like the parameter."""
+        """EMA by the parameter's name, laid out like the parameter."""
 
     @torch.no_grad()
     def update(self, step: int) -> None:

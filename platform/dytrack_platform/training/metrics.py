@@ -103,7 +103,7 @@ class Meter:
         self._worked += time.perf_counter() - self._since
 
     def flush(self, step: int, rates: dict[str, float], skipped: int) -> Progress:
-        """Give the means since the last call and begin anew."""
+        """Return the means since the last call and begin anew."""
         means = {name: float(value) / self._sound for name, value in self._sums.items()}
         means.setdefault("loss", float("nan"))
         seconds = max(self._worked, 1e-9)
@@ -119,7 +119,7 @@ class Meter:
             step_s=seconds / max(self._count, 1),
             data_wait=self._waited / seconds,
             gflops=gflops,
-            peak_share=gflops / self.peak,
+            mfu=gflops / self.peak,
             seconds_left=self._worked_in_all / max(step - self.first, 1) * (self.steps - step),
             rates=rates,
             grad_norms={k[5:]: v for k, v in means.items() if k.startswith("norm/")},

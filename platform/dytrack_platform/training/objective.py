@@ -29,7 +29,7 @@ class Losses(NamedTuple):
     """(E, B) the decisioners' estimates."""
 
 
-class Trainable(nn.Module):
+class TrainModule(nn.Module):
     """Network, distiller and losses as one module, so that a parallel wrapper sees one forward."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Trainable(nn.Module):
     def forward(
         self, template: Tensor, search: Tensor, boxes_cxcywh: Tensor, progress: float
     ) -> Losses:
-        """Give the objective of a batch.
+        """Return the objective of a batch.
 
         Args:
             template: (B, 3, T, T) uint8 RGB.

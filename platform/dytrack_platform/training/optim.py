@@ -39,7 +39,7 @@ def optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def rate_factor(config: TrainConfig, progress: float) -> float:
-    """Give the factor on both learning rates at ``progress`` in [0, 1] of training."""
+    """Return the factor on both learning rates at ``progress`` in [0, 1] of training."""
     if progress < config.warmup:
         # Never zero: the first step of a schedule should move.
         return max(progress / config.warmup, 0.01)
@@ -56,12 +56,12 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Give the learning rate of each part that trains: ``heads``, and maybe ``backbone``."""
+    """Return the learning rate of each part that trains: ``heads``, and maybe ``backbone``."""
     return {group["part"]: float(group["lr"]) for group in optimizer.param_groups}
 
 
 def norms(module: nn.Module) -> dict[str, Tensor]:
-    """Give the gradient's norm, () scalars: of ``all``, and of each part that trains."""
+    """Return the gradient's norm, () scalars: of ``all``, and of each part that trains."""
     gradients: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:

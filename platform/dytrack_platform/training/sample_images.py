@@ -1,19 +1,19 @@
-"""Sample predictions as one picture: search crops with the true box and every exit's."""
+"""Sample predictions as one image: search crops with the true box and every exit's."""
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dytrack_platform.training.loop import Batch
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.batches import Batch
+from dytrack_platform.training.objective import TrainModule
 
 _TRUTH = (255, 255, 255)
 _SCALE = 2
 
 
 @torch.inference_mode()
-def sheet(module: Trainable, batch: Batch, count: int, device: torch.device) -> bytes:
+def sheet(module: TrainModule, batch: Batch, count: int, device: torch.device) -> bytes:
     """Draw up to ``count`` pairs side by side: the template above its search region.
 
     White is the true box; the exits go from red (shallow) to blue (deep) in the order of hues,
@@ -69,15 +69,15 @@ def _column(
 
 
 def _rectangle(
-    picture: NDArray[np.uint8], box: NDArray[np.float32], colour: tuple[int, int, int]
+    image: NDArray[np.uint8], box: NDArray[np.float32], colour: tuple[int, int, int]
 ) -> None:
-    centre, half = box[:2] * picture.shape[0], box[2:] * picture.shape[0] / 2
+    centre, half = box[:2] * image.shape[0], box[2:] * image.shape[0] / 2
     first, last = (tuple(int(v) for v in corner) for corner in (centre - half, centre + half))
-    cv2.rectangle(picture, first, last, colour, 1, cv2.LINE_AA)
+    cv2.rectangle(image, first, last, colour, 1, cv2.LINE_AA)
 
 
 def _hue(share: float) -> tuple[int, int, int]:
-    """Give red for 0, blue for 1, and the hues between."""
+    """Return red for 0, blue for 1, and the hues between."""
     pixel = np.uint8([[[int(120 * share), 255, 255]]])  # type: ignore[arg-type]
     red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].tolist()  # type: ignore[call-overload]
     return red, green, blue

@@ -9,15 +9,15 @@ from torch import Tensor
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import quantile_thresholds
 from dytrack_platform.confidence import calibrate
-from dytrack_platform.training.loop import Batch
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.batches import Batch
+from dytrack_platform.training.objective import TrainModule
 
 Scores = tuple[Tensor, Tensor]
 """(E, N) predicted and (E, N) true IoU of every exit on N pairs."""
 
 
 @torch.inference_mode()
-def score(module: Trainable, batches: Iterable[Batch], device: torch.device) -> Scores:
+def score(module: TrainModule, batches: Iterable[Batch], device: torch.device) -> Scores:
     """Run every exit on validation pairs: (E, N) predicted and true IoU."""
     was_training = module.training
     module.eval()
@@ -51,7 +51,7 @@ def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
 
 
 def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
-    """Give the standard points from (E, N) validation scores.
+    """Return the standard points from (E, N) validation scores.
 
     ``fast`` always takes the first exit, ``accurate`` always the last; ``balanced`` spreads the
     frames evenly over the exits, and ``quick`` and ``careful`` lie between.

@@ -30,5 +30,5 @@ def experiment(clips, folder, **changes):
 
 @pytest.fixture
 def recipe(tmp_path, made_clips):
-    """Give a function that makes a tiny experiment on the prepared clips."""
+    """Return a function that makes a tiny experiment on the prepared clips."""
     return lambda **changes: experiment(made_clips, tmp_path, **changes)

@@ -272,6 +272,6 @@ def in_number_order(names: list[str], first: int | None = None) -> list[str]:
 
 
 def frame_number(name: str) -> int:
-    """Give the number a frame's file is named by, or -1 where the name is not a number."""
+    """Return the number a frame's file is named by, or -1 where the name is not a number."""
     stem = name.rsplit(".", 1)[0]
     return int(stem) if stem.isdecimal() else -1

@@ -3,7 +3,7 @@
 import struct
 
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG markers whose segment starts with the picture's size."""
+"""JPEG markers whose segment starts with the image's size."""
 _SCAN = 0xDA
 """JPEG marker of the compressed data, before which the size must have been said."""
 _BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))
@@ -24,7 +24,7 @@ def is_cut_short(data: bytes) -> bool:
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
-    """Give width and height in pixels as the header states them.
+    """Return width and height in pixels as the header states them.
 
     Returns:
         None where the data is no JPEG, PNG, BMP or WebP, or its header is damaged.

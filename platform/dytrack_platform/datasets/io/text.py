@@ -5,7 +5,7 @@ that cannot be read become NaN and are reported, so that the rest of a sequence 
 """
 
 import re
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def box_faults(
     sequence: str,
     boxes_xywh: Boxes,
     present: NDArray[np.bool_],
-    unreadable: Items[int] = (),
+    unreadable: Sequence[int] = (),
 ) -> list[Fault]:
     """List frames whose target is said to be there but whose box cannot be used.
 

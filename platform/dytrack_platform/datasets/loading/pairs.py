@@ -34,7 +34,7 @@ class Pair:
     """(4,) the target in [0, 1] of the search crop; its centre lies inside."""
 
 
-class ClipPictures:
+class ClipImages:
     """Decodes the windows of a clip, each at most once."""
 
     def __init__(self, clip: StoredClip) -> None:
@@ -48,7 +48,7 @@ class ClipPictures:
 
 
 def draw_pair(
-    pictures: ClipPictures,
+    images: ClipImages,
     data: DataConfig,
     model: ModelConfig,
     rng: np.random.Generator,
@@ -58,7 +58,7 @@ def draw_pair(
     """Draw a pair from a clip.
 
     Args:
-        pictures: The clip, with at least one visible frame.
+        images: The clip, with at least one visible frame.
         data: Jitter and augmentation.
         model: Sizes and factors of the crops.
         rng: Source of all chance; the same state gives the same pair.
@@ -67,18 +67,18 @@ def draw_pair(
     Raises:
         DataError: A stored window does not decode.
     """
-    clip = pictures.clip
+    clip = images.clip
     first, second = choose_frames(clip, data.max_gap, rng)
     box = clip.boxes_xywh[first]
     template = crop(
-        pictures[first],
+        images[first],
         centre(box),
         max(1.0, crop_side(box, model.template_factor)),
         model.template_size,
     )
-    box, picture = clip.boxes_xywh[second], pictures[second]
-    centre_xy, side = jitter(box, picture.shape[:2], data, model.search_factor, rng)
-    search = crop(picture, centre_xy, side, model.search_size)
+    box, image = clip.boxes_xywh[second], images[second]
+    centre_xy, side = jitter(box, image.shape[:2], data, model.search_factor, rng)
+    search = crop(image, centre_xy, side, model.search_size)
     target = box_to_crop(box, centre_xy, side)
     if not augment:
         return Pair(template, search, target)
@@ -127,18 +127,18 @@ def jitter(
 
     The side is multiplied by exp(N(0, 1) scale_jitter) and the centre moves by
     sqrt(w h) centre_jitter (U(0, 1) - 0.5). A region smaller than 1 px, one that misses the
-    picture, or (our choice) one that loses the target's centre is drawn again; the last resort
+    image, or (our choice) one that loses the target's centre is drawn again; the last resort
     is no jitter. The normal number is cut at two deviations, which the stored window is made for.
 
     Args:
-        box_xywh: (4,) pixels of the picture.
-        shape: Height and width of the picture.
+        box_xywh: (4,) pixels of the image.
+        shape: Height and width of the image.
         data: The jitter.
         factor: Side of the region over the square root of the target's area.
         rng: Source of chance.
 
     Returns:
-        Centre and side of the region in pixels of the picture.
+        Centre and side of the region in pixels of the image.
     """
     x, y = centre(box_xywh)
     root = math.sqrt(float(box_xywh[2]) * float(box_xywh[3]))
@@ -149,8 +149,8 @@ def jitter(
         side = math.ceil(root * factor * math.exp(deviation * data.scale_jitter))
         half = 0.5 * side
         keeps_target = abs(dx) < half and abs(dy) < half
-        meets_picture = -half < x + dx < shape[1] + half and -half < y + dy < shape[0] + half
-        if side >= 1 and keeps_target and meets_picture:
+        meets_image = -half < x + dx < shape[1] + half and -half < y + dy < shape[0] + half
+        if side >= 1 and keeps_target and meets_image:
             return (x + float(dx), y + float(dy)), float(side)
     return (x, y), plain
 

@@ -28,14 +28,14 @@ def draw_pairs(batch: PairBatch) -> list[Pixels]:
     searches = batch.search.permute(0, 2, 3, 1).contiguous().numpy()
     for template, search, box in zip(templates, searches, batch.boxes_cxcywh, strict=True):
         size = search.shape[0]
-        picture = np.full((size, template.shape[1] + _GAP + size, 3), 255, np.uint8)
-        picture[: template.shape[0], : template.shape[1]] = template
-        picture[:, -size:] = search
+        image = np.full((size, template.shape[1] + _GAP + size, 3), 255, np.uint8)
+        image[: template.shape[0], : template.shape[1]] = template
+        image[:, -size:] = search
         cx, cy, w, h = (float(value) * size for value in box)
-        left = picture.shape[1] - size
+        left = image.shape[1] - size
         start = (round(left + cx - w / 2), round(cy - h / 2))
         end = (round(left + cx + w / 2), round(cy + h / 2))
-        inside = np.ascontiguousarray(picture)
+        inside = np.ascontiguousarray(image)
         cv2.rectangle(inside, start, end, _BOX, 1)
         drawn.append(inside)
     return drawn
@@ -45,7 +45,7 @@ def write_preview(path: str | Path, batches: list[PairBatch], columns: int = 4) 
     """Write a contact sheet.
 
     Args:
-        path: A ``.png`` file, or an ``.html`` file that holds its pictures itself.
+        path: A ``.png`` file, or an ``.html`` file that holds its images itself.
         batches: The pairs, in order.
         columns: Pairs beside each other in a PNG.
 
@@ -54,12 +54,12 @@ def write_preview(path: str | Path, batches: list[PairBatch], columns: int = 4) 
         StorageError: The file cannot be written.
     """
     path = Path(path)
-    pictures = [picture for batch in batches for picture in draw_pairs(batch)]
+    images = [image for batch in batches for image in draw_pairs(batch)]
     names = [name for batch in batches for name in batch.sequences]
     if path.suffix == ".png":
-        content = _png(_sheet(pictures, columns))
+        content = _png(_sheet(images, columns))
     elif path.suffix == ".html":
-        content = _page(pictures, names).encode()
+        content = _page(images, names).encode()
     else:
         raise ConfigurationError(f"{path}: a preview is a .png or an .html file")
     Tree(str(path.parent)).write_bytes(path.name, content)
@@ -69,28 +69,28 @@ def _png(pixels: Pixels) -> bytes:
     return bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def _sheet(pictures: list[Pixels], columns: int) -> Pixels:
-    blank = np.full_like(pictures[0], 255)
+def _sheet(images: list[Pixels], columns: int) -> Pixels:
+    blank = np.full_like(images[0], 255)
     padded = [
         cv2.copyMakeBorder(p, _GAP, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for p in [*pictures, *([blank] * (-len(pictures) % columns))]
+        for p in [*images, *([blank] * (-len(images) % columns))]
     ]
     rows = [np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)]
     return np.vstack(rows).astype(np.uint8)
 
 
-def _page(pictures: list[Pixels], names: list[str]) -> str:
+def _page(images: list[Pixels], names: list[str]) -> str:
     figures = "\n".join(
         f'<figure><img alt="" src="data:image/png;base64,'
-        f'{base64.b64encode(_png(picture)).decode()}">'
+        f'{base64.b64encode(_png(image)).decode()}">'
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
-        for picture, name in zip(pictures, names, strict=True)
+        for image, name in zip(images, names, strict=True)
     )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Training pairs</title>'
         "<style>body{font:14px system-ui;margin:1rem}figure{display:inline-block;margin:.5rem}"
         "figcaption{color:#555}</style>"
-        f"<h1>{len(pictures)} training pairs</h1><p>Template, and search crop with the target's "
+        f"<h1>{len(images)} training pairs</h1><p>Template, and search crop with the target's "
         f"box, after jitter and augmentation.</p>\n{figures}</html>\n"
     )
 

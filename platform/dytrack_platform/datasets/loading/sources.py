@@ -13,7 +13,7 @@ from dytrack_platform.datasets.prepared.windows import window_factor
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.storage.tree import Tree
 
-Part = Literal["train", "validation"]
+Subset = Literal["train", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class ClipRow:
     """``dataset/sequence``."""
 
 
-def part_rows(data: DataConfig, model: ModelConfig, part: Part) -> list[list[ClipRow]]:
-    """Give each folder's rows that belong to a part.
+def subset_rows(data: DataConfig, model: ModelConfig, subset: Subset) -> list[list[ClipRow]]:
+    """Return each folder's rows that belong to a subset.
 
     Raises:
         ConfigurationError: No folder is named, or one was prepared for smaller crops.
         DataError: A folder is not prepared, not finished, or too small to be split.
     """
-    if part == "validation" and data.validation:
+    if subset == "validation" and data.validation:
         return [_rows(source, data, model) for source in data.validation]
     if not data.train:
         raise ConfigurationError("data.train: must name at least one prepared folder, got ()")
@@ -42,12 +42,12 @@ def part_rows(data: DataConfig, model: ModelConfig, part: Part) -> list[list[Cli
     for source in data.train:
         rows = _rows(source, data, model)
         if not data.validation:
-            rows = _held_out(rows, data.validation_share, source.path, part)
+            rows = _held_out(rows, data.validation_share, source.path, subset)
         sources.append(rows)
     return sources
 
 
-def _held_out(rows: list[ClipRow], share: float, path: str, part: Part) -> list[ClipRow]:
+def _held_out(rows: list[ClipRow], share: float, path: str, subset: Subset) -> list[ClipRow]:
     """Split by sequence: a sequence's side depends on its name alone, wherever possible."""
     places = {row.name: _place(row.name) for row in rows}
     if len(places) < 2:
@@ -61,7 +61,7 @@ def _held_out(rows: list[ClipRow], share: float, path: str, part: Part) -> list[
         held = {ordered[0]}
     if len(held) == len(places):
         held.remove(ordered[-1])
-    return [row for row in rows if (row.name in held) == (part == "validation")]
+    return [row for row in rows if (row.name in held) == (subset == "validation")]
 
 
 def _place(name: str) -> float:
@@ -88,7 +88,7 @@ def _rows(source: SourceConfig, data: DataConfig, model: ModelConfig) -> list[Cl
 def _refuse_too_small(
     partition: Tree, stored: dict[str, float], data: DataConfig, model: ModelConfig
 ) -> None:
-    """Refuse to train on windows that would show black where tracking sees the picture."""
+    """Refuse to train on windows that would show black where tracking sees the image."""
     needed = window_factor(model.search_factor, data.centre_jitter, data.scale_jitter)
     there = window_factor(stored["search_factor"], stored["centre_jitter"], stored["scale_jitter"])
     if needed > there + 1e-6:

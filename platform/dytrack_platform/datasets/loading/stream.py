@@ -22,13 +22,13 @@ from torch import Tensor
 
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config import DataConfig
-from dytrack_platform.datasets.loading.pairs import ClipPictures, Pair, draw_pair
-from dytrack_platform.datasets.loading.sources import ClipRow, Part, part_rows
+from dytrack_platform.datasets.loading.pairs import ClipImages, Pair, draw_pair
+from dytrack_platform.datasets.loading.sources import ClipRow, Subset, subset_rows
 from dytrack_platform.datasets.prepared.shards import ShardReader, StoredClip
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.storage.tree import Tree
 
-__all__ = ["PairBatch", "PairStream", "Part"]
+__all__ = ["PairBatch", "PairStream", "Subset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class PairStream:
         batch_size: int,
         rank: int = 0,
         world: int = 1,
-        part: Part = "train",
+        subset: Subset = "train",
         pin_memory: bool = False,
     ) -> None:
         """Open the folders' indices.
@@ -82,7 +82,7 @@ class PairStream:
             batch_size: Pairs in a step over all workers.
             rank: This worker, from 0.
             world: Number of workers; divides the batch size.
-            part: Training pairs, or validation pairs (the same in every epoch, without
+            subset: Training pairs, or validation pairs (the same in every epoch, without
                 augmentation, from sequences that training never shows).
             pin_memory: Put batches into page-locked memory, for training on a GPU.
 
@@ -97,7 +97,7 @@ class PairStream:
             batch_size=batch_size,
             rank=rank,
             world=world,
-            part=part,
+            subset=subset,
             pin_memory=pin_memory,
         )
         # A chunk is made at once, so as many batches ahead keep the thread busy all the time.
@@ -113,7 +113,7 @@ class PairStream:
         return self._producer.steps_per_epoch
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[PairBatch]:
-        """Give the epoch's batches from ``start_step`` on; threads work ahead.
+        """Yield the epoch's batches from ``start_step`` on; threads work ahead.
 
         They go on into the next epoch, so that it starts without waiting. One epoch can be read
         at a time.
@@ -122,7 +122,7 @@ class PairStream:
             DataError: A prepared file is damaged.
             RuntimeError: Another epoch was asked for while this one was being read.
         """
-        epoch = 0 if self._producer.part == "validation" else epoch
+        epoch = 0 if self._producer.subset == "validation" else epoch
         if start_step >= self.steps_per_epoch:
             return
         if self._position != (epoch, start_step) or self._ahead is None:
@@ -158,19 +158,19 @@ class PairProducer:
         batch_size: int,
         rank: int,
         world: int,
-        part: Part,
+        subset: Subset,
         pin_memory: bool,
     ) -> None:
         if batch_size % world:
             raise ConfigurationError(
                 f"train.batch_size: must be a multiple of {world} workers, got {batch_size}"
             )
-        self.part = part
+        self.subset = subset
         self._pin = pin_memory
         self._data, self._model, self._seed, self._batch = data, model, seed, batch_size
         self._share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self._sources = part_rows(data, model, part)
-        weights = data.validation if part == "validation" and data.validation else data.train
+        self._sources = subset_rows(data, model, subset)
+        weights = data.validation if subset == "validation" and data.validation else data.train
         total = sum(source.weight for source in weights)
         self._weights = np.array([source.weight / total for source in weights])
         self._readers: dict[Tree, ShardReader] = {}
@@ -182,7 +182,7 @@ class PairProducer:
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; a last batch that would be smaller is left out."""
         pairs = self._data.pairs_per_epoch
-        if self.part == "validation":
+        if self.subset == "validation":
             pairs = self._data.validation_pairs
         return max(1, pairs // self._batch)
 
@@ -192,7 +192,7 @@ class PairProducer:
             self._pool.shutdown(cancel_futures=True)
 
     def epoch(self, epoch: int, start_step: int) -> Iterator[PairBatch]:
-        """Give an epoch's batches from ``start_step`` on."""
+        """Yield an epoch's batches from ``start_step`` on."""
         draws = self._data.pairs_per_clip
         slots = self._slots(epoch)
         step = start_step
@@ -210,25 +210,25 @@ class PairProducer:
     def _rows(
         self, epoch: int, numbers: range, slots: list[ClipRow], wanted: range
     ) -> list[list[Pair]]:
-        """Give for each slot its wanted draws."""
+        """Return for each slot its wanted draws."""
 
-        def draw(number: int, pictures: ClipPictures) -> list[Pair]:
+        def draw(number: int, images: ClipImages) -> list[Pair]:
             return [
                 draw_pair(
-                    pictures,
+                    images,
                     self._data,
                     self._model,
                     self._rng(epoch, number, one),
-                    augment=self.part == "train",
+                    augment=self.subset == "train",
                 )
                 for one in wanted
             ]
 
         # Files are read here, one after the other; only decoding and cropping are spread.
-        read = ((number, ClipPictures(self._read(slots[number]))) for number in numbers)
+        read = ((number, ClipImages(self._read(slots[number]))) for number in numbers)
         if self._pool is None:
-            return [draw(number, pictures) for number, pictures in read]
-        futures = [self._pool.submit(draw, number, pictures) for number, pictures in read]
+            return [draw(number, images) for number, images in read]
+        futures = [self._pool.submit(draw, number, images) for number, images in read]
         return [future.result() for future in futures]
 
     def _read(self, row: ClipRow) -> StoredClip:
@@ -236,8 +236,8 @@ class PairProducer:
         return reader.read(row.file, row.row)
 
     def _rng(self, epoch: int, *position: int) -> np.random.Generator:
-        part = 0 if self.part == "train" else 1
-        return np.random.default_rng([self._seed, part, epoch, *position])
+        subset = 0 if self.subset == "train" else 1
+        return np.random.default_rng([self._seed, subset, epoch, *position])
 
     def _slots(self, epoch: int) -> list[ClipRow]:
         """Choose the clips of an epoch: folders by weight, each folder's clips in turn."""
@@ -296,16 +296,16 @@ class _Ahead:
 
 
 def _endless(producer: PairProducer, epoch: int, start_step: int) -> Iterator[PairBatch]:
-    """Give batches of one epoch after the other; those of validation end with their epoch."""
+    """Yield batches of one epoch after the other; those of validation end with their epoch."""
     while True:
         yield from producer.epoch(epoch, start_step)
-        if producer.part == "validation":
+        if producer.subset == "validation":
             return
         epoch, start_step = epoch + 1, 0
 
 
 def _in_turn(rows: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Give ``count`` indices of rows: every row once in random order, then again."""
+    """Return ``count`` indices of rows: every row once in random order, then again."""
     turns = [rng.permutation(rows) for _ in range(-(-count // rows))]
     return np.concatenate([*turns, np.empty(0, np.int64)])[:count].astype(np.int64)
 

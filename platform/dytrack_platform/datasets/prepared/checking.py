@@ -16,7 +16,7 @@ from dytrack_platform.datasets.prepared.shards import (
     StoredClip,
     read_summary,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -52,7 +52,7 @@ def check_source(
             yield sequence.name, [*sequence.faults, *faults]
 
 
-def _undecodable(sequence: Sequence) -> list[Fault]:
+def _undecodable(sequence: VideoSequence) -> list[Fault]:
     faults = []
     for index, frame in enumerate(sequence.frames.iterate()):
         if frame is None and index < len(sequence):
@@ -67,7 +67,7 @@ def _undecodable(sequence: Sequence) -> list[Fault]:
     return faults
 
 
-def _nothing(sequence: Sequence) -> list[Fault]:
+def _nothing(sequence: VideoSequence) -> list[Fault]:
     return []
 
 

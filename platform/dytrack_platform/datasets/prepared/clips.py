@@ -1,6 +1,6 @@
 """Clips: a run of frames of one sequence, planned from its boxes and cut into one row.
 
-The plan needs no picture: it is made where the annotations are read, and carried out wherever
+The plan needs no image: it is made where the annotations are read, and carried out wherever
 there is a free core.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.prepared.windows import ClipConfig, Window, cut_window
-from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Pixels, Sequence
+from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Pixels, VideoSequence
 from dytrack_platform.errors import DataError
 
 
@@ -31,7 +31,7 @@ class Clip:
     """False where the target is absent; its window lies where it was last seen."""
 
 
-class Pictures:
+class FrameCache:
     """Reads frames and remembers the last one: the targets of a still image share it."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Pictures:
         return self._pixels
 
 
-def plan_clips(sequence: Sequence, config: ClipConfig) -> list[NDArray[np.int64]]:
+def plan_clips(sequence: VideoSequence, config: ClipConfig) -> list[NDArray[np.int64]]:
     """Choose the frames of each clip of a sequence.
 
     The sequence is cut into equal parts of at most ``config.span`` frames, and the frames of a
@@ -74,14 +74,14 @@ def plan_clips(sequence: Sequence, config: ClipConfig) -> list[NDArray[np.int64]
 
 
 def cut_clips(
-    sequence: Sequence, config: ClipConfig, pictures: Pictures, faults: list[Fault]
+    sequence: VideoSequence, config: ClipConfig, images: FrameCache, faults: list[Fault]
 ) -> Iterator[Clip]:
     """Read a sequence's frames and cut its clips.
 
     Args:
         sequence: With its frames.
         config: What to cut.
-        pictures: Reads the frames; shared by sequences that are read one after the other.
+        images: Reads the frames; shared by sequences that are read one after the other.
         faults: Filled with the frames that could not be used.
 
     Yields:
@@ -92,7 +92,7 @@ def cut_clips(
         clip = Clip(sequence.dataset, sequence.name, number, [], [], [])
         for frame in frames.tolist():
             try:
-                window = cut_window(pictures.read(sequence.frames, frame), boxes[frame], config)
+                window = cut_window(images.read(sequence.frames, frame), boxes[frame], config)
             except DataError as error:
                 faults.append(
                     Fault(
@@ -110,8 +110,8 @@ def cut_clips(
             yield clip
 
 
-def _last_seen(sequence: Sequence) -> Boxes:
-    """Give (N, 4) boxes in which a frame without a usable box has the last usable one.
+def _last_seen(sequence: VideoSequence) -> Boxes:
+    """Return (N, 4) boxes in which a frame without a usable box has the last usable one.
 
     Frames before the first usable box get that one.
     """

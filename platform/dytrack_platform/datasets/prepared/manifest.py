@@ -26,7 +26,7 @@ def partition_folder(dataset: str, split: str) -> str:
 
 
 def new_manifest(dataset: str, split: str, source: str, config: ClipConfig) -> dict[str, Any]:
-    """Give the manifest of a preparation that is under way."""
+    """Return the manifest of a preparation that is under way."""
     values = config.to_dict()
     return {
         "schema_version": SCHEMA_VERSION,
@@ -79,7 +79,7 @@ def read_manifest(partition: Tree) -> dict[str, Any]:
 
 
 def to_json(manifest: dict[str, Any]) -> bytes:
-    """Give a manifest as it is stored."""
+    """Return a manifest as it is stored."""
     return (json.dumps(manifest, indent=1) + "\n").encode()
 
 

@@ -41,7 +41,7 @@ from dytrack_platform.datasets.prepared.shards import (
     read_summary,
 )
 from dytrack_platform.datasets.prepared.windows import ClipConfig
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -144,7 +144,7 @@ def plan_preparation(
     )
 
 
-def _ever_visible(sequence: Sequence, faults: list[Fault]) -> bool:
+def _ever_visible(sequence: VideoSequence, faults: list[Fault]) -> bool:
     if sequence.visible.any():
         return True
     reason = "the target is never visible"
@@ -154,7 +154,7 @@ def _ever_visible(sequence: Sequence, faults: list[Fault]) -> bool:
     return False
 
 
-def _without_small(sequences: list[Sequence], smallest: float) -> Iterator[Sequence]:
+def _without_small(sequences: list[VideoSequence], smallest: float) -> Iterator[VideoSequence]:
     """Count targets with a side shorter than ``smallest`` pixels as not visible."""
     if smallest <= 0:
         yield from sequences
@@ -166,7 +166,7 @@ def _without_small(sequences: list[Sequence], smallest: float) -> Iterator[Seque
         yield sequence if whole else replace(sequence, visible=sequence.visible & large)
 
 
-def _sequences_per_shard(sequences: list[Sequence], config: ClipConfig, listed: int) -> int:
+def _sequences_per_shard(sequences: list[VideoSequence], config: ClipConfig, listed: int) -> int:
     """Choose a power of two by the median sequence, which damage hardly moves."""
     if config.sequences_per_shard:
         return config.sequences_per_shard
@@ -179,12 +179,12 @@ def _sequences_per_shard(sequences: list[Sequence], config: ClipConfig, listed: 
 
 
 def _jobs(
-    out: str, sequences: list[Sequence], config: ClipConfig, listed: int
+    out: str, sequences: list[VideoSequence], config: ClipConfig, listed: int
 ) -> tuple[ShardJob, ...]:
     count = max(1, -(-listed // config.sequences_per_shard))
-    shards: list[list[Sequence]] = [[] for _ in range(count)]
+    shards: list[list[VideoSequence]] = [[] for _ in range(count)]
     for sequence in sequences:
-        # Targets of one picture (IMAGE#1, IMAGE#2) stay together: it is decoded once.
+        # Targets of one image (IMAGE#1, IMAGE#2) stay together: it is decoded once.
         key = sequence.name.partition("#")[0]
         digest = hashlib.sha256(key.encode()).digest()
         shards[int.from_bytes(digest[:8], "big") % count].append(sequence)
@@ -202,7 +202,7 @@ def _jobs(
 
 
 def finished_shards(partition: Tree, jobs: Iterable[ShardJob]) -> dict[str, ShardSummary]:
-    """Give the summaries, by file, of those jobs whose shard is already there."""
+    """Return the summaries, by file, of those jobs whose shard is already there."""
     there = set(partition.names()) if partition.is_folder() else set[str]()
     found = {}
     for job in jobs:

@@ -2,13 +2,13 @@
 
 A shard's footer says what it was made from (``plan``), what is in it (``rows``) and what was
 passed over (``rejects``). So one renamed file is all that a killed preparation leaves, and the
-next one can tell finished shards without opening a picture. One row is one row group: training
+next one can tell finished shards without opening an image. One row is one row group: training
 reads any row without its neighbours.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.prepared.clips import Clip, Pictures, cut_clips
+from dytrack_platform.datasets.prepared.clips import Clip, FrameCache, cut_clips
 from dytrack_platform.datasets.prepared.windows import ClipConfig
-from dytrack_platform.datasets.sequence import Boxes, Fault, Sequence
+from dytrack_platform.datasets.sequence import Boxes, Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -53,7 +53,7 @@ class ShardJob:
     out: str
     """Folder or URL of the partition."""
     file: str
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[VideoSequence, ...]
     config: ClipConfig
     plan: str
     """Digest of configuration, frames and boxes; a shard with the same digest is this one."""
@@ -79,7 +79,7 @@ class ShardSummary:
     rejects: tuple[Fault, ...]
 
     def to_json(self) -> str:
-        """Give the text that the footer holds."""
+        """Return the text that the footer holds."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -93,8 +93,8 @@ class ShardSummary:
         )
 
 
-def plan_digest(sequences: Items[Sequence], config: ClipConfig) -> str:
-    """Give a digest of what a shard is made from; pictures are not looked at."""
+def plan_digest(sequences: Sequence[VideoSequence], config: ClipConfig) -> str:
+    """Return a digest of what a shard is made from; images are not looked at."""
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, config.to_dict()]).encode())
     for sequence in sequences:
         digest.update(f"{sequence.dataset}/{sequence.name}/{len(sequence.frames)}".encode())
@@ -112,9 +112,9 @@ def write_shard(job: ShardJob) -> ShardSummary:
         StorageError: The partition cannot be written.
     """
     cv2.setNumThreads(1)  # every core already has a shard of its own
-    pictures, faults, tables, rows = Pictures(), list[Fault](), list[pa.Table](), list[ShardRow]()
+    images, faults, tables, rows = FrameCache(), list[Fault](), list[pa.Table](), list[ShardRow]()
     for sequence in job.sequences:
-        for clip in cut_clips(sequence, job.config, pictures, faults):
+        for clip in cut_clips(sequence, job.config, images, faults):
             tables.append(_row(clip))
             visible = sum(clip.visible)
             rows.append(ShardRow(clip.sequence, clip.number, len(clip.frames), visible))
@@ -164,7 +164,7 @@ def _summary(shard: pq.ParquetFile, path: str) -> ShardSummary:
 
 @dataclass(frozen=True, slots=True)
 class StoredClip:
-    """A row as training reads it: pictures still encoded."""
+    """A row as training reads it: images still encoded."""
 
     dataset: str
     sequence: str

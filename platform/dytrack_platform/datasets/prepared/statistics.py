@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.prepared.manifest import INDEX, read_manifest
 from dytrack_platform.datasets.prepared.shards import ShardReader, StoredClip
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -41,8 +41,8 @@ class Statistics:
     """Sequences of each class of object."""
 
 
-def of_sequences(sequences: Iterable[Sequence]) -> Statistics:
-    """Count what a source holds; pictures are not looked at.
+def of_sequences(sequences: Iterable[VideoSequence]) -> Statistics:
+    """Count what a source holds; images are not looked at.
 
     Raises:
         DataError: There is no sequence.

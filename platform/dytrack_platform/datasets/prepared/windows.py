@@ -63,12 +63,12 @@ class ClipConfig:
         return window_factor(self.search_factor, self.centre_jitter, self.scale_jitter)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types."""
+        """Return plain JSON types."""
         return asdict(self)
 
 
 def window_factor(search_factor: float, centre_jitter: float, scale_jitter: float) -> float:
-    """Give the side, over the root of the target's area, that every jittered crop fits in."""
+    """Return the side, over the root of the target's area, that every jittered crop fits in."""
     return search_factor * math.exp(JITTER_LIMIT * scale_jitter) + centre_jitter
 
 
@@ -127,5 +127,5 @@ def cut_window(frame: Pixels, box_xywh: Boxes, config: ClipConfig) -> Window:
 
 
 def _part(centre: float, half: float, extent: int) -> tuple[int, int]:
-    """Give the first and the past-the-last pixel of an interval inside an image's side."""
+    """Return the first and the past-the-last pixel of an interval inside an image's side."""
     return max(0, math.floor(centre - half)), min(extent, math.ceil(centre + half))

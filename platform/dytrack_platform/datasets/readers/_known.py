@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 
 _GOT10K_BOXES = [*range(8623, 8638), 9058, 9059]
 
@@ -27,14 +27,14 @@ WRONG_FRAMES: dict[str, dict[str, range]] = {
 reports count files, from 1."""
 
 
-def without_wrong_frames(sequence: Sequence) -> Sequence:
+def without_wrong_frames(sequence: VideoSequence) -> VideoSequence:
     """Count frames that are known to be wrong as not visible, and report them."""
     known = WRONG_FRAMES.get(sequence.dataset, {}).get(sequence.name, range(0))
     frames = [frame for frame in known if frame < len(sequence)]
     if not frames:
         return sequence
     visible = sequence.visible & ~np.isin(np.arange(len(sequence)), frames)
-    reason = "the published picture is known to be of another scene"
+    reason = "the published image is known to be of another scene"
     faults = [
         Fault(dataset=sequence.dataset, sequence=sequence.name, frame=frame, reason=reason)
         for frame in frames

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dytrack_platform.datasets.io.frames import ImageFrames, frame_number
 from dytrack_platform.datasets.io.text import box_faults, lines, parse_rows, usable_boxes
 from dytrack_platform.datasets.readers._known import WRONG_BOXES, without_wrong_frames
-from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Sequence
+from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -45,9 +45,9 @@ def listed(tree: Tree, inside: str) -> list[str]:
 def each(
     dataset: str,
     names: Iterable[str],
-    open_one: Callable[[str], Sequence],
+    open_one: Callable[[str], VideoSequence],
     faults: list[Fault] | None,
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Open sequences one by one; report those that cannot be used and go on.
 
     A name that is listed twice gives one sequence. Without a list to report to, faults go to the
@@ -120,7 +120,7 @@ def assemble(
     flagged: NDArray[np.bool_] | None = None,
     attributes: tuple[str, ...] = (),
     object_class: str | None = None,
-) -> Sequence:
+) -> VideoSequence:
     """Bring frames and boxes to one length, and find the frames that can be used.
 
     Boxes without frames and frames without boxes are left out and reported; they are the last
@@ -136,7 +136,7 @@ def assemble(
     boxes_xywh, absent = boxes_xywh[:count], absent[:count]
     unreadable = [index for index in unreadable if index < count]
     faults += box_faults(dataset, name, boxes_xywh, ~absent, unreadable)
-    return Sequence(
+    return VideoSequence(
         dataset=dataset,
         name=name,
         frames=frames,

@@ -23,7 +23,7 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Boxes, Fault, Sequence
+from dytrack_platform.datasets.sequence import Boxes, Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -33,7 +33,7 @@ _OTHER_CLIP = "dog_2"
 
 def read(
     root: str, split: str | None = "30", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read NFS.
 
     Args:
@@ -58,7 +58,7 @@ def read(
     return each(DATASET, names, lambda name: _sequence(tree, name, rate), faults)
 
 
-def _sequence(tree: Tree, name: str, rate: str) -> Sequence:
+def _sequence(tree: Tree, name: str, rate: str) -> VideoSequence:
     inside = tree / f"{name}/{rate}"
     boxes, lost, bad = _rows(inside, f"{name}.txt")
     frames = image_frames(inside, name, numbered=True, first=1)
@@ -98,7 +98,7 @@ def _rows(inside: Tree, file: str) -> tuple[Boxes, NDArray[np.bool_], list[int]]
     return boxes, lost, bad
 
 
-def _repacked(tree: Tree, name: str) -> Sequence:
+def _repacked(tree: Tree, name: str) -> VideoSequence:
     boxes, bad = read_boxes(tree, f"anno/nfs_{name}.txt")
     return assemble(
         dataset=DATASET,

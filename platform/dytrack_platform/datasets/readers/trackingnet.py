@@ -23,7 +23,7 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -32,7 +32,7 @@ DATASET = "trackingnet"
 
 def read(
     root: str, split: str | None = "train", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a split of TrackingNet.
 
     A frame counts as visible when its box has an area (the field's rule).
@@ -64,7 +64,7 @@ def _annotated(tree: Tree, chunk: str) -> list[str]:
     return [name.removesuffix(".txt") for name in names if name.endswith(".txt")]
 
 
-def _sequence(chunk: Tree, name: str, hidden: bool) -> Sequence:
+def _sequence(chunk: Tree, name: str, hidden: bool) -> VideoSequence:
     boxes, bad = read_boxes(chunk, f"anno/{name}.txt")
     frames = _frames(chunk, name)
     if hidden and len(boxes) == 1 and len(frames) > 1:

@@ -30,7 +30,7 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -39,7 +39,7 @@ DATASET = "video"
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a folder of videos.
 
     Args:
@@ -75,7 +75,7 @@ def _targets(tree: Tree, name: str) -> list[tuple[str, str, str]]:
     return targets
 
 
-def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
+def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
     inside = tree / folder
     if not tree.is_folder(folder):
         raise DataError(f"{inside.root}: no such folder, or a link that leads nowhere")

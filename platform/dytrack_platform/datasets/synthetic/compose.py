@@ -31,9 +31,9 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
         rng: Source of all chance; the same state gives the same scene.
 
     Raises:
-        DataError: The folder of pictures cannot be used.
+        DataError: The folder of images cannot be used.
     """
-    supply = supply_for(config.pictures)
+    supply = supply_for(config.images)
     frames = int(rng.integers(config.frames[0], config.frames[1] + 1))
     has = {name: bool(rng.random() < getattr(config, name)) for name in CHALLENGES}
     strong = {name: config.strength if has[name] else 0.0 for name in CHALLENGES}
@@ -91,11 +91,11 @@ def _camera(
     background = supply.background(rng, config.height + 2 * margin, config.width + 2 * margin)
     for _ in range(int(rng.integers(3, 9))):  # things that stand about
         side = int(rng.integers(config.height // 8, config.height // 2))
-        picture = _sprite(supply, rng, side=side)
+        image = _sprite(supply, rng, side=side)
         left = int(rng.integers(0, background.shape[1] - side))
         top = int(rng.integers(0, background.shape[0] - side))
-        solid = picture[..., 3] > 127
-        background[top : top + side, left : left + side][solid] = picture[..., :3][solid]
+        solid = image[..., 3] > 127
+        background[top : top + side, left : left + side][solid] = image[..., :3][solid]
     if rng.random() < 0.5:
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.6, 1.6)))  # type: ignore[assignment]
     reach = 6 + 36 * min(strength, 1.3)

@@ -66,8 +66,8 @@ class SynthConfig:
     """Standard deviation of sensor noise in grey levels."""
     quality: Annotated[int, Bounds(low=1, high=100)] = 92
     """JPEG quality of the frames."""
-    pictures: str = ""
-    """Folder or URL of real pictures that backgrounds and objects are taken from, in COCO's
+    images: str = ""
+    """Folder or URL of real images that backgrounds and objects are taken from, in COCO's
     layout or with images alone; empty: both are drawn."""
     seed: NotNegative = 0
     """Seed of everything."""
@@ -83,7 +83,7 @@ class SynthConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; tuples become lists."""
+        """Return plain JSON types; tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod

@@ -5,8 +5,7 @@ independent, so a sequence is one draw. All trackers are drawn together: what is
 sequence is hard for each of them and cancels in the difference.
 """
 
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Comparison:
     sequences: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON."""
+        """Return plain JSON."""
 
         def plain(found: Interval) -> dict[str, float]:
             return {"value": found.value, "low": found.low, "high": found.high}
@@ -132,7 +131,7 @@ def _pooled_difference(drawn: Floats) -> Floats:
 
 
 def write_comparison(
-    path: Path, found: Comparison, trackers: Mapping[str, TrackerScore], unusual: List[str]
+    path: Path, found: Comparison, trackers: Mapping[str, TrackerScore], unusual: Sequence[str]
 ) -> Path:
     """Write the page.
 
@@ -260,7 +259,7 @@ def interval(
     draws: int = 4000,
     seed: int = 0,
 ) -> Interval:
-    """Give the percentile interval of a statistic of sequences.
+    """Return the percentile interval of a statistic of sequences.
 
     Args:
         rows: (S,) one number per sequence (a score, or a difference of two), or (S, K) numbers

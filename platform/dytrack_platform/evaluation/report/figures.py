@@ -1,7 +1,6 @@
-"""The plots of a report, as plotly's JSON, and the still picture for papers."""
+"""The plots of a report, as plotly's JSON, and the still image for papers."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,13 @@ _COSTS = {"gmacs": "GMACs per frame", "ms_p50": "ms per frame (median)"}
 
 
 def pareto_figure(
-    points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]], cost: str
+    points: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]], cost: str
 ) -> Figure:
     """Plot success AUC over a cost, and join the points that nothing beats.
 
     Args:
         points: Points in the form of ``summary.json``.
-        baselines: The same for baselines and peers.
+        baselines: The same for baselines and third-party trackers.
         cost: ``gmacs`` or ``ms_p50``; points without it are left out.
     """
     ours, others = _known(points, cost), _known(baselines, cost)
@@ -77,7 +76,7 @@ def pareto_figure(
     }
 
 
-def _by_kind(baselines: List[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Sort baselines into the kinds that have a mark of their own."""
     kinds = {"random": "random and cycle", "cycle": "random and cycle"}
     kinds |= {"oracle": "oracle (a bound)"}
@@ -89,15 +88,15 @@ def _by_kind(baselines: List[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
     return sorted_in
 
 
-def _known(points: List[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+def _known(points: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
     return [p for p in points if p.get(cost) is not None and p["success_auc"] is not None]
 
 
 def curve_figure(
     title: str,
     axis: str,
-    thresholds: List[float],
-    curves: Mapping[str, List[float]],
+    thresholds: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
     scores: Mapping[str, float | None],
 ) -> Figure:
     """Plot one curve per tracker, its score in the legend."""
@@ -120,7 +119,7 @@ def curve_figure(
     }
 
 
-def share_figure(title: str, shares: Mapping[str, List[float]]) -> Figure:
+def share_figure(title: str, shares: Mapping[str, Sequence[float]]) -> Figure:
     """Plot exit shares as stacked bars, one bar per sequence or attribute."""
     exits = max((len(share) for share in shares.values()), default=0)
     return {
@@ -201,9 +200,9 @@ def radar_figure(scores: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def write_still(
-    path: Path, points: List[Mapping[str, Any]], baselines: List[Mapping[str, Any]]
+    path: Path, points: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]
 ) -> Path:
-    """Write the Pareto picture as PNG: AUC over GMACs and over milliseconds.
+    """Write the Pareto image as PNG: AUC over GMACs and over milliseconds.
 
     Raises:
         StorageError: The file cannot be written.

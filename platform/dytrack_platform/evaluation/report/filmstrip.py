@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.sequence import Pixels, Sequence
+from dytrack_platform.datasets.sequence import Pixels, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.evaluation.report.page import colour, text
 from dytrack_platform.evaluation.tracking.protocol import SequenceResult
@@ -19,21 +19,21 @@ _TRUTH = (255, 255, 255)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Film:
-    """Pictures and time lines of one sequence."""
+    """FrameCache and time lines of one sequence."""
 
     name: str
-    pictures: tuple[tuple[int, str, str], ...]
+    images: tuple[tuple[int, str, str], ...]
     """Frame number from 1, the path of the frame, and its thumbnail as a data address."""
     lines: Mapping[str, str]
     """SVG time line by point."""
 
 
 def make_film(
-    sequence: Sequence,
+    sequence: VideoSequence,
     results: Mapping[str, SequenceResult],
     overlaps: Mapping[str, NDArray[np.float64]],
     *,
-    pictures: int = 8,
+    images: int = 8,
 ) -> Film:
     """Draw evenly spaced frames with the annotation (white) and the first point's box.
 
@@ -41,11 +41,11 @@ def make_film(
         sequence: Frames and annotation.
         results: Results on this sequence by point.
         overlaps: (N,) IoU per frame by point, NaN where unknown.
-        pictures: How many frames.
+        images: How many frames.
     """
     result = next(iter(results.values()))
     drawn = []
-    for frame in dict.fromkeys(np.linspace(0, len(result) - 1, pictures).astype(int).tolist()):
+    for frame in dict.fromkeys(np.linspace(0, len(result) - 1, images).astype(int).tolist()):
         try:
             image = sequence.frames.read(frame)
         except DataError:
@@ -53,10 +53,10 @@ def make_film(
         place = sequence.frames.path(frame)
         drawn.append((frame + 1, place, _thumbnail(image, sequence, result, frame)))
     lines = {point: time_line(r.exits, overlaps[point]) for point, r in results.items()}
-    return Film(name=sequence.name, pictures=tuple(drawn), lines=lines)
+    return Film(name=sequence.name, images=tuple(drawn), lines=lines)
 
 
-def _thumbnail(image: Pixels, sequence: Sequence, result: SequenceResult, frame: int) -> str:
+def _thumbnail(image: Pixels, sequence: VideoSequence, result: SequenceResult, frame: int) -> str:
     scale = _HEIGHT / image.shape[0]
     size = (max(1, round(image.shape[1] * scale)), _HEIGHT)
     small = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
@@ -100,10 +100,10 @@ def time_line(exits: NDArray[np.int64], overlaps: NDArray[np.float64], *, width:
 
 def film_html(film: Film, *, unfolded: bool = False) -> str:
     """Put a film on the page, folded up unless asked otherwise."""
-    pictures = "".join(
+    images = "".join(
         f'<figure><a href="{text(place)}"><img alt="frame {frame}" src="{address}"></a>'
         f"<figcaption>{frame}</figcaption></figure>"
-        for frame, place, address in film.pictures
+        for frame, place, address in film.images
     )
     lines = "".join(
         f"<div>{text(point)}: IoU, and the exit of each frame</div>{line}"
@@ -111,5 +111,5 @@ def film_html(film: Film, *, unfolded: bool = False) -> str:
     )
     return (
         f"<details{' open' if unfolded else ''}><summary>{text(film.name)}</summary>"
-        f'<div class="film">{pictures}</div>{lines}</details>'
+        f'<div class="film">{images}</div>{lines}</details>'
     )

@@ -2,8 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return DASH if value is None else f"{value:.{digits}f}"
 
 
-def table(header: List[str], rows: Iterable[List[str]], *, identifier: str = "") -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, identifier: str = "") -> str:
     """Build a table whose cells are HTML already; a click on a heading sorts it."""
     head = "".join(f"<th>{text(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -69,7 +68,7 @@ def unordered(lines: Iterable[str]) -> str:
 
 
 def write_page(
-    path: Path, *, title: str, lead: str, sections: List[Section], data: Mapping[str, Any]
+    path: Path, *, title: str, lead: str, sections: Sequence[Section], data: Mapping[str, Any]
 ) -> Path:
     """Write the page.
 
@@ -108,5 +107,5 @@ def write_page(
 
 
 def _embedded(value: object) -> str:
-    """Give JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element it stands in."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")

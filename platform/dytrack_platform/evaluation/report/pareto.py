@@ -1,6 +1,6 @@
 """The trade between two goals: which points nothing beats, and how much they cover."""
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Goal = Literal["max", "min"]
 
 
-def dominated(values: NDArray[np.float64], goals: List[Goal]) -> NDArray[np.bool_]:
+def dominated(values: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.bool_]:
     """Say which points another point beats.
 
     A point is beaten when another is at least as good in every goal and better in one; equal
@@ -30,8 +30,8 @@ def dominated(values: NDArray[np.float64], goals: List[Goal]) -> NDArray[np.bool
     return beaten
 
 
-def front(values: NDArray[np.float64], goals: List[Goal]) -> NDArray[np.intp]:
-    """Give the positions of the points that nothing beats, ordered by the second goal.
+def front(values: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.intp]:
+    """Return the positions of the points that nothing beats, ordered by the second goal.
 
     Args:
         values: (N, G) with two goals or more.
@@ -42,9 +42,9 @@ def front(values: NDArray[np.float64], goals: List[Goal]) -> NDArray[np.intp]:
 
 
 def hypervolume(
-    values: NDArray[np.float64], goals: List[Goal], reference: tuple[float, float]
+    values: NDArray[np.float64], goals: Sequence[Goal], reference: tuple[float, float]
 ) -> float:
-    """Give the exact area that points dominate, seen from a reference point (two goals).
+    """Return the exact area that points dominate, seen from a reference point (two goals).
 
     Args:
         values: (N, 2) one row per point.
@@ -65,7 +65,7 @@ def hypervolume(
     return area
 
 
-def _upwards(values: NDArray[np.float64], goals: List[Goal]) -> NDArray[np.float64]:
+def _upwards(values: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.float64]:
     signs = np.array([1.0 if goal == "max" else -1.0 for goal in goals])
     up: NDArray[np.float64] = np.asarray(values, dtype=np.float64) * signs
     return up

@@ -1,7 +1,6 @@
 """The report of an evaluation: everything ``summary.json`` says, to look at."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -62,8 +61,8 @@ def write_report(
     *,
     summary: Mapping[str, Any],
     profile: Profile,
-    points: List[PointSummary],
-    baselines: List[PointSummary] = (),
+    points: Sequence[PointSummary],
+    baselines: Sequence[PointSummary] = (),
     films: Mapping[str, Film] | None = None,
 ) -> Path:
     """Write ``report.html`` and ``pareto.png``.
@@ -74,7 +73,7 @@ def write_report(
         profile: The rules behind the scores.
         points: Operating points; the first table and the time lines are about them.
         baselines: Everything they are compared with.
-        films: Pictures of sequences by name, for those that have them.
+        films: FrameCache of sequences by name, for those that have them.
 
     Returns:
         The HTML file.
@@ -120,7 +119,9 @@ def _reason(summary: Mapping[str, Any]) -> str:
     return f" ({summary['protocol_reason']})" if "protocol_reason" in summary else ""
 
 
-def _points_section(points: List[Mapping[str, Any]], others: List[Mapping[str, Any]]) -> Section:
+def _points_section(
+    points: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> Section:
     header = ["name", "thresholds", *(title for _, title, _ in _COLUMNS), "exits"]
     rows = []
     for point in (*points, *others):
@@ -140,7 +141,7 @@ def _points_section(points: List[Mapping[str, Any]], others: List[Mapping[str, A
     )
 
 
-def _speed_section(points: List[Mapping[str, Any]]) -> Section:
+def _speed_section(points: Sequence[Mapping[str, Any]]) -> Section:
     header = ["name", *(f"ms {title}" for _, title in _TIMES), *(title for _, title in _RATES)]
     rows = [
         [
@@ -160,7 +161,7 @@ def _speed_section(points: List[Mapping[str, Any]]) -> Section:
     )
 
 
-def _curves_section(profile: Profile, points: List[Mapping[str, Any]]) -> Section:
+def _curves_section(profile: Profile, points: Sequence[Mapping[str, Any]]) -> Section:
     figures: dict[str, Figure] = {}
     for key, score, title, axis, thresholds in (
         ("success_curve", "success_auc", "Success", "overlap", profile.overlap_thresholds),
@@ -184,7 +185,7 @@ def _curves_section(profile: Profile, points: List[Mapping[str, Any]]) -> Sectio
     return Section(title="Success and precision", figures=figures)
 
 
-def _exit_sections(points: List[Mapping[str, Any]]) -> list[Section]:
+def _exit_sections(points: Sequence[Mapping[str, Any]]) -> list[Section]:
     figures = {}
     for k, point in enumerate(points):
         if len(point["exit_share"]) == 0:
@@ -200,7 +201,7 @@ def _exit_sections(points: List[Mapping[str, Any]]) -> list[Section]:
     return [Section(title="Exits", figures=figures, note=note)] if figures else []
 
 
-def _calibration_section(points: List[PointSummary]) -> list[Section]:
+def _calibration_section(points: Sequence[PointSummary]) -> list[Section]:
     known = {p.name: p.calibration for p in points}
     known = {name: calibration for name, calibration in known.items() if calibration.frames}
     if not known:
@@ -225,7 +226,7 @@ def _calibration_section(points: List[PointSummary]) -> list[Section]:
     ]
 
 
-def _attribute_section(points: List[Mapping[str, Any]]) -> list[Section]:
+def _attribute_section(points: Sequence[Mapping[str, Any]]) -> list[Section]:
     names = list(dict.fromkeys(name for point in points for name in point["attributes"]))
     if not names:
         return []
@@ -247,7 +248,7 @@ def _attribute_section(points: List[Mapping[str, Any]]) -> list[Section]:
     return [Section(title="Attributes", body=table(header, rows), figures=figures)]
 
 
-def _sequences_section(points: List[Mapping[str, Any]], films: Mapping[str, Film]) -> Section:
+def _sequences_section(points: Sequence[Mapping[str, Any]], films: Mapping[str, Film]) -> Section:
     """Show one row per sequence, those on which the last point is worst first."""
     reference = points[-1]
     order = sorted(
@@ -278,7 +279,7 @@ def _sequences_section(points: List[Mapping[str, Any]], films: Mapping[str, Film
     )
 
 
-def _key(points: List[Mapping[str, Any]]) -> str:
+def _key(points: Sequence[Mapping[str, Any]]) -> str:
     """Say which colour stands for which exit in the films."""
     exits = max(len(point["exit_share"]) for point in points)
     keys = "".join(
@@ -288,7 +289,7 @@ def _key(points: List[Mapping[str, Any]]) -> str:
     return f"<p>White: the annotation. Colour: the box, by its exit.{keys}</p>"
 
 
-def _unusual_section(lines: List[str]) -> Section:
+def _unusual_section(lines: Sequence[str]) -> Section:
     body = unordered(lines) if lines else "<p>Nothing: every annotation and result was whole.</p>"
     return Section(title="What was unusual", body=body)
 

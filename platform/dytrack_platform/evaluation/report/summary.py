@@ -1,8 +1,7 @@
 """What an evaluation found: scores, speed, exits and calibration of each point."""
 
 import math
-from collections.abc import Mapping
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.confidence import Calibration, calibrate
 from dytrack_platform.datasets.io.text import usable_boxes
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.report.pareto import hypervolume
 from dytrack_platform.evaluation.scoring.dataset_scores import (
@@ -36,8 +35,8 @@ from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 Floats = NDArray[np.float64]
 
 
-def annotate(sequence: Sequence, *, with_size: bool = False) -> Annotation:
-    """Give a dataset's sequence the form that profiles score.
+def annotate(sequence: VideoSequence, *, with_size: bool = False) -> Annotation:
+    """Bring a dataset's sequence to the form that profiles score.
 
     Args:
         sequence: What a reader gave.
@@ -75,8 +74,8 @@ class PointSummary:
     """By sequence name."""
     overlaps: Mapping[str, Floats]
     """(N,) IoU per frame by sequence name; NaN where there is no annotation."""
-    attributes: Mapping[str, List[str]] = field(default_factory=dict)
-    """Sequence names by attribute."""
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """VideoSequence names by attribute."""
 
     @property
     def step_ms(self) -> Floats:
@@ -109,7 +108,7 @@ class PointSummary:
         return calibrate(np.concatenate(predicted), np.concatenate(true))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the JSON of one point; unknown numbers are None."""
+        """Return the JSON of one point; unknown numbers are None."""
         overall, ms, calibration = self.score.overall, self.step_ms, self.calibration
         p50, p95, p99 = np.percentile(ms, [50, 95, 99]) if len(ms) else [math.nan] * 3
         results = list(self.results.values())
@@ -155,7 +154,7 @@ class PointSummary:
             "per_sequence": {name: self._row(name) for name in self.results},
         }
 
-    def _share_of(self, sequences: List[str]) -> list[float]:
+    def _share_of(self, sequences: Sequence[str]) -> list[float]:
         return exit_share([self.results[name].exits for name in sequences if name in self.results])
 
     def _row(self, name: str) -> dict[str, Any]:
@@ -170,14 +169,14 @@ class PointSummary:
         }
 
 
-def exit_share(exits: List[NDArray[np.int64]]) -> list[float]:
+def exit_share(exits: Sequence[NDArray[np.int64]]) -> list[float]:
     """Share of steps by exit over several sequences; frames without an exit do not count."""
     taken = np.concatenate(exits) if exits else np.zeros(0, dtype=np.int64)
     taken = taken[taken >= 0]
     return [float(count / len(taken)) for count in np.bincount(taken)] if len(taken) else []
 
 
-def _mean_known(parts: List[Floats]) -> float:
+def _mean_known(parts: Sequence[Floats]) -> float:
     values = np.concatenate(parts) if parts else np.zeros(0)
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else float("nan")
@@ -189,7 +188,7 @@ def _finite(value: float) -> float | str:
 
 def summarise_point(
     name: str,
-    results: List[SequenceResult],
+    results: Sequence[SequenceResult],
     annotations: Mapping[str, Annotation],
     profile: Profile,
     thresholds: tuple[float, ...] | None = None,
@@ -253,7 +252,7 @@ def _true_overlaps(result: SequenceResult, annotations: Mapping[str, Annotation]
 
 
 def reporting_profile(profile: Profile) -> Profile:
-    """Give a profile with all three one-pass measures: this one, or the fallback.
+    """Return a profile with all three one-pass measures: this one, or the fallback.
 
     AO and SR come from GOT-10k's rules in any case; success, precision and normalised precision
     need a profile that has them, and GOT-10k's toolkit has only the first.
@@ -271,9 +270,9 @@ def reporting_reason(default: Default) -> str:
 
 
 def summary_json(
-    dataset: str, protocol: str, points: List[PointSummary], baselines: List[PointSummary]
+    dataset: str, protocol: str, points: Sequence[PointSummary], baselines: Sequence[PointSummary]
 ) -> dict[str, Any]:
-    """Give the whole of ``summary.json``.
+    """Return the whole of ``summary.json``.
 
     Raises:
         ResultError: There is neither a point nor a baseline.
@@ -303,7 +302,7 @@ def summary_json(
     return plain
 
 
-def hidden_truth(sequences: List[Sequence]) -> str | None:
+def hidden_truth(sequences: Sequence[VideoSequence]) -> str | None:
     """Say so where an owner gives no more than the first box of any sequence."""
     later = [sequence.boxes_xywh[1:] for sequence in sequences]
     if any(len(boxes) == 0 or not np.isnan(boxes).all() for boxes in later):
@@ -314,7 +313,7 @@ def hidden_truth(sequences: List[Sequence]) -> str | None:
     )
 
 
-def unusual(points: List[PointSummary]) -> list[str]:
+def unusual(points: Sequence[PointSummary]) -> list[str]:
     """List what was unusual about annotations and results, each once."""
     lines: dict[str, None] = {}
     for point in points:

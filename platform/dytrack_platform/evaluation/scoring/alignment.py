@@ -17,7 +17,7 @@ def align(
     result_xywh: NDArray[np.generic],
     notes: list[str],
 ) -> Floats:
-    """Give one box per annotated frame, with the profile's repairs.
+    """Return one box per annotated frame, with the profile's repairs.
 
     Args:
         profile: The rules.

@@ -10,7 +10,7 @@
 
 import json
 import re
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def read_annotations(
     *,
     absent: Path | None = None,
     attributes: Path | None = None,
-    exclude: List[str] = (),
+    exclude: Sequence[str] = (),
 ) -> list[Annotation]:
     """Read every sequence of a folder.
 
@@ -69,9 +69,9 @@ def read_annotations(
 
 
 def add_flags(
-    annotations: List[Annotation], *, absent: Path | None = None, attributes: Path | None = None
+    annotations: Sequence[Annotation], *, absent: Path | None = None, attributes: Path | None = None
 ) -> list[Annotation]:
-    """Give annotations the absence flags and attributes of other files, where there are any.
+    """Add absence flags and attributes of other files to annotations, where there are any.
 
     Args:
         annotations: Of any dataset.
@@ -145,7 +145,7 @@ def _read_meta(path: Path) -> tuple[tuple[int, int] | None, str | None]:
     return size, about.get("object_class")
 
 
-def _read_attributes(source: Path, names: List[str]) -> dict[str, tuple[str, ...]]:
+def _read_attributes(source: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if source.is_dir() and not (source / f"{names[0]}.txt").is_file():
         tables = list(source.glob("*.json"))
         source = tables[0] if len(tables) == 1 else source

@@ -1,8 +1,7 @@
 """Average the scores of sequences into those of a tracker, of an attribute and of a class."""
 
 import math
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +39,7 @@ class Scores:
     sequences: int
 
     def named(self, *, curves: bool) -> dict[str, Any]:
-        """Give JSON types; NaN becomes None."""
+        """Return JSON types; NaN becomes None."""
         plain: dict[str, Any] = {
             "success_auc": plain_number(self.success_auc),
             "precision20": plain_number(self.precision20),
@@ -56,7 +55,7 @@ class Scores:
 
 
 def plain_number(value: float | None) -> float | None:
-    """Give a Python float, or None for NaN and None: JSON has no NaN."""
+    """Return a Python float, or None for NaN and None: JSON has no NaN."""
     return None if value is None or math.isnan(value) else float(value)
 
 
@@ -85,7 +84,7 @@ class TrackerScore:
     """The same of each sequence that has times."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the JSON of ``dytrack score`` for one tracker."""
+        """Return the JSON of ``dytrack score`` for one tracker."""
         plain = self.overall.named(curves=True)
         for name in ("ao", "sr50", "sr75", "mao", "msr50", "coverage", "fps"):
             if (value := getattr(self, name)) is not None:
@@ -145,7 +144,7 @@ def _scores(
     )
 
 
-def average(profile: Profile, scores: List[SequenceScore]) -> Scores:
+def average(profile: Profile, scores: Sequence[SequenceScore]) -> Scores:
     """Average sequences by the profile's rule.
 
     Raises:
@@ -167,7 +166,7 @@ def average(profile: Profile, scores: List[SequenceScore]) -> Scores:
     )
 
 
-def _mean_curve(profile: Profile, curves: List[Floats]) -> Floats:
+def _mean_curve(profile: Profile, curves: Sequence[Floats]) -> Floats:
     rows = np.stack(curves)
     if profile.average == "nonzero-sequences":
         kept = rows[rows.sum(axis=1) > _EPSILON]
@@ -175,11 +174,11 @@ def _mean_curve(profile: Profile, curves: List[Floats]) -> Floats:
     return np.asarray(rows.mean(axis=0), dtype=np.float64)
 
 
-def _pooled(profile: Profile, scores: List[SequenceScore]) -> Scores:
+def _pooled(profile: Profile, scores: Sequence[SequenceScore]) -> Scores:
     frames = sum(s.frames for s in scores)
     valid = sum(s.overlap_frames for s in scores)
 
-    def ratio(counts: List[Counts]) -> Floats:
+    def ratio(counts: Sequence[Counts]) -> Floats:
         return np.asarray(np.sum(counts, axis=0) / max(frames, 1), dtype=np.float64)
 
     success = ratio([s.success for s in scores])
@@ -202,13 +201,13 @@ def _mean_known(values: Iterable[float]) -> float:
 
 def summarise(
     profile: Profile,
-    scores: List[SequenceScore],
+    scores: Sequence[SequenceScore],
     *,
-    attributes: Mapping[str, List[str]] | None = None,
+    attributes: Mapping[str, Sequence[str]] | None = None,
     classes: Mapping[str, str] | None = None,
     times_s: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> TrackerScore:
-    """Give the scores of a tracker over a dataset.
+    """Return the scores of a tracker over a dataset.
 
     Args:
         profile: The rules that the sequence scores were made by.
@@ -268,7 +267,7 @@ def _class_means(
 
 
 def frame_rate(rule: SpeedRule, times_s: Mapping[str, NDArray[np.float64]]) -> float | None:
-    """Give frames per second by a toolkit's rule.
+    """Return frames per second by a toolkit's rule.
 
     Args:
         rule: See :class:`~dytrack_platform.evaluation.scoring.profiles.Profile`.

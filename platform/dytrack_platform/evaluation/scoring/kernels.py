@@ -172,14 +172,14 @@ def array_function(rule: Callable[..., float]) -> Callable[..., Floats]:
 
 @cache
 def counter() -> Callable[[Floats, Floats, float, int, Counts], None]:
-    """Give :func:`count_exceeded`, compiled."""
+    """Return :func:`count_exceeded`, compiled."""
     signature = "void(float64[:, ::1], float64[::1], float64, intp, intp[:, ::1])"
     return _compiled(lambda kept: numba.njit(signature, cache=kept)(count_exceeded))  # type: ignore[no-any-return]
 
 
 @cache
 def whole_rows() -> Callable[..., None]:
-    """Give :func:`find_whole`, compiled."""
+    """Return :func:`find_whole`, compiled."""
     column = "float64[:, ::1]"
     signature = f"void({column}, {column}, {column}, {column}, boolean[::1])"
     return _compiled(lambda kept: numba.njit(signature, cache=kept)(find_whole))  # type: ignore[no-any-return]

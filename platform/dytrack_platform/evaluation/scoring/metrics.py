@@ -55,7 +55,7 @@ class Room:
         self._memory: dict[str, NDArray[np.float64]] = {}
 
     def floats(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """Give an array of any content."""
+        """Return an array of any content."""
         size = math.prod(shape)
         if name not in self._memory or len(self._memory[name]) < size:
             self._memory[name] = np.empty(size)

@@ -2,8 +2,7 @@
 
 import multiprocessing
 import re
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as List
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +48,7 @@ class Scoreboard:
     unusual: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the JSON of ``dytrack score``."""
+        """Return the JSON of ``dytrack score``."""
         return {
             "protocol": self.profile.name,
             "source": self.profile.source,
@@ -93,8 +92,8 @@ def _tracker_files(folder: Path) -> TrackerFiles:
 
 def score_results(
     profile: Profile,
-    annotations: List[Annotation],
-    trackers: List[TrackerFiles],
+    annotations: Sequence[Annotation],
+    trackers: Sequence[TrackerFiles],
     *,
     workers: int = 1,
 ) -> Scoreboard:
@@ -153,7 +152,7 @@ class _Outcome:
 
 def _outcomes(
     profile: Profile,
-    work: List[tuple[Annotation, Paths]],
+    work: Sequence[tuple[Annotation, Paths]],
     errors: Mapping[str, str],
     workers: int,
 ) -> Iterator[_Outcome]:
@@ -198,7 +197,7 @@ def _score_sequence(
 
 def _measure_all(
     prepared: Prepared,
-    results: Mapping[str, List[Floats]],
+    results: Mapping[str, Sequence[Floats]],
     errors: dict[str, str],
     room: Room | None,
 ) -> dict[str, SequenceScore]:
@@ -241,7 +240,7 @@ def _read(
 
 
 def _match(
-    tracker: TrackerFiles, annotations: List[Annotation], unusual: list[str]
+    tracker: TrackerFiles, annotations: Sequence[Annotation], unusual: list[str]
 ) -> dict[str, tuple[Path, ...]]:
     """Find each sequence's files; names may differ in case and in ``-``, ``_`` and ``.``."""
     loose: dict[str, list[str]] = {}
@@ -269,7 +268,7 @@ def _loosely(name: str) -> str:
     return re.sub(r"[-_.]", "-", name).lower()
 
 
-def _note_clipping(profile: Profile, annotations: List[Annotation], unusual: list[str]) -> None:
+def _note_clipping(profile: Profile, annotations: Sequence[Annotation], unusual: list[str]) -> None:
     unsized = [a.name for a in annotations if a.image_size is None]
     if profile.clipped and unsized:
         unusual.append(
@@ -278,7 +277,7 @@ def _note_clipping(profile: Profile, annotations: List[Annotation], unusual: lis
         )
 
 
-def _groups(annotations: List[Annotation]) -> tuple[dict[str, list[str]], dict[str, str]]:
+def _groups(annotations: Sequence[Annotation]) -> tuple[dict[str, list[str]], dict[str, str]]:
     attributes: dict[str, list[str]] = {}
     for annotation in annotations:
         for attribute in annotation.attributes:
@@ -288,7 +287,7 @@ def _groups(annotations: List[Annotation]) -> tuple[dict[str, list[str]], dict[s
 
 
 def _times(
-    tracker: TrackerFiles, annotations: List[Annotation], unusual: list[str]
+    tracker: TrackerFiles, annotations: Sequence[Annotation], unusual: list[str]
 ) -> dict[str, NDArray[np.float64]]:
     times = {}
     for annotation in annotations:

@@ -4,7 +4,7 @@ The frame rules are in one place, :func:`measure`, and run on all results of a s
 what depends on the annotation alone is prepared once, in ``prepared.py``.
 """
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -86,7 +86,7 @@ def _ratio(counts: Counts, frames: int) -> Floats:
     return counts / frames
 
 
-def merge(repetitions: List[SequenceScore]) -> SequenceScore:
+def merge(repetitions: Sequence[SequenceScore]) -> SequenceScore:
     """Pool the frames of several runs on the same sequence."""
     first, *others = repetitions
     if not others:
@@ -129,7 +129,7 @@ def norm_precision_score(profile: Profile, curve: Floats) -> float:
 
 
 def measure(
-    prepared: Prepared, results: List[NDArray[np.generic]], room: Room | None = None
+    prepared: Prepared, results: Sequence[NDArray[np.generic]], room: Room | None = None
 ) -> list[SequenceScore]:
     """Score several results on one sequence: several trackers, or repetitions of one.
 
@@ -201,11 +201,11 @@ def _rulers(profile: Profile) -> _Rulers:
 
 def _stacked(
     prepared: Prepared,
-    results: List[NDArray[np.generic]],
-    notes: List[list[str]],
+    results: Sequence[NDArray[np.generic]],
+    notes: Sequence[list[str]],
     room: Room,
 ) -> Columns:
-    """Give (R, N) columns of all results, aligned and repaired by the profile's rules."""
+    """Return (R, N) columns of all results, aligned and repaired by the profile's rules."""
     profile, annotation = prepared.profile, prepared.annotation
     truth = annotation.boxes_xywh
     stacked = room.floats("boxes", (4, len(results), len(truth)))
@@ -223,7 +223,7 @@ def _stacked(
 
 
 def _note_other_starts(
-    prepared: Prepared, results: List[NDArray[np.generic]], notes: List[list[str]]
+    prepared: Prepared, results: Sequence[NDArray[np.generic]], notes: Sequence[list[str]]
 ) -> None:
     """Tell of results that do not start where the annotation does."""
     truth = prepared.annotation.boxes_xywh

@@ -9,8 +9,7 @@
 """
 
 import zipfile
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as List
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ ARCHIVES: dict[str, Layout] = {"got10k": got10k_files, "trackingnet": trackingne
 FOLDERS: dict[str, Layout] = {"text": text_files, "pytracking": pytracking_files}
 
 
-def export(layout: str, results: List[SequenceResult], out: Path) -> Path:
+def export(layout: str, results: Sequence[SequenceResult], out: Path) -> Path:
     """Write results of one tracker.
 
     Args:
@@ -113,7 +112,7 @@ def stored_results(evaluation: Path, point: str) -> list[SequenceResult]:
     return [read_result(evaluation, point, name) for name in names]
 
 
-def export_points(evaluation: Path, layout: str, points: List[str]) -> list[Path]:
+def export_points(evaluation: Path, layout: str, points: Sequence[str]) -> list[Path]:
     """Write each point's results as ``exports/POINT.zip`` or ``exports/POINT/``.
 
     Raises:

@@ -68,7 +68,7 @@ def _blue_first(image: Pixels) -> NDArray[np.uint8]:
 
 
 def _creator(name: str, options: dict[str, str]) -> Callable[[], Any]:
-    """Give a function that makes a fresh tracker: OpenCV's cannot be started twice."""
+    """Return a function that makes a fresh tracker: OpenCV's cannot be started twice."""
     if name in _CONTRIB:
         create = getattr(cv2, f"Tracker{name}_create", None)
         if create is None:
@@ -100,7 +100,7 @@ def _creator(name: str, options: dict[str, str]) -> Callable[[], Any]:
     return lambda: create_with(parameters)
 
 
-def make_peer(name: str, options: Mapping[str, str] | None = None) -> Tracker:
+def make_third_party(name: str, options: Mapping[str, str] | None = None) -> Tracker:
     """Make a tracker that is not ours: ``static`` or ``cv2:NAME``.
 
     Raises:

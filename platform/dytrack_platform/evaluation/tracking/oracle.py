@@ -1,6 +1,6 @@
 """The bound of early exits: what a decisioner that knew the truth would choose."""
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 
 
 def oracle(
-    fixed: List[SequenceResult], overlaps: List[NDArray[np.float64]], *, slack: float = 0.01
+    fixed: Sequence[SequenceResult], overlaps: Sequence[NDArray[np.float64]], *, slack: float = 0.01
 ) -> SequenceResult:
     """Choose, frame by frame, the cheapest exit that is about as good as the best one.
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.sequence import Pixels, Sequence
+from dytrack_platform.datasets.sequence import Pixels, VideoSequence
 from dytrack_platform.errors import DataError
 
 
@@ -51,7 +51,7 @@ class StaticBox:
         self._box = np.array(box_xywh, dtype=np.float64)
 
     def step(self, image: Pixels) -> Step:
-        """Give the box back."""
+        """Return the first box again."""
         return Step(box_xywh=self._box.copy(), gmacs=0.0)
 
 
@@ -85,7 +85,7 @@ class SequenceResult:
         return len(self.boxes_xywh)
 
 
-def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> SequenceResult:
+def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0) -> SequenceResult:
     """Track one sequence from its first box to its last annotated frame.
 
     A frame that does not decode keeps the box before it and is listed: a tracker in the field
@@ -107,10 +107,10 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
     exits = np.full(frames, -1, dtype=np.int64)
     scores, gmacs = np.full(frames, np.nan), np.full(frames, np.nan)
     undecoded, broken = [], []
-    pictures = sequence.frames.iterate()
+    images = sequence.frames.iterate()
     for frame in range(frames):
         began = time.perf_counter()
-        image = next(pictures, None)
+        image = next(images, None)
         decoded = time.perf_counter()
         decode[frame] = decoded - began
         if image is None:
@@ -153,7 +153,7 @@ def run_sequence(tracker: Tracker, sequence: Sequence, *, warm_up: int = 0) -> S
     )
 
 
-def _first_box(sequence: Sequence) -> NDArray[np.float64]:
+def _first_box(sequence: VideoSequence) -> NDArray[np.float64]:
     if len(sequence) == 0:
         raise DataError(f"{sequence.name}: the sequence has no annotated frame")
     first = np.asarray(sequence.boxes_xywh[0], dtype=np.float64)

@@ -35,11 +35,11 @@ class Fingerprint:
     """What a stored result depends on."""
 
     model: str
-    """Which weights: a digest of the checkpoint, or a peer's name and options."""
+    """Which weights: a digest of the checkpoint, or a third-party tracker's name and options."""
     point: str
     """Thresholds or policy, written out."""
     dataset: str
-    """Dataset, number of frames, and a digest of the annotation and the first picture."""
+    """Dataset, number of frames, and a digest of the annotation and the first image."""
     code: str
     """Version of this program."""
     machine: str = ""
@@ -105,7 +105,7 @@ def read_result(out: Path, point: str, sequence: str) -> SequenceResult:
 def read_finished(
     out: Path, point: str, sequence: str, fingerprint: Fingerprint
 ) -> SequenceResult | None:
-    """Give a stored result if it may stand for a new run; log what is reused and what is not."""
+    """Return a stored result if it may stand for a new run; log what is reused and what is not."""
     boxes_path, sidecar = result_paths(out, point, sequence)
     if not sidecar.is_file():
         return None

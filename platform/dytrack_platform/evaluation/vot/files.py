@@ -1,7 +1,7 @@
 """VOT's layout on disk: sequences with regions and tags, results by tracker and experiment."""
 
 import re
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +99,7 @@ class Run:
     """(N,) 0 where the tracker gave none."""
 
 
-def experiment_folder(tracker: Path, names: List[str]) -> Path:
+def experiment_folder(tracker: Path, names: Sequence[str]) -> Path:
     """Find the folder of an experiment's results.
 
     Raises:
@@ -151,7 +151,7 @@ def read_run(stem: Path, frames: int) -> Run:
     return Run(path=path, regions=tuple(regions), confidence=_confidence(path, frames))
 
 
-def unusual_results(experiment: Path, sequences: List[VotSequence]) -> list[str]:
+def unusual_results(experiment: Path, sequences: Sequence[VotSequence]) -> list[str]:
     """Tell what is odd about an experiment's files, in words: extra sequences, NaN, no size."""
     known = {sequence.name for sequence in sequences}
     extra = sorted(f.name for f in experiment.iterdir() if f.is_dir() and f.name not in known)

@@ -4,7 +4,7 @@ Everything works on overlaps per frame; ``protocols.py`` reads the runs they com
 """
 
 import math
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,13 @@ from dytrack_platform.evaluation.vot.regions import is_empty
 Floats = NDArray[np.float64]
 
 
-def codes(regions: List[Region], code: int) -> list[int]:
-    """Give the frames (from 0) that hold a code."""
+def codes(regions: Sequence[Region], code: int) -> list[int]:
+    """Return the frames (from 0) that hold a code."""
     return [k for k, r in enumerate(regions) if isinstance(r, Special) and r.code == code]
 
 
 def supervised_accuracy(
-    regions: List[Region], overlaps: Floats, *, burn_in: int = 10
+    regions: Sequence[Region], overlaps: Floats, *, burn_in: int = 10
 ) -> tuple[float, int]:
     """Mean overlap without unknown frames, failures and the frames after each start.
 
@@ -37,7 +37,9 @@ def supervised_accuracy(
     return (float(overlaps[kept].mean()), int(kept.sum())) if kept.any() else (0.0, 0)
 
 
-def unsupervised_accuracy(regions: List[Region], truth: List[Region], overlaps: Floats) -> float:
+def unsupervised_accuracy(
+    regions: Sequence[Region], truth: Sequence[Region], overlaps: Floats
+) -> float:
     """Mean overlap without the given frame and without frames that either side leaves unknown.
 
     Returns:
@@ -59,7 +61,7 @@ class Fragment:
     failed: bool
 
 
-def fragments(regions: List[Region], overlaps: Floats) -> list[Fragment]:
+def fragments(regions: Sequence[Region], overlaps: Floats) -> list[Fragment]:
     """Cut a supervised run at its failures."""
     failures, starts = codes(regions, FAILURE), codes(regions, INITIALISATION)
     if not failures:
@@ -70,7 +72,7 @@ def fragments(regions: List[Region], overlaps: Floats) -> list[Fragment]:
     return cut
 
 
-def eao_curve(cut: List[Fragment]) -> Floats:
+def eao_curve(cut: Sequence[Fragment]) -> Floats:
     """Expected average overlap at each length, from fragments.
 
     A failed fragment goes on with zeros to the longest one's end; a whole one stops counting
@@ -96,7 +98,7 @@ def eao_score(curve: Floats, low: int, high: int) -> float:
 
 
 def multistart_progress(
-    overlaps: Floats, truth: List[Region], *, threshold: float = 0.1, grace: int = 10
+    overlaps: Floats, truth: Sequence[Region], *, threshold: float = 0.1, grace: int = 10
 ) -> int:
     """Frames before a run fails: before ``grace`` frames in a row at or below ``threshold``."""
     left = grace
@@ -110,8 +112,8 @@ def multistart_progress(
     return len(overlaps)
 
 
-def multistart_partial(cut: List[Fragment], length: int) -> tuple[Floats, Floats]:
-    """Give one sequence's share of the multistart EAO curve, and how many runs each point has.
+def multistart_partial(cut: Sequence[Fragment], length: int) -> tuple[Floats, Floats]:
+    """Return one sequence's share of the multistart EAO curve, and how many runs each point has.
 
     After the end of a failed run its sum is divided by one less than the length (the toolkit's
     own arithmetic).
@@ -131,7 +133,7 @@ def multistart_partial(cut: List[Fragment], length: int) -> tuple[Floats, Floats
     return np.divide(total, active, out=np.zeros(length), where=active > 0), active
 
 
-def longterm_thresholds(confidence: List[float] | Floats, resolution: int = 100) -> Floats:
+def longterm_thresholds(confidence: Sequence[float] | Floats, resolution: int = 100) -> Floats:
     """Choose thresholds at even ranks of all confidences, with infinity at both ends."""
     ordered = sorted((c for c in confidence if not math.isnan(c)), reverse=True)
     inner = resolution - 2
@@ -162,7 +164,7 @@ def longterm_curves(
     return precision, recall
 
 
-def pysot_accuracy(regions: List[Region], overlaps: Floats, *, burn_in: int = 10) -> Floats:
+def pysot_accuracy(regions: Sequence[Region], overlaps: Floats, *, burn_in: int = 10) -> Floats:
     """Overlaps with the frames after each start and all codes taken out as NaN."""
     values = overlaps.copy()
     for start in codes(regions, INITIALISATION):
@@ -171,7 +173,7 @@ def pysot_accuracy(regions: List[Region], overlaps: Floats, *, burn_in: int = 10
 
 
 def pysot_eao_curve(
-    runs: List[tuple[List[Region], Floats]], weight: float, skip: int = 5
+    runs: Sequence[tuple[Sequence[Region], Floats]], weight: float, skip: int = 5
 ) -> Floats:
     """Expected average overlap as pysot's EAOBenchmark forms it.
 

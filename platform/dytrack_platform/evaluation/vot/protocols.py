@@ -1,7 +1,7 @@
 """Score VOT results: the four protocols, from a tracker's folder to its numbers."""
 
 import math
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +96,7 @@ VOT_PROFILES: dict[str, VotProfile] = {
 
 def score_vot(
     profile: VotProfile,
-    sequences: List[VotSequence],
+    sequences: Sequence[VotSequence],
     tracker: Path,
     *,
     experiment: str | None = None,
@@ -131,12 +131,14 @@ def score_vot(
     return _supervised(profile, sequences, folder, (low, high))
 
 
-def _overlaps(regions: List[Region], truth: List[Region], size: tuple[int, int] | None) -> Floats:
+def _overlaps(
+    regions: Sequence[Region], truth: Sequence[Region], size: tuple[int, int] | None
+) -> Floats:
     return np.array([overlap(a, b, size) for a, b in zip(regions, truth, strict=True)])
 
 
 def _supervised(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     cut: list[Fragment] = []
@@ -169,7 +171,7 @@ def _supervised(
 
 
 def _multistart(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     length = eao[1]
@@ -207,7 +209,7 @@ def _multistart(
     }
 
 
-def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, List[Region]]]:
+def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, Sequence[Region]]]:
     """Read the run of every anchor with the truth in the order it was seen."""
     forward, backward = sequence.anchors
     order = [(k, sequence.regions[k:]) for k in forward]
@@ -216,7 +218,9 @@ def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, List[Regio
     return [(read_run(folder / name / f"{name}_{k:08d}", len(truth)), truth) for k, truth in order]
 
 
-def _longterm(profile: VotProfile, sequences: List[VotSequence], folder: Path) -> dict[str, Any]:
+def _longterm(
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path
+) -> dict[str, Any]:
     runs = {sequence.name: read_repetitions(folder, sequence) for sequence in sequences}
     said = np.concatenate([run.confidence for own in runs.values() for run in own])
     thresholds = longterm_thresholds(said, profile.resolution)
@@ -259,10 +263,10 @@ def _best(precision: Floats, recall: Floats) -> dict[str, Any]:
 
 
 def _supervised_pysot(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
-    whole: list[tuple[List[Region], Floats]] = []
+    whole: list[tuple[Sequence[Region], Floats]] = []
     pooled, failed, frames, repetitions = [], 0.0, 0, 1
     for sequence in sequences:
         runs = read_repetitions(folder, sequence)

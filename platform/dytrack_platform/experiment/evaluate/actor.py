@@ -8,20 +8,24 @@ import ray
 
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.runtime.engine import Engine
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
-from dytrack_platform.experiment.evaluate.runtime_config import OnlineTracker, Running, make_policy
-from dytrack_platform.experiment.evaluate.specs import Entry
+from dytrack_platform.experiment.evaluate.runtime_config import (
+    OnlineTracker,
+    RuntimeConfig,
+    make_policy,
+)
+from dytrack_platform.experiment.evaluate.specs import TrackerSpec
 
 _WARM_UP = 3  # steps before a worker's first clock runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Outcome:
     """What came of one sequence."""
 
-    entry: str
+    spec: str
     sequence: str
     result: protocol.SequenceResult | None
     """None where the sequence could not be tracked."""
@@ -30,47 +34,45 @@ class Verdict:
 
 
 def make_tracker(
-    entry: Entry, saved: SavedTracker | None, engine: Engine | None, sequence: str
+    spec: TrackerSpec, saved: SavedTracker | None, engine: Engine | None, sequence: str
 ) -> protocol.Tracker:
-    """Make the tracker of an entry for one sequence.
+    """Make the tracker of a spec for one sequence.
 
     The seed of random exits is the sequence's name, so a result does not depend on the worker.
 
     Raises:
-        ConfigurationError: A peer is unknown, or its options are wrong.
-        RuntimeMissingError: The installed OpenCV lacks the peer.
+        ConfigurationError: A third-party tracker is unknown, or its options are wrong.
+        RuntimeMissingError: The installed OpenCV lacks the tracker.
     """
-    if entry.rule == "peer":
-        return opencv_trackers.make_peer(entry.peer, dict(entry.options))
-    # evaluate() refuses an entry of ours without a model
+    if spec.rule == "third-party":
+        return opencv_trackers.make_third_party(spec.third_party, dict(spec.options))
+    # evaluate() refuses a spec of ours without a model
     assert saved is not None
     assert engine is not None
     seed = int.from_bytes(hashlib.sha256(sequence.encode()).digest()[:4], "big")
-    return OnlineTracker(saved, make_policy(entry, seed), engine)
+    return OnlineTracker(saved, make_policy(spec, seed), engine)
 
 
 @ray.remote
-class Judge:
+class EvaluationActor:
     """A worker: holds the network on its runtime, tracks whole sequences."""
 
-    def __init__(self, saved: SavedTracker | None, running: Running) -> None:
+    def __init__(self, saved: SavedTracker | None, runtime: RuntimeConfig) -> None:
         import torch
 
-        torch.set_num_threads(running.threads)
-        cv2.setNumThreads(running.threads)
+        torch.set_num_threads(runtime.threads)
+        cv2.setNumThreads(runtime.threads)
         self._saved = saved
-        self._engine = None if saved is None else running.build(saved)
+        self._engine = None if saved is None else runtime.build(saved)
         self._warm: set[str] = set()
 
-    def judge(self, entry: Entry, sequence: Sequence) -> Verdict:
-        """Track one sequence; what its data did wrong comes back as the verdict's problem."""
-        tracker = make_tracker(entry, self._saved, self._engine, sequence.name)
-        warm_up = 0 if entry.name in self._warm else _WARM_UP
-        self._warm.add(entry.name)
+    def evaluate(self, spec: TrackerSpec, sequence: VideoSequence) -> Outcome:
+        """Track one sequence; what its data did wrong comes back as the outcome's problem."""
+        tracker = make_tracker(spec, self._saved, self._engine, sequence.name)
+        warm_up = 0 if spec.name in self._warm else _WARM_UP
+        self._warm.add(spec.name)
         try:
             result = protocol.run_sequence(tracker, sequence, warm_up=warm_up)
         except DyTrackError as error:
-            return Verdict(
-                entry=entry.name, sequence=sequence.name, result=None, problem=str(error)
-            )
-        return Verdict(entry=entry.name, sequence=sequence.name, result=result)
+            return Outcome(spec=spec.name, sequence=sequence.name, result=None, problem=str(error))
+        return Outcome(spec=spec.name, sequence=sequence.name, result=result)

@@ -2,8 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as List
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,28 +13,28 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from dytrack_model.checkpoint import SavedTracker
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ClusterError, FailureError
-from dytrack_platform.experiment.evaluate.actor import Judge, Verdict
-from dytrack_platform.experiment.evaluate.runtime_config import Running
-from dytrack_platform.experiment.evaluate.specs import Entry
+from dytrack_platform.experiment.evaluate.actor import EvaluationActor, Outcome
+from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+from dytrack_platform.experiment.evaluate.specs import TrackerSpec
 
-Work = tuple[Entry, Sequence]
+Work = tuple[TrackerSpec, VideoSequence]
 
 _LOG = logging.getLogger(__name__)
 
-_LIVES = 3  # how many workers may die on the same sequence
+_ATTEMPTS = 3  # how many workers may die on the same sequence
 
 
-class JudgePool:
+class ActorPool:
     """Workers that stay up between calls of :meth:`run`."""
 
-    def __init__(self, hire: Callable[[], "ActorHandle[Any]"], workers: int) -> None:
-        self._hire = hire
-        self.judges = [hire() for _ in range(workers)]
+    def __init__(self, start: Callable[[], "ActorHandle[Any]"], workers: int) -> None:
+        self._start = start
+        self.actors = [start() for _ in range(workers)]
 
-    def run(self, work: List[Work]) -> Iterator[tuple[Work, Verdict]]:
-        """Give verdicts as they come; work is handed out in the order given.
+    def run(self, work: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+        """Yield outcomes as they come; work is handed out in the order given.
 
         A worker that dies is replaced, and its sequence is done again.
 
@@ -44,63 +43,63 @@ class JudgePool:
         """
         waiting = deque((item, 1) for item in work)
         running: dict[Any, tuple[int, Work, int]] = {}
-        idle = list(range(len(self.judges)))
+        idle = list(range(len(self.actors)))
 
         def hand_out() -> None:
             while waiting and idle:
-                (item, life), place = waiting.popleft(), idle.pop()
-                running[self.judges[place].judge.remote(*item)] = (place, item, life)
+                (item, attempt), index = waiting.popleft(), idle.pop()
+                running[self.actors[index].evaluate.remote(*item)] = (index, item, attempt)
 
         hand_out()
         while running:
             (done,), _ = ray.wait(list(running))
-            place, item, life = running.pop(done)
-            idle.append(place)
-            verdict = _verdict(done, item, life)
-            if verdict is None:
-                self.judges[place] = self._hire()
-                waiting.appendleft((item, life + 1))
+            index, item, attempt = running.pop(done)
+            idle.append(index)
+            outcome = _outcome(done, item, attempt)
+            if outcome is None:
+                self.actors[index] = self._start()
+                waiting.appendleft((item, attempt + 1))
             hand_out()  # first, so that no worker waits while the caller writes
-            if verdict is not None:
-                yield item, verdict
+            if outcome is not None:
+                yield item, outcome
 
 
-def _verdict(reference: "ray.ObjectRef[Verdict]", item: Work, life: int) -> Verdict | None:
-    """Give what came of it, or None where the worker died and another one may try."""
-    entry, sequence = item
+def _outcome(reference: "ray.ObjectRef[Outcome]", item: Work, attempt: int) -> Outcome | None:
+    """Return what came of it, or None where the worker died and another one may try."""
+    spec, sequence = item
     try:
-        verdict = ray.get(reference)
+        outcome = ray.get(reference)
     except RayActorError as error:
-        if life < _LIVES:
-            _LOG.warning("%s at %s: the worker died, another one tries", sequence.name, entry.name)
+        if attempt < _ATTEMPTS:
+            _LOG.warning("%s at %s: the worker died, another one tries", sequence.name, spec.name)
             return None
         raise FailureError(
-            f"{sequence.name} at {entry.name}: {_LIVES} workers died on it, most often for lack "
+            f"{sequence.name} at {spec.name}: {_ATTEMPTS} workers died on it, most often for lack "
             "of memory; finished sequences are kept: run the command again with fewer --workers"
         ) from error
     except RayTaskError as error:
         raise FailureError(
-            f"{sequence.name} at {entry.name}: the tracker failed: {error.cause!r:.300}"
+            f"{sequence.name} at {spec.name}: the tracker failed: {error.cause!r:.300}"
         ) from error
-    return verdict
+    return outcome
 
 
 @contextmanager
-def judge_pool(
-    saved: SavedTracker | None, *, workers: int, running: Running
-) -> Iterator[JudgePool]:
+def open_pool(
+    saved: SavedTracker | None, *, workers: int, runtime: RuntimeConfig
+) -> Iterator[ActorPool]:
     """Start workers on the cluster, or on a Ray that is started here.
 
     Args:
         saved: Our tracker; None where only others are judged.
         workers: How many work at a time.
-        running: Runtime, and threads (CPUs) of each; on the device cuda each worker gets an
+        runtime: Runtime, and threads (CPUs) of each; on the device cuda each worker gets an
             equal share of the GPUs.
 
     Raises:
         ClusterError: Ray does not start, or lacks the CPUs or GPUs.
     """
-    threads, device = running.threads, running.device
+    threads, device = runtime.threads, runtime.device
     with session.session(cpus=workers * threads):
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if has.get("CPU", 0) < workers * threads:
@@ -115,13 +114,13 @@ def judge_pool(
             gpus = min(1.0, has["GPU"] / workers)
         weights = ray.put(saved)
 
-        def hire() -> "ActorHandle[Any]":
-            judge = Judge.options(num_cpus=threads, num_gpus=gpus)  # type: ignore[attr-defined]
-            return judge.remote(weights, running)  # type: ignore[no-any-return]
+        def start() -> "ActorHandle[Any]":
+            actor = EvaluationActor.options(num_cpus=threads, num_gpus=gpus)  # type: ignore[attr-defined]
+            return actor.remote(weights, runtime)  # type: ignore[no-any-return]
 
-        pool = JudgePool(hire, workers)
+        pool = ActorPool(start, workers)
         try:
             yield pool
         finally:
-            for judge in pool.judges:
-                ray.kill(judge)
+            for actor in pool.actors:
+                ray.kill(actor)

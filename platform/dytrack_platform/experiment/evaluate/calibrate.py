@@ -6,8 +6,7 @@ optimistic: the tracker then runs again in closed loop at the chosen thresholds,
 the result reports.
 """
 
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as List
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,10 +27,10 @@ from dytrack_model.thresholds import (
     sequences_needed,
 )
 from dytrack_platform.confidence import calibrate as compare_scores
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation.scoring.metrics import columns, overlaps
-from dytrack_platform.experiment.evaluate.runtime_config import Running
+from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +76,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Calibrated:
     """A new operating point and what it gives."""
 
     point: OperatingPoint
@@ -99,7 +98,7 @@ class Outcome:
     """What should be known about the result; empty if nothing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; infinity becomes text."""
+        """Return plain JSON types; infinity becomes text."""
         return {**asdict(self), "point": self.point.to_dict()}
 
 
@@ -115,13 +114,13 @@ class _Observed:
 
 def calibrate(
     saved: checkpoint.SavedTracker,
-    sequences: List[Sequence],
+    sequences: Sequence[VideoSequence],
     goal: Goal,
     name: str,
-    running: Running,
+    runtime: RuntimeConfig,
     hysteresis: float = 0.0,
     report: Callable[[str, int, int], None] | None = None,
-) -> Outcome:
+) -> Calibrated:
     """Choose thresholds that keep a goal, and measure what they give.
 
     Args:
@@ -129,7 +128,7 @@ def calibrate(
         sequences: Held out from training; the more, the tighter a risk can be proved.
         goal: What to keep.
         name: Name of the new operating point.
-        running: Runtime, precision, device and threads; milliseconds are measured on it.
+        runtime: Runtime, precision, device and threads; milliseconds are measured on it.
         hysteresis: Margin of the new point.
         report: Called with what is being done and how many of how many sequences are done.
 
@@ -140,7 +139,7 @@ def calibrate(
     if saved.network.exit_count < 2:
         raise ConfigurationError("model: has one exit; there are no thresholds to choose")
     tell = report or (lambda *_: None)
-    engine = running.build(saved)
+    engine = runtime.build(saved)
     gmacs = exit_gmacs(saved.network)
     times = exit_milliseconds(engine, frames=20)
     # Record every exit along the full-depth track.
@@ -175,7 +174,7 @@ def calibrate(
     last = [np.full(len(d), saved.network.exit_count - 1) for d in deep]
     nothing = [np.zeros(len(d)) for d in deep]
     scores = [compare_scores(predicted[:, k], true[:, k]) for k in range(predicted.shape[1])]
-    return Outcome(
+    return Calibrated(
         point=point,
         promised=promised,
         got=_run(got_ious, got_exits, lost, gmacs, times, delta),
@@ -191,7 +190,11 @@ def calibrate(
 
 
 def _choose(
-    goal: Goal, kept: list[_Observed], predicted: Floats, gmacs: List[float], times: List[float]
+    goal: Goal,
+    kept: list[_Observed],
+    predicted: Floats,
+    gmacs: Sequence[float],
+    times: Sequence[float],
 ) -> tuple[tuple[float, ...], str]:
     if goal.milliseconds is not None:
         return budget_thresholds(predicted, _rising(times), goal.milliseconds), ""
@@ -212,7 +215,7 @@ def _choose(
     return certified.thresholds, remark
 
 
-def observe(engine: Engine, sequence: Sequence) -> _Observed:
+def observe(engine: Engine, sequence: VideoSequence) -> _Observed:
     """Run every exit on every frame, following the deepest.
 
     Raises:
@@ -232,7 +235,9 @@ def observe(engine: Engine, sequence: Sequence) -> _Observed:
     )
 
 
-def follow(engine: Engine, policy: Policy, sequence: Sequence) -> tuple[Floats, NDArray[np.int64]]:
+def follow(
+    engine: Engine, policy: Policy, sequence: VideoSequence
+) -> tuple[Floats, NDArray[np.int64]]:
     """Track a sequence in closed loop.
 
     Returns:
@@ -248,7 +253,9 @@ def follow(engine: Engine, policy: Policy, sequence: Sequence) -> tuple[Floats, 
     return np.array(ious, dtype=np.float64), np.array(exits, dtype=np.int64)
 
 
-def _frames(sequence: Sequence, tracker: online.Tracker) -> Iterator[tuple[RGB, Floats | None]]:
+def _frames(
+    sequence: VideoSequence, tracker: online.Tracker
+) -> Iterator[tuple[RGB, Floats | None]]:
     """Start the tracker, and give the frames after the first with their box, if usable."""
     boxes = sequence.boxes_xywh
     usable = sequence.visible & np.isfinite(boxes).all(axis=1)
@@ -269,11 +276,11 @@ def _iou(box_xywh: Floats, truth_xywh: Floats) -> float:
 
 
 def _run(
-    ious: List[Floats],
-    exits: List[NDArray[np.int64]],
-    losses: List[Floats],
-    gmacs: List[float],
-    times: List[float],
+    ious: Sequence[Floats],
+    exits: Sequence[NDArray[np.int64]],
+    losses: Sequence[Floats],
+    gmacs: Sequence[float],
+    times: Sequence[float],
     delta: float,
 ) -> Run:
     taken = np.concatenate(exits)
@@ -289,6 +296,6 @@ def _run(
     )
 
 
-def _rising(times: List[float]) -> tuple[float, ...]:
+def _rising(times: Sequence[float]) -> tuple[float, ...]:
     """Costs must rise with depth; a noisy clock can say otherwise for exits close together."""
     return tuple(np.maximum.accumulate(np.asarray(times)).tolist())

@@ -2,19 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as List
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dytrack_platform.experiment.evaluate.actor_pool import (  # Ray's environment first
-    JudgePool,
-    judge_pool,
+    ActorPool,
+    open_pool,
 )
 
 from dytrack_model import checkpoint  # isort: skip
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.report.filmstrip import make_film
 from dytrack_platform.evaluation.report.report import write_report
@@ -37,20 +36,20 @@ from dytrack_platform.evaluation.tracking.results import (
     read_finished,
     write_result,
 )
-from dytrack_platform.experiment.evaluate.runtime_config import Running
+from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 from dytrack_platform.experiment.evaluate.specs import (
-    Entry,
-    baseline_entries,
+    TrackerSpec,
+    baseline_specs,
     code_version,
-    matched_entries,
+    matched_specs,
     model_version,
-    point_entries,
+    point_specs,
     sequence_version,
 )
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.storage.atomic import write_atomically
 
-_FILMS = 24  # sequences with pictures in the report: about 40 kB each
+_FILMS = 24  # sequences with images in the report: about 40 kB each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +67,13 @@ class Evaluation:
     stored ones."""
     baselines: tuple[str, ...] = ("fixed", "static")
     """Of :data:`~dytrack_platform.experiment.evaluate.specs.BASELINES` and ``cv2:NAME``."""
-    peer_options: tuple[tuple[str, str], ...] = ()
+    tracker_options: tuple[tuple[str, str], ...] = ()
     """Options of OpenCV's trackers, such as ``("backbone", FILE)``."""
     protocol: str | None = None
     """Profile of success and precision; None for the dataset's default."""
     workers: int = 1
     """Sequences at a time."""
-    running: Running = field(default_factory=Running)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """Runtime, precision, device and threads of each worker; times are measured with them."""
 
 
@@ -96,13 +95,13 @@ class _Runs:
     job: Evaluation
     version: str
     """Digest of our tracker."""
-    sequences: list[Sequence]
+    sequences: list[VideoSequence]
     report: Callable[[Progress], None] | None
     code: str = field(default_factory=code_version)
     data: dict[str, str] = field(default_factory=dict)
     """Digest of the data by sequence, once it was needed."""
     results: dict[str, dict[str, SequenceResult]] = field(default_factory=dict)
-    """By entry and sequence."""
+    """By spec and sequence."""
     problems: dict[str, Fault] = field(default_factory=dict)
     """By sequence: why it could not be tracked."""
     total: int = 0
@@ -111,56 +110,56 @@ class _Runs:
     frames: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def track(self, pool: JudgePool, entries: List[Entry]) -> None:
-        """Track every sequence at every entry, but for what an earlier run finished."""
-        self.total += len(entries) * len(self.sequences)
+    def track(self, pool: ActorPool, specs: Sequence[TrackerSpec]) -> None:
+        """Track every sequence at every spec, but for what an earlier run finished."""
+        self.total += len(specs) * len(self.sequences)
         work = []
         for sequence in self.sequences:
-            for entry in entries:
-                fingerprint = self._fingerprint(entry, sequence)
-                stored = read_finished(self.job.out, entry.name, sequence.name, fingerprint)
+            for spec in specs:
+                fingerprint = self._fingerprint(spec, sequence)
+                stored = read_finished(self.job.out, spec.name, sequence.name, fingerprint)
                 if stored is None:
-                    work.append((entry, sequence))
+                    work.append((spec, sequence))
                 else:
                     self.reused += 1
-                    self._keep(entry, stored)
-        for (entry, sequence), verdict in pool.run(work):
-            if verdict.result is None:
-                reason = f"{entry.name}: {verdict.problem}"
+                    self._keep(spec, stored)
+        for (spec, sequence), outcome in pool.run(work):
+            if outcome.result is None:
+                reason = f"{spec.name}: {outcome.problem}"
                 fault = Fault(
                     dataset=self.job.dataset, sequence=sequence.name, frame=None, reason=reason
                 )
                 self.problems.setdefault(sequence.name, fault)
                 continue
-            fingerprint = self._fingerprint(entry, sequence)
-            write_result(self.job.out, entry.name, verdict.result, fingerprint)
-            self.frames += len(verdict.result)
-            self._keep(entry, verdict.result)
+            fingerprint = self._fingerprint(spec, sequence)
+            write_result(self.job.out, spec.name, outcome.result, fingerprint)
+            self.frames += len(outcome.result)
+            self._keep(spec, outcome.result)
 
-    def _keep(self, entry: Entry, result: SequenceResult) -> None:
-        self.results.setdefault(entry.name, {})[result.name] = result
+    def _keep(self, spec: TrackerSpec, result: SequenceResult) -> None:
+        self.results.setdefault(spec.name, {})[result.name] = result
         if self.report:
             finished = sum(len(results) for results in self.results.values())
             elapsed = max(time.monotonic() - self.began, 1e-9)
             self.report(Progress(finished, self.total, self.frames / elapsed))
 
-    def _fingerprint(self, entry: Entry, sequence: Sequence) -> Fingerprint:
+    def _fingerprint(self, spec: TrackerSpec, sequence: VideoSequence) -> Fingerprint:
         if sequence.name not in self.data:
             self.data[sequence.name] = sequence_version(sequence)
         return Fingerprint(
-            model="none" if entry.rule == "peer" else f"{self.version} on {self.job.running}",
-            point=str(entry),
+            model="none" if spec.rule == "third-party" else f"{self.version} on {self.job.runtime}",
+            point=str(spec),
             dataset=f"{self.job.dataset}: {len(sequence)} frames, {self.data[sequence.name]}",
             code=self.code,
-            machine=f"{self.job.running.device}, {self.job.running.threads} threads",
+            machine=f"{self.job.runtime.device}, {self.job.runtime.threads} threads",
         )
 
-    def shares(self, entry: Entry) -> list[float]:
-        """Exit shares at an entry."""
-        return exit_share([result.exits for result in self.results[entry.name].values()])
+    def shares(self, spec: TrackerSpec) -> list[float]:
+        """Exit shares at a spec."""
+        return exit_share([result.exits for result in self.results[spec.name].values()])
 
-    def whole(self) -> list[Sequence]:
-        """Sequences that every entry finished.
+    def whole(self) -> list[VideoSequence]:
+        """Sequences that every spec finished.
 
         Raises:
             ResultError: There is none.
@@ -174,8 +173,8 @@ class _Runs:
 
 def evaluate(
     job: Evaluation,
-    sequences: List[Sequence],
-    faults: List[Fault] = (),
+    sequences: Sequence[VideoSequence],
+    faults: Sequence[Fault] = (),
     report: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Run the trackers, score them, and write ``summary.json`` and ``report.html``.
@@ -193,7 +192,7 @@ def evaluate(
         What ``summary.json`` holds.
 
     Raises:
-        ConfigurationError: A point, baseline, peer or protocol does not exist.
+        ConfigurationError: A point, baseline, third-party tracker or protocol does not exist.
         ModelLookupError: The model reference leads to nothing.
         ResultError: Not one sequence could be tracked.
         ClusterError: Ray does not start, or has fewer CPUs than the workers need.
@@ -204,8 +203,8 @@ def evaluate(
     rules = reporting_profile(profile(job.protocol or default.profile))
     folder = None if job.model is None else registry.find(job.model)
     saved = None if folder is None else checkpoint.load(folder)
-    points = [] if saved is None else point_entries(saved, job.points)
-    baselines = baseline_entries(job.baselines, saved, dict(job.peer_options))
+    points = [] if saved is None else point_specs(saved, job.points)
+    baselines = baseline_specs(job.baselines, saved, dict(job.tracker_options))
     if not points and not baselines:
         raise ConfigurationError("model: give a tracker of ours, or another one such as cv2:MIL")
     _refuse_twins(job.dataset, sequences)
@@ -217,19 +216,19 @@ def evaluate(
     version = "none" if folder is None else model_version(folder)
     ordered = sorted((s for s in sequences if s.name not in unfit), key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
-    if saved is not None and job.running.device == "cpu":
-        job.running.build(saved)  # refuses here what every worker would refuse
-    with judge_pool(saved, workers=job.workers, running=job.running) as pool:
+    if saved is not None and job.runtime.device == "cpu":
+        job.runtime.build(saved)  # refuses here what every worker would refuse
+    with open_pool(saved, workers=job.workers, runtime=job.runtime) as pool:
         runs.track(pool, [*points, *baselines])
         matched = {"random", "cycle"} & set(job.baselines)
         if matched and points:
             middle = runs.shares(points[len(points) // 2])
-            costly = [entry for entry in matched_entries(middle) if entry.name in matched]
+            costly = [spec for spec in matched_specs(middle) if spec.name in matched]
             runs.track(pool, costly)
             baselines += costly
-    # Score what every entry finished.
-    shown = [_summarise(runs, entry, rules) for entry in points]
-    others = [_summarise(runs, entry, rules) for entry in baselines]
+    # Score what every spec finished.
+    shown = [_summarise(runs, spec, rules) for spec in points]
+    others = [_summarise(runs, spec, rules) for spec in baselines]
     if "oracle" in job.baselines:
         others.append(_oracle(runs, others, rules))
     summary = summary_json(job.dataset, rules.name, shown, others)
@@ -251,7 +250,7 @@ def evaluate(
     return summary
 
 
-def _unscorable(rules: Profile, sequences: List[Sequence]) -> list[Fault]:
+def _unscorable(rules: Profile, sequences: Sequence[VideoSequence]) -> list[Fault]:
     """Find the annotations that the profile's toolkit would stop on, before any time is spent."""
     found = []
     for sequence in sequences:
@@ -265,25 +264,25 @@ def _unscorable(rules: Profile, sequences: List[Sequence]) -> list[Fault]:
     return found
 
 
-def _refuse_twins(dataset: str, sequences: List[Sequence]) -> None:
+def _refuse_twins(dataset: str, sequences: Sequence[VideoSequence]) -> None:
     names = [sequence.name for sequence in sequences]
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
         raise ResultError(f"{dataset}: two sequences are called {twins[0]}; rename one of them")
 
 
-def _summarise(runs: _Runs, entry: Entry, rules: Profile) -> PointSummary:
+def _summarise(runs: _Runs, spec: TrackerSpec, rules: Profile) -> PointSummary:
     whole = runs.whole()
     return summarise_point(
-        entry.name,
-        [runs.results[entry.name][sequence.name] for sequence in whole],
+        spec.name,
+        [runs.results[spec.name][sequence.name] for sequence in whole],
         {sequence.name: annotate(sequence) for sequence in whole},
         rules,
-        entry.values if entry.rule == "thresholds" else None,
+        spec.values if spec.rule == "thresholds" else None,
     )
 
 
-def _oracle(runs: _Runs, others: List[PointSummary], rules: Profile) -> PointSummary:
+def _oracle(runs: _Runs, others: Sequence[PointSummary], rules: Profile) -> PointSummary:
     """Combine the fixed exits into the bound that a decisioner could reach."""
     fixed = [point for point in others if point.name.startswith("exit-")]
     whole = runs.whole()
@@ -294,7 +293,7 @@ def _oracle(runs: _Runs, others: List[PointSummary], rules: Profile) -> PointSum
     return summarise_point("oracle", results, {s.name: annotate(s) for s in whole}, rules)
 
 
-def _films(sequences: List[Sequence], points: List[PointSummary]) -> dict[str, Any]:
+def _films(sequences: Sequence[VideoSequence], points: Sequence[PointSummary]) -> dict[str, Any]:
     """Draw the sequences on which the last point is worst."""
     last = points[-1]
     worst = sorted(sequences, key=lambda s: last.score.sequences[s.name].mean_overlap)[:_FILMS]

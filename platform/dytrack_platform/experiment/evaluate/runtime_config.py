@@ -15,11 +15,11 @@ from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.evaluation.tracking import protocol
-from dytrack_platform.experiment.evaluate.specs import Entry
+from dytrack_platform.experiment.evaluate.specs import TrackerSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Running:
+class RuntimeConfig:
     """What runs our tracker's network."""
 
     runtime: str = "torch"
@@ -77,18 +77,18 @@ class OnlineTracker:
         )
 
 
-def make_policy(entry: Entry, seed: int) -> Policy:
+def make_policy(spec: TrackerSpec, seed: int) -> Policy:
     """Build a fresh policy, so that one sequence leaves no trace in the next.
 
     Args:
-        entry: A point of our tracker.
+        spec: A point of our tracker.
         seed: For random exits.
     """
-    if entry.rule == "fixed":
-        return FixedExit(int(entry.values[0]))
-    if entry.rule == "random":
-        return RandomExit(entry.values, seed=seed)
-    if entry.rule == "cycle":
-        return CycleExit([int(value) for value in entry.values])
-    point = OperatingPoint(name=entry.name, thresholds=entry.values, hysteresis=entry.hysteresis)
+    if spec.rule == "fixed":
+        return FixedExit(int(spec.values[0]))
+    if spec.rule == "random":
+        return RandomExit(spec.values, seed=seed)
+    if spec.rule == "cycle":
+        return CycleExit([int(value) for value in spec.values])
+    point = OperatingPoint(name=spec.name, thresholds=spec.values, hysteresis=spec.hysteresis)
     return point.policy()

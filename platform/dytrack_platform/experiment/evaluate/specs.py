@@ -1,8 +1,7 @@
 """What is evaluated: operating points of our tracker, its baselines, and other trackers."""
 
 import hashlib
-from collections.abc import Mapping
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,42 +11,42 @@ import cv2
 import dytrack_model
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.policy import shares_to_cycle
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
 
 BASELINES = ("fixed", "random", "cycle", "oracle", "static")
 """What a tracker of ours is compared with, besides OpenCV's trackers as ``cv2:NAME``."""
 
-Rule = Literal["thresholds", "fixed", "random", "cycle", "peer"]
+Rule = Literal["thresholds", "fixed", "random", "cycle", "third-party"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class TrackerSpec:
     """One thing to evaluate: our tracker at some point, or another tracker."""
 
     name: str
     """Folder of its results and name in the report."""
     rule: Rule
-    """How our tracker chooses exits; ``peer`` for a tracker that is not ours."""
+    """How our tracker chooses exits; ``third-party`` for a tracker that is not ours."""
     values: tuple[float, ...] = ()
     """Thresholds; the exit's index; shares of the exits; or the cycle of exits."""
     hysteresis: float = 0.0
     """Of thresholds: how much they move towards the exit of the frame before."""
-    peer: str = ""
+    third_party: str = ""
     """``static`` or ``cv2:NAME``."""
     options: tuple[tuple[str, str], ...] = ()
-    """Options of a peer, such as the files of its network."""
+    """Options of a third-party tracker, such as the files of its network."""
 
     def __str__(self) -> str:
-        if self.rule == "peer":
+        if self.rule == "third-party":
             files = ",".join(f"{key}={value}" for key, value in self.options)
-            return f"{self.peer}({files}), OpenCV {cv2.__version__}"
+            return f"{self.third_party}({files}), OpenCV {cv2.__version__}"
         held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
         return f"{self.rule}{self.values}{held}"
 
 
-def point_entries(saved: SavedTracker, names: List[str] = ()) -> list[Entry]:
+def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerSpec]:
     """Spell out operating points.
 
     Args:
@@ -62,15 +61,15 @@ def point_entries(saved: SavedTracker, names: List[str] = ()) -> list[Entry]:
     return [_point(name, saved) for name in names or stored]
 
 
-def _point(name: str, saved: SavedTracker) -> Entry:
+def _point(name: str, saved: SavedTracker) -> TrackerSpec:
     refusable = saved.network.exit_count - 1
     if name == "full":
-        return Entry(name="full", rule="thresholds", values=(float("inf"),) * refusable)
+        return TrackerSpec(name="full", rule="thresholds", values=(float("inf"),) * refusable)
     try:
         values = tuple(float(part) for part in name.split(","))
     except ValueError:
         point = saved.point(name)
-        return Entry(
+        return TrackerSpec(
             name=name, rule="thresholds", values=point.thresholds, hysteresis=point.hysteresis
         )
     if len(values) != refusable:
@@ -78,13 +77,13 @@ def _point(name: str, saved: SavedTracker) -> Entry:
             f"points: this tracker takes {refusable} thresholds, one per exit but the last, "
             f"got {name!r}"
         )
-    return Entry(name=f"at-{name}", rule="thresholds", values=values)
+    return TrackerSpec(name=f"at-{name}", rule="thresholds", values=values)
 
 
-def baseline_entries(
-    names: List[str], saved: SavedTracker | None, options: Mapping[str, str]
-) -> list[Entry]:
-    """Spell out baselines; those matched to a point's cost follow from :func:`matched_entries`.
+def baseline_specs(
+    names: Sequence[str], saved: SavedTracker | None, options: Mapping[str, str]
+) -> list[TrackerSpec]:
+    """Spell out baselines; those matched to a point's cost follow from :func:`matched_specs`.
 
     Args:
         names: Of :data:`BASELINES` and ``cv2:NAME``.
@@ -95,36 +94,40 @@ def baseline_entries(
         ConfigurationError: A name is unknown, needs a model, or its options are wrong.
         RuntimeMissingError: The installed OpenCV lacks a tracker.
     """
-    entries: list[Entry] = []
+    specs: list[TrackerSpec] = []
     for name in names:
         if name == "static" or name.startswith("cv2:"):
             given = tuple(sorted(options.items())) if name != "static" else ()
-            opencv_trackers.make_peer(
+            opencv_trackers.make_third_party(
                 name, dict(given)
             )  # refuses here what a worker would refuse later
             safe = name.replace(":", "-")
-            entries.append(Entry(name=safe, rule="peer", peer=name, options=given))
+            specs.append(
+                TrackerSpec(name=safe, rule="third-party", third_party=name, options=given)
+            )
         elif name not in BASELINES:
             known = ", ".join((*BASELINES, "cv2:NAME"))
             raise ConfigurationError(f"baselines: must be of {known}, got {name!r}")
         elif saved is None:
             raise ConfigurationError(f"baselines: {name} needs a tracker of ours; give --model")
     if saved is not None and {"fixed", "oracle"} & set(names):
-        entries = fixed_entries(saved.network.exit_count) + entries
-    return entries
+        specs = fixed_specs(saved.network.exit_count) + specs
+    return specs
 
 
-def fixed_entries(exits: int) -> list[Entry]:
+def fixed_specs(exits: int) -> list[TrackerSpec]:
     """One baseline per exit: the model of fixed depth that shares these weights."""
-    return [Entry(name=f"exit-{k + 1}", rule="fixed", values=(float(k),)) for k in range(exits)]
+    return [
+        TrackerSpec(name=f"exit-{k + 1}", rule="fixed", values=(float(k),)) for k in range(exits)
+    ]
 
 
-def matched_entries(shares: List[float]) -> list[Entry]:
+def matched_specs(shares: Sequence[float]) -> list[TrackerSpec]:
     """Baselines at the cost of a point: its exit shares drawn at random, and in a fixed cycle."""
     cycle = tuple(float(k) for k in shares_to_cycle(shares))
     return [
-        Entry(name="random", rule="random", values=tuple(shares)),
-        Entry(name="cycle", rule="cycle", values=cycle),
+        TrackerSpec(name="random", rule="random", values=tuple(shares)),
+        TrackerSpec(name="cycle", rule="cycle", values=cycle),
     ]
 
 
@@ -135,8 +138,8 @@ def code_version() -> str:
     return _digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
 
 
-def sequence_version(sequence: Sequence) -> str:
-    """Digest a sequence's annotation and its first picture: enough to know the data by."""
+def sequence_version(sequence: VideoSequence) -> str:
+    """Digest a sequence's annotation and its first image: enough to know the data by."""
     try:
         first = sequence.frames.read(0).tobytes()
     except DataError:  # the tracker will meet it too, and say so

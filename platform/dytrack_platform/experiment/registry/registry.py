@@ -97,7 +97,7 @@ def publish(
 
 
 def find(reference: str, download_to: Path | None = None) -> Path:
-    """Give the folder of a tracker named by path or as ``models:/NAME@ALIAS``, ``models:/NAME/3``.
+    """Return the folder of a tracker: a path, ``models:/NAME@ALIAS`` or ``models:/NAME/3``.
 
     Args:
         reference: A tracker's folder, a training run's folder, or a registry name.

@@ -104,7 +104,7 @@ class Journal:
         self._thread.start()
 
     def stop(self, wait_s: float) -> bool:
-        """Deliver what is left, for at most ``wait_s`` seconds; gives whether all went out."""
+        """Deliver what is left, for at most ``wait_s`` seconds; returns whether all went out."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(wait_s)

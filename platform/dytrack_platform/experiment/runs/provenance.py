@@ -12,7 +12,7 @@ import dytrack_platform
 
 
 def code() -> dict[str, str]:
-    """Give MLflow tags of the git commit that this package lies in; none outside of git."""
+    """Return MLflow tags of the git commit that this package lies in; none outside of git."""
     folder = Path(dytrack_platform.__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
@@ -42,7 +42,7 @@ def environment() -> str:
 
 
 def load() -> dict[str, float]:
-    """Give this machine's load as MLflow's system metrics."""
+    """Return this machine's load as MLflow's system metrics."""
     memory = psutil.virtual_memory()
     return {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -52,7 +52,7 @@ def load() -> dict[str, float]:
 
 
 def process_load() -> dict[str, float]:
-    """Give this process's memory, and its GPU's where it has one, in megabytes."""
+    """Return this process's memory, and its GPU's where it has one, in megabytes."""
     import torch
 
     found = {"memory_megabytes": psutil.Process().memory_info().rss / 1e6}

@@ -13,10 +13,10 @@ _WAIT_S = 20.0
 
 
 @contextmanager
-def recording(
+def logged_run(
     name: str, folder: Path, run_id: str | None, say: Callable[[str], None]
 ) -> Iterator[tuple[str, Journal]]:
-    """Open a run, or go on with ``run_id``; gives its id and its journal.
+    """Open a run, or go on with ``run_id``; yields its id and its journal.
 
     It ends as FINISHED, FAILED (with the reason as the tag ``failure``) or KILLED, whatever
     happens to this process. Where MLflow does not answer at the end, what it lacks stays in

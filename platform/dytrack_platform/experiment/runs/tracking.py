@@ -71,7 +71,7 @@ class Run:
 
 
 def uri() -> str:
-    """Give the tracking store: ``MLFLOW_TRACKING_URI``, or an SQLite file in this folder."""
+    """Return the tracking store: ``MLFLOW_TRACKING_URI``, or an SQLite file in this folder."""
     return os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
 
 
@@ -133,7 +133,7 @@ def run(
 
 
 def begin(name: str, run_id: str | None, kind: str = "train") -> str:
-    """Make a run, or open an earlier one again; gives its id.
+    """Make a run, or open an earlier one again; returns its id.
 
     Raises:
         StorageError: The store does not answer.

@@ -1,4 +1,4 @@
-"""The Pareto front of a search: a picture, a page and the numbers, kept with the parent run."""
+"""The Pareto front of a search: an image, a page and the numbers, kept with the parent run."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def keep_front(searched: Searched, best: Sequence[bool]) -> list[Path]:
     folder = searched.folder
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name for name in ("front.png", "front.html", "front.json")]
-    _picture(searched.trials, best, files[0])
+    _image(searched.trials, best, files[0])
     _page(searched.trials, best, files[1])
     rows = [
         {**asdict(trial), "on_front": on_front}
@@ -44,13 +44,13 @@ def keep_front(searched: Searched, best: Sequence[bool]) -> list[Path]:
 
 
 def _split(trials: Sequence[Trial], best: Sequence[bool]) -> tuple[list[Trial], list[Trial]]:
-    """Give the trials on the front, cheap to dear, and the others."""
+    """Return the trials on the front, cheap to dear, and the others."""
     on_front = [trial for trial, keep in zip(trials, best, strict=True) if keep]
     others = [trial for trial, keep in zip(trials, best, strict=True) if not keep]
     return sorted(on_front, key=lambda trial: trial.gmacs), others
 
 
-def _picture(trials: Sequence[Trial], best: Sequence[bool], path: Path) -> None:
+def _image(trials: Sequence[Trial], best: Sequence[bool], path: Path) -> None:
     on_front, others = _split(trials, best)
     figure, axes = plt.subplots(figsize=(6, 4), dpi=150)
     axes.scatter([t.gmacs for t in others], [t.iou for t in others], c="0.6", label="dominated")

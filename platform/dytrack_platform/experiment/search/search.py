@@ -24,6 +24,8 @@ from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.search.space import check_space, plain_changes, space
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training import validation, worker
+from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.distributed import DistributedContext
 
 ACCURACY, COST = "iou", "gmacs"
 """The two objectives: mean IoU up, mean GMACs of a frame down, both at the balanced point."""
@@ -127,11 +129,11 @@ def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     shorter = {"train.epochs": config.search.epochs, "data.pairs_per_epoch": pairs}
     config = resolve(to_dict(config), shorter)
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
-    place = worker.Place(device=torch.device("cuda" if config.train.gpu else "cpu"))
+    context = DistributedContext(device=torch.device("cuda" if config.train.gpu else "cpu"))
     # Only the scores count: a trial is short and starts again rather than resumes.
-    state = worker.train(config, worker.Outlet(), place)
+    state = worker.train(config, Callbacks(), context)
     module = state_files.trained(state, config)
-    predicted, true = worker.validation_scores(config, module, place.device)
+    predicted, true = worker.validation_scores(config, module, context.device)
     points = {point.name: point for point in validation.operating_points(predicted)}
     point = points.get("balanced", points["accurate"])
     costs = torch.tensor(exit_gmacs(state.module.network))
@@ -141,7 +143,7 @@ def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
 def balanced_objectives(
     point: OperatingPoint, predicted: torch.Tensor, true: torch.Tensor, gmacs: torch.Tensor
 ) -> dict[str, float]:
-    """Give mean IoU and mean cost of an operating point on scored pairs.
+    """Return mean IoU and mean cost of an operating point on scored pairs.
 
     Args:
         point: Thresholds.

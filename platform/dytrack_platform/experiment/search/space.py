@@ -9,7 +9,7 @@ import ray.tune  # isort: skip
 
 
 def space(config: ExperimentConfig) -> dict[str, Any]:
-    """Give the dotted keys to change and what to draw them from."""
+    """Return the dotted keys to change and what to draw them from."""
     search = config.search
     placements = search.exits or (config.model.exits,)
     low, high = search.distillation

@@ -1,7 +1,7 @@
-"""The board: where training's workers post, and where its driver reads and writes.
+"""The channel: where training's workers post, and where its driver reads and writes.
 
 One actor, so that there is one writer to MLflow wherever workers run, and so that an error of
-our own or the wish to stop reaches everybody.
+our own or a request to stop reaches everybody.
 """
 
 import signal
@@ -32,11 +32,11 @@ class Posted(NamedTuple):
     progress: list[Progress]
     values: list[tuple[int, dict[str, float]]]
     """Metrics with their steps."""
-    pictures: list[tuple[int, bytes]]
+    images: list[tuple[int, bytes]]
     sentences: list[str]
 
 
-class Standing(NamedTuple):
+class ChannelStatus(NamedTuple):
     """What concerns every worker."""
 
     stopping: bool
@@ -46,7 +46,7 @@ class Standing(NamedTuple):
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
-class Board:
+class DriverChannel:
     """Holds posts until the driver fetches them."""
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class Board:
         """Ask the workers for a checkpoint and the end."""
         self._stopping = True
 
-    def standing(self) -> Standing:
-        """Give what concerns every worker."""
-        return Standing(self._stopping, self._refusal)
+    def status(self) -> ChannelStatus:
+        """Return what concerns every worker."""
+        return ChannelStatus(self._stopping, self._refusal)
 
     def progress(self, progress: Progress) -> None:
         """Post progress."""
@@ -74,24 +74,24 @@ class Board:
         """Post metrics of a step."""
         self._posted.values.append((step, values))
 
-    def picture(self, step: int, png: bytes) -> None:
+    def sample_images(self, step: int, png: bytes) -> None:
         """Post a PNG file."""
-        self._posted.pictures.append((step, png))
+        self._posted.images.append((step, png))
 
     def say(self, sentence: str) -> None:
         """Post a sentence."""
         self._posted.sentences.append(sentence)
 
     def drain(self) -> Posted:
-        """Give what was posted since the last call."""
+        """Return what was posted since the last call."""
         posted, self._posted = self._posted, Posted([], [], [], [])
         return posted
 
 
-def new_board(name: str) -> Any:  # noqa: ANN401  (an actor handle)
-    """Start a board on the driver's own node: with any other node the training goes on."""
+def open_channel(name: str) -> Any:  # noqa: ANN401  (an actor handle)
+    """Start a channel on the driver's own node: with any other node the training goes on."""
     here = ray.get_runtime_context().get_node_id()
-    return Board.options(  # type: ignore[attr-defined]
+    return DriverChannel.options(  # type: ignore[attr-defined]
         name=name, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
     ).remote()
 
@@ -106,7 +106,7 @@ def points(progress: Progress) -> dict[str, float]:
         "speed/step_s": progress.step_s,
         "speed/data_wait": progress.data_wait,
         "speed/gflops": progress.gflops,
-        "speed/peak_share": progress.peak_share,
+        "speed/mfu": progress.mfu,
         "epoch": float(progress.epoch),
         "skipped_batches": float(progress.skipped),
     }
@@ -114,7 +114,7 @@ def points(progress: Progress) -> dict[str, float]:
 
 @contextmanager
 def watching(
-    board: Any,  # noqa: ANN401  (an actor handle)
+    channel: Any,  # noqa: ANN401  (an actor handle)
     show: Show,
     say: Callable[[str], None],
     journal: Journal,
@@ -125,7 +125,7 @@ def watching(
 
     def fetch() -> None:
         nonlocal loaded
-        posted: Posted = ray.get(board.drain.remote())
+        posted: Posted = ray.get(channel.drain.remote())
         for sentence in posted.sentences:
             say(sentence)
         for progress in posted.progress:
@@ -136,7 +136,7 @@ def watching(
                 journal.metrics(provenance.load(), progress.step)
         for step, values in posted.values:
             journal.metrics(values, step)
-        for step, png in posted.pictures:
+        for step, png in posted.images:
             journal.file(f"samples/step_{step:08d}.png", png)
 
     def watch() -> None:
@@ -155,14 +155,14 @@ def watching(
 
 @contextmanager
 def stopping_gently(
-    board: Any,  # noqa: ANN401  (an actor handle)
+    channel: Any,  # noqa: ANN401  (an actor handle)
     grace_s: float,
     say: Callable[[str], None],
 ) -> Iterator[Callable[[], bool]]:
-    """Turn a first SIGTERM into a wish for a checkpoint while the body runs.
+    """Turn a first SIGTERM into a request for a checkpoint while the body runs.
 
     A second one, or the end of the grace period, has the effect that the first one would have
-    had. Gives a function that says whether the wish was made. Outside of the main thread signals
+    had. Yields a function that says whether it was made. Outside of the main thread signals
     cannot be had, and nothing changes.
     """
     told = threading.Event()
@@ -179,7 +179,7 @@ def stopping_gently(
             signal.raise_signal(signal.SIGTERM)
             return
         told.set()
-        board.stop.remote()
+        channel.stop.remote()
         timer.start()
         say(f"told to end: writing a checkpoint, for at most {grace_s:g} s")
 

@@ -26,10 +26,10 @@ from dytrack_platform.experiment.cluster.termination import TerminableTorch
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.experiment.runs.journal import Journal
-from dytrack_platform.experiment.runs.run_log import recording, upload
+from dytrack_platform.experiment.runs.run_log import logged_run, upload
 from dytrack_platform.experiment.train.driver_channel import (
     Show,
-    new_board,
+    open_channel,
     stopping_gently,
     watching,
 )
@@ -98,7 +98,7 @@ def _train(
 ) -> None:
     """Train under a record in MLflow; the run's own record says at the end that it is finished."""
     folder = _journal_folder(location)
-    with recording(config.name, folder, record["run_id"], say) as (run_id, log):
+    with logged_run(config.name, folder, record["run_id"], say) as (run_id, log):
         record["run_id"] = run_id
         files.write_json(f"{location}/{_RECORD}", record)
         log.parameters(flatten(to_dict(config)))
@@ -116,7 +116,7 @@ def _train(
 
 
 def upload_pending(location: str) -> str:
-    """Deliver to MLflow what it lacks of a run; gives the run's id.
+    """Deliver to MLflow what it lacks of a run; returns the run's id.
 
     Raises:
         ConfigurationError: There is no run in this folder.
@@ -131,7 +131,7 @@ def upload_pending(location: str) -> str:
 
 
 def _journal_folder(location: str) -> Path:
-    """Give a local folder for a run's journal: the run's own, or one here where that is a URL."""
+    """Return a local folder for a run's journal: the run's own, or one here where that is a URL."""
     return Path(location) if "://" not in location else Path("journals") / Path(location).name
 
 
@@ -177,14 +177,14 @@ def _fit(
     say: Callable[[str], None],
     log: Journal,
 ) -> dict[str, float]:
-    name = f"dytrack-board-{uuid.uuid4().hex}"
-    board = new_board(name)
-    trainer = _trainer(config, location, run_id, name, board)
+    name = f"dytrack-channel-{uuid.uuid4().hex}"
+    channel = open_channel(name)
+    trainer = _trainer(config, location, run_id, name, channel)
     error: Exception | None = None
     metrics: dict[str, Any] = {}
     with (
-        watching(board, show, say, log),
-        stopping_gently(board, config.train.grace_s, say) as told,
+        watching(channel, show, say, log),
+        stopping_gently(channel, config.train.grace_s, say) as told,
     ):
         try:
             metrics = dict(trainer.fit().metrics or {})
@@ -194,7 +194,7 @@ def _fit(
             if told():
                 raise
             raise KeyboardInterrupt from ended  # how Ray says that Ctrl-C was pressed
-    refusal = ray.get(board.standing.remote()).refusal
+    refusal = ray.get(channel.status.remote()).refusal
     if refusal is not None:
         kind, sentence = refusal
         raise kind(sentence) from error
@@ -212,7 +212,7 @@ def _trainer(
     location: str,
     run_id: str,
     name: str,
-    board: Any,  # noqa: ANN401  (an actor handle)
+    channel: Any,  # noqa: ANN401  (an actor handle)
 ) -> TorchTrainer:
     settings = config.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
@@ -222,8 +222,8 @@ def _trainer(
     given = {
         "recipe": to_dict(config),
         "location": location,
-        "board": board,
-        "board_name": name,
+        "channel": channel,
+        "channel_name": name,
         "run_id": run_id,
     }
     validation = ValidationConfig(
@@ -263,6 +263,6 @@ def _finished(record: dict[str, Any], started_at: int = 0) -> Trained:
 
 
 def _cause(error: Exception) -> str:
-    """Give the last line of the innermost error, which is the sentence that was meant."""
+    """Return the last line of the innermost error, which is the sentence that was meant."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

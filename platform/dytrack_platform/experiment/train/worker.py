@@ -1,4 +1,4 @@
-"""What runs inside Ray Train's processes: one worker, its outlet, and validation beside it."""
+"""What runs inside Ray Train's processes: one worker, its callbacks, and validation beside it."""
 
 import os
 import shutil
@@ -21,7 +21,8 @@ from dytrack_platform.experiment.cluster.termination import Termination
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.storage import files
 from dytrack_platform.training import worker
-from dytrack_platform.training.loop import Batch, Wish
+from dytrack_platform.training.batches import Batch
+from dytrack_platform.training.callbacks import Callbacks, Request
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import SEAL
 
@@ -37,16 +38,16 @@ class WorkerTerminated(RuntimeError):
 def work(settings: dict[str, Any]) -> None:
     """Run one worker inside Ray Train.
 
-    An error of ours would only happen again: it goes to the board, and the next group of workers
+    An error of ours would only happen again: it goes to the channel, and the next group of workers
     finds it there and ends. Anything else reaches Ray, which replaces workers.
     """
-    board = settings["board"]
-    if ray.get(board.standing.remote()).refusal is not None:
+    channel = settings["channel"]
+    if ray.get(channel.status.remote()).refusal is not None:
         return
     try:
         _train(settings)
     except DyTrackError as error:
-        ray.get(board.refuse.remote(type(error), str(error)))
+        ray.get(channel.refuse.remote(type(error), str(error)))
         if ray.train.get_context().get_world_size() > 1:
             raise  # the others may wait for this worker: only Ray can end them
 
@@ -54,43 +55,45 @@ def work(settings: dict[str, Any]) -> None:
 def validate_beside(checkpoint: Checkpoint, **given: Any) -> dict[str, Any]:  # noqa: ANN401
     """Score a checkpoint on the validation pairs, in a task beside the training.
 
-    Ray Train calls it with what :meth:`RayOutlet.checkpoint` gave: the recipe and the step.
+    Ray Train calls it with what :meth:`RayCallbacks.checkpoint` gave: the recipe and the step.
     """
     config = resolve(given["recipe"])
     with checkpoint.as_directory() as folder:
         device = torch.device("cuda" if config.train.gpu else "cpu")
         scores = worker.validate_saved(Path(folder), config, device)
-    ray.get(ray.get_actor(given["board_name"]).values.remote(given["step"], scores))
+    ray.get(ray.get_actor(given["channel_name"]).values.remote(given["step"], scores))
     return {"validated_step": given["step"], **scores}
 
 
 def _train(settings: dict[str, Any]) -> None:
     config = resolve(settings["recipe"])
-    context = ray.train.get_context()
+    train_context = ray.train.get_context()
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
-    place = worker.Place(
-        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device()
+    context = worker.DistributedContext(
+        rank=train_context.get_world_rank(),
+        world=train_context.get_world_size(),
+        device=get_device(),
     )
-    outlet = RayOutlet(config, settings, place.rank)
+    callbacks = RayCallbacks(config, settings, context.rank)
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    outlet.say(
-        f"worker {place.rank} of {place.world}: node {context.get_node_rank()} at {address}, "
-        f"process {os.getpid()}"
+    callbacks.say(
+        f"worker {context.rank} of {context.world}: node {train_context.get_node_rank()} at "
+        f"{address}, process {os.getpid()}"
     )
     kept = files.folders(settings["location"], PREFIX)
     notes = {"run_id": settings["run_id"]}
-    state = worker.train(config, outlet, place, kept, files.local_copy, notes)
-    if state.step < worker.steps_of(config) and not outlet.stopping():
+    state = worker.train(config, callbacks, context, kept, files.local_copy, notes)
+    if state.step < worker.steps_of(config) and not callbacks.stopping():
         raise WorkerTerminated(f"a worker was told to end; step {state.step} is saved")
 
 
-class RayOutlet(worker.Outlet):
-    """Sends progress to the driver's board and checkpoints to Ray Train."""
+class RayCallbacks(Callbacks):
+    """Sends progress to the driver's channel and checkpoints to Ray Train."""
 
     def __init__(self, config: ExperimentConfig, settings: dict[str, Any], rank: int) -> None:
         self._config = config
         self._settings = settings
-        self._board = settings["board"]
+        self._channel = settings["channel"]
         self._rank = rank
         self._checkpoints = 0
         self._drained = False
@@ -102,17 +105,17 @@ class RayOutlet(worker.Outlet):
         """Post it, and how much memory this worker has."""
         load = provenance.process_load().items()
         values = {f"system/worker{self._rank}/{name}": value for name, value in load}
-        self._board.values.remote(progress.step, values)
+        self._channel.values.remote(progress.step, values)
         if self._rank == 0:
-            self._board.progress.remote(progress)
+            self._channel.progress.remote(progress)
 
-    def picture(self, png: bytes, step: int) -> None:
+    def sample_images(self, png: bytes, step: int) -> None:
         """Post it."""
-        self._board.picture.remote(step, png)
+        self._channel.sample_images.remote(step, png)
 
     def say(self, sentence: str) -> None:
         """Post it."""
-        self._board.say.remote(sentence)
+        self._channel.say.remote(sentence)
 
     def keep_batch(self, batch: Batch, step: int) -> str:
         """Write the batch beside the checkpoints."""
@@ -124,11 +127,11 @@ class RayOutlet(worker.Outlet):
         }
         return files.write_bytes(f"{where}.safetensors", save(tensors))
 
-    def wish(self, step: int) -> Wish:
-        """Look at the board without waiting for it, at this process's signals and at Ray."""
+    def request(self, step: int) -> Request:
+        """Look at the channel without waiting for it, at this process's signals and at Ray."""
         now = time.monotonic()
         if self._looked is None and now >= self._look_at:
-            self._looked, self._look_at = self._board.standing.remote(), now + _LOOK_EVERY_S
+            self._looked, self._look_at = self._channel.status.remote(), now + _LOOK_EVERY_S
         elif self._looked is not None and ray.wait([self._looked], timeout=0)[0]:
             self._stopping = ray.get(self._looked).stopping
             self._looked = None
@@ -137,12 +140,12 @@ class RayOutlet(worker.Outlet):
         if not self._drained and step % self._config.train.report_steps == 0:
             announced = self._drained = ray.train.get_preemption_info() is not None
         if self._stopping or Termination.told:
-            return Wish.STOP
-        return Wish.SAVE if announced else Wish.NOTHING
+            return Request.STOP
+        return Request.CHECKPOINT if announced else Request.NOTHING
 
     def stopping(self) -> bool:
         """Say whether the command was told to end."""
-        return bool(ray.get(self._board.standing.remote()).stopping)
+        return bool(ray.get(self._channel.status.remote()).stopping)
 
     def checkpoint(self, folder: Path, metrics: dict[str, float]) -> None:
         """Hand this worker's part of a checkpoint to Ray Train, which merges the parts."""
@@ -152,7 +155,7 @@ class RayOutlet(worker.Outlet):
         self._checkpoints += 1
         validation: bool | ValidationTaskConfig = False
         if settings.validate_every and self._checkpoints % settings.validate_every == 0:
-            given = {name: self._settings[name] for name in ("recipe", "board_name")}
+            given = {name: self._settings[name] for name in ("recipe", "channel_name")}
             given["step"] = step
             validation = ValidationTaskConfig(fn_kwargs=given)
         upload = CheckpointUploadMode.ASYNC if settings.async_checkpoints else None
@@ -190,6 +193,6 @@ class RayOutlet(worker.Outlet):
                 f"{target}: the checkpoint cannot be written: {error}; earlier ones are whole: "
                 "free space and run the same command again"
             )
-            ray.get(self._board.refuse.remote(StorageError, sentence))
+            ray.get(self._channel.refuse.remote(StorageError, sentence))
             raise
         return Checkpoint(path=target, filesystem=kept.storage_filesystem)

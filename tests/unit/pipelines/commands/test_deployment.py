@@ -14,7 +14,7 @@ from dytrack_model.policy import OperatingPoint
 from dytrack_platform.datasets import readers
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.evaluate.calibrate import Goal, calibrate
-from dytrack_platform.experiment.evaluate.runtime_config import Running
+from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, m
     """At infinite thresholds the recorded track and the closed loop are the same run."""
     saved = checkpoint.load(tracker)
     sequences = list(readers.read("got10k", str(made), "test"))
-    outcome = calibrate(saved, sequences, Goal(gmacs=100.0), "deep", Running())
+    outcome = calibrate(saved, sequences, Goal(gmacs=100.0), "deep", RuntimeConfig())
     assert outcome.promised.mean_iou == pytest.approx(outcome.full.mean_iou)
     assert outcome.got.mean_iou == pytest.approx(outcome.full.mean_iou)
     assert outcome.got.regret == 0.0
@@ -93,7 +93,7 @@ def test_a_goal_that_makes_no_sense_is_refused(dytrack, tracker, held_out, words
 def test_a_tracker_with_one_exit_has_nothing_to_calibrate(made):
     saved = checkpoint.SavedTracker(network=DyTrackNetwork(variant("test", exits=(4,))))
     with pytest.raises(ConfigurationError, match="has one exit"):
-        calibrate(saved, [], Goal(gmacs=1.0), "x", Running())
+        calibrate(saved, [], Goal(gmacs=1.0), "x", RuntimeConfig())
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A dataset read with its pictures scores like its annotations alone, and like its toolkit."""
+"""A dataset read with its images scores like its annotations alone, and like its toolkit."""
 
 import json
 
@@ -23,7 +23,7 @@ def boxes_of(seed):
     return np.column_stack([corner, rng.uniform(10, 30, (FRAMES, 2))]).round(4)
 
 
-def pictures(folder, pattern):
+def images(folder, pattern):
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(FRAMES):
         cv2.imwrite(str(folder / pattern.format(k + 1)), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
@@ -37,7 +37,7 @@ def lasot(root):
     """Absent frames keep a box in one sequence and have none in the other."""
     for name, seed in (("car-1", 1), ("car-2", 2)):
         folder = root / "car" / name
-        pictures(folder / "img", "{:08d}.jpg")
+        images(folder / "img", "{:08d}.jpg")
         boxes = boxes_of(seed)
         boxes[5] = (0, 0, 0, 0) if name == "car-1" else boxes[5]
         boxes[8, 3] = -11  # as in tiger-6, visible and without an area
@@ -53,7 +53,7 @@ def got10k(root):
     names = ("GOT-10k_Val_000001", "GOT-10k_Val_000002")
     for seed, name in enumerate(names):
         folder = root / "val" / name
-        pictures(folder, "{:08d}.jpg")
+        images(folder, "{:08d}.jpg")
         (folder / "groundtruth.txt").write_text(format_boxes(boxes_of(seed)))
         (folder / "absence.label").write_text(flags([0, 0, 0, 1, *[0] * 8]))
         (folder / "cover.label").write_text(flags([8, 8, 8, 3, 0, *[8] * 7]))
@@ -66,7 +66,7 @@ def got10k(root):
 def uav123(root):
     """Rows of NaN are failures in success and correct in precision."""
     for name, seed in (("bike1", 3), ("boat2", 4)):
-        pictures(root / "data_seq" / "UAV123" / name, "{:06d}.jpg")
+        images(root / "data_seq" / "UAV123" / name, "{:06d}.jpg")
         boxes = boxes_of(seed)
         boxes[4] = np.nan
         path = root / "anno" / "UAV123" / f"{name}.txt"

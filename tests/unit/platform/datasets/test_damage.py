@@ -39,7 +39,7 @@ def noise(rng):
 
 
 def damage(root, rng):
-    """Spoil some frames and rows; give each with what the rejects table must say of it."""
+    """Spoil some frames and rows; return each with what the rejects table must say of it."""
     expected = {}
     places = rng.choice(SEQUENCES * FRAMES, size=5, replace=False)
     for kind, place in enumerate(places.tolist()):
@@ -72,7 +72,7 @@ def prepare(root, out):
 
 
 def stored(folder):
-    """Give the window of every frame of every sequence."""
+    """Return the window of every frame of every sequence."""
     tree = Tree(folder)
     frames = {}
     for file in (name for name in tree.names() if name.startswith("part-")):

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from dytrack_platform.training import rng_state, worker
 from dytrack_platform.training import state as state_files
 from tests.unit.platform.conftest import experiment
-from tests.unit.platform.training.conftest import KeepingOutlet
+from tests.unit.platform.training.conftest import KeepingCallbacks
 
 pytestmark = pytest.mark.slow
 
@@ -28,30 +28,30 @@ def work(rank, configs, port, folder):
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    place = worker.Place(rank=rank, world=2)
+    context = worker.DistributedContext(rank=rank, world=2)
     for name, config in configs.items():
         kept = folder / f"{name}-{rank}"
         kept.mkdir(parents=True)
-        outlet = KeepingOutlet(kept)
-        state = worker.train(config, outlet, place)
+        callbacks = KeepingCallbacks(kept)
+        state = worker.train(config, callbacks, context)
         if name == "fsdp":
-            resume_in_the_middle(config, place, folder, state)
+            resume_in_the_middle(config, context, folder, state)
             tensors = state_files.trained(state, config).state_dict()
         else:
             tensors = state.module.state_dict()
-        torch.save((tensors, outlet.losses), f"{folder}/{name}-{rank}.pt")
+        torch.save((tensors, callbacks.losses), f"{folder}/{name}-{rank}.pt")
     dist.destroy_process_group()
 
 
-def resume_in_the_middle(config, place, folder, whole):
+def resume_in_the_middle(config, context, folder, whole):
     """Spread weights and moments again, and end where the uninterrupted run ended."""
-    merged, own = (folder / f"fsdp-{rank}" / "step_00000003" for rank in (0, place.rank))
-    if place.rank:  # Ray Train merges the workers' parts into one folder
+    merged, own = (folder / f"fsdp-{rank}" / "step_00000003" for rank in (0, context.rank))
+    if context.rank:  # Ray Train merges the workers' parts into one folder
         shutil.copy(own / rng_state.file_of(1), merged / rng_state.file_of(1))
     dist.barrier()
-    outlet = KeepingOutlet(folder / f"fsdp-again-{place.rank}")
-    again = worker.train(config, outlet, place, [str(merged)])
-    assert place.rank or "continuing from step 3" in outlet.said[0]
+    callbacks = KeepingCallbacks(folder / f"fsdp-again-{context.rank}")
+    again = worker.train(config, callbacks, context, [str(merged)])
+    assert context.rank or "continuing from step 3" in callbacks.said[0]
     first, second = (state_files.gather(state) for state in (whole, again))
     assert first.keys() == second.keys()
     for key, value in first.items():

@@ -102,7 +102,7 @@ def test_every_clip_is_shown_before_one_is_shown_again(data):
 
 def test_validation_sequences_are_never_trained_on_and_are_always_the_same(data):
     trained = {n for e in range(3) for b in stream(data).batches(e) for n in b.sequences}
-    validation = [list(stream(data, part="validation").batches(epoch)) for epoch in (0, 5)]
+    validation = [list(stream(data, subset="validation").batches(epoch)) for epoch in (0, 5)]
     assert all(map(same, *validation))
     held = {name for batch in validation[0] for name in batch.sequences}
     assert held
@@ -114,7 +114,7 @@ def test_folders_of_validation_clips_are_used_instead_of_a_share(
 ):
     other = prepared(monkeypatch, [moving("v", frames=20)], tmp_path, split="val")
     data = replace(data, validation=(SourceConfig(path=other),))
-    assert set(next(stream(data, part="validation").batches(0)).sequences) == {"made/v"}
+    assert set(next(stream(data, subset="validation").batches(0)).sequences) == {"made/v"}
     trained = {name for batch in stream(data).batches(0) for name in batch.sequences}
     assert len(trained) == 12
 
@@ -141,9 +141,9 @@ def test_the_target_lies_where_the_box_says(moving, monkeypatch, tmp_path):
     sequences = [moving(f"white{i}", frames=20, step=0.0) for i in range(3)]
     for sequence in sequences:
         x, y, w, h = sequence.boxes_xywh[0].astype(int)
-        for picture in sequence.frames.pictures:
-            picture[:] = 0
-            picture[y : y + h, x : x + w] = 255
+        for image in sequence.frames.images:
+            image[:] = 0
+            image[y : y + h, x : x + w] = 255
     folder = prepared(monkeypatch, sequences, tmp_path)
     data = DataConfig(train=(SourceConfig(path=folder),), pairs_per_epoch=64, grayscale_prob=0.5)
     for batch in stream(data).batches(0):

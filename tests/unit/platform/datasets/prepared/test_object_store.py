@@ -162,7 +162,7 @@ def store():
 
 @pytest.fixture
 def bucket(store, monkeypatch):
-    """Give the root of a new folder on the store, and the options that lead there."""
+    """Return the root of a new folder on the store, and the options that lead there."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -84,7 +84,7 @@ def test_the_box_is_that_of_the_drawn_target():
     rng = np.random.default_rng(5)
     scene = compose(config, rng)
     bare = replace(scene, others=(), background=np.zeros_like(scene.background))
-    scene.target.picture[..., :3] = 255
+    scene.target.image[..., :3] = 255
     for drawn in draw(replace(bare, light=np.ones_like(bare.light)), rng):
         found = cv2.boundingRect((drawn.pixels[..., 0] > 127).astype(np.uint8))
         np.testing.assert_allclose(found, drawn.box_xywh, atol=1.0)
@@ -158,37 +158,37 @@ def test_a_wrong_knob_is_refused_by_name(change, message):
         SynthConfig(**change)
 
 
-def test_backgrounds_and_objects_can_come_from_pictures(folder, tmp_path):
+def test_backgrounds_and_objects_can_come_from_images(folder, tmp_path):
     for number, level in enumerate((40, 90, 140)):
         folder.image(f"{number}.jpg", level, size=(64, 48))
-    config = replace(SMALL, pictures=str(folder), grain=0.0, illumination=0.0)
+    config = replace(SMALL, images=str(folder), grain=0.0, illumination=0.0)
     make(tmp_path, config, "train", 1, workers=1)
     (sequence,) = read("got10k", str(tmp_path), "train")
     levels = np.unique(np.round(sequence.frames.read(0).mean(axis=2) / 10))
-    assert len(levels) <= 20  # plain grey pictures, a little lighter or darker; no drawn texture
+    assert len(levels) <= 20  # plain grey images, a little lighter or darker; no drawn texture
     assert np.ptp(sequence.frames.read(0).astype(int), axis=2).max() < 12
 
 
 def test_objects_are_cut_from_the_boxes_of_coco_images(shared, tmp_path):
-    config = replace(SMALL, pictures=str(shared / "data" / "coco"))
+    config = replace(SMALL, images=str(shared / "data" / "coco"))
     make(tmp_path, config, "train", 2, workers=1)
     assert len(list(read("got10k", str(tmp_path), "train"))) == 2
 
 
-def test_a_folder_without_pictures_is_refused(folder, tmp_path):
-    config = replace(SMALL, pictures=str(folder))
-    with pytest.raises(DataError, match="source: no such folder of pictures"):
+def test_a_folder_without_images_is_refused(folder, tmp_path):
+    config = replace(SMALL, images=str(folder))
+    with pytest.raises(DataError, match="source: no such folder of images"):
         make(tmp_path, config, "train", 1, workers=1)
-    folder.text("notes.txt", "no picture")
+    folder.text("notes.txt", "no image")
     with pytest.raises(DataError, match="holds no image"):
         make(tmp_path, config, "train", 1, workers=1)
 
 
-def test_pictures_that_do_not_decode_are_passed_over(folder, tmp_path):
+def test_images_that_do_not_decode_are_passed_over(folder, tmp_path):
     folder.data("0.jpg", b"damaged")
     folder.image("1.jpg", 90, size=(64, 48))
-    make(tmp_path, replace(SMALL, pictures=str(folder)), "train", 1, workers=1)
+    make(tmp_path, replace(SMALL, images=str(folder)), "train", 1, workers=1)
     (folder.root / "1.jpg").unlink()
-    make_again = replace(SMALL, pictures=str(folder), seed=5)
+    make_again = replace(SMALL, images=str(folder), seed=5)
     with pytest.raises(DataError, match="do not decode; give another folder"):
         make(tmp_path / "b", make_again, "train", 1, workers=1)

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.evaluation.report.figures import pareto_figure
 from dytrack_platform.evaluation.report.filmstrip import make_film, time_line
 from dytrack_platform.evaluation.report.page import number, table, text
@@ -26,7 +26,7 @@ from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 RULES = PROFILES["ostrack-uav"]
 
 
-class Pictures:
+class FrameCache:
     def __init__(self, frames):
         self.frames = frames
 
@@ -46,10 +46,10 @@ class Pictures:
 def sequence(name, frames=20, attributes=("FM",)):
     boxes = np.tile([10.0, 12.0, 20.0, 16.0], (frames, 1))
     boxes[:, 0] += np.arange(frames)
-    return Sequence(
+    return VideoSequence(
         dataset="made",
         name=name,
-        frames=Pictures(frames),
+        frames=FrameCache(frames),
         boxes_xywh=boxes,
         visible=np.ones(frames, dtype=bool),
         attributes=attributes,

@@ -45,7 +45,7 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path, text, message):
         read_boxes(tmp_path / "a.txt")
 
 
-def test_a_picture_in_place_of_text_and_a_missing_file_are_refused(tmp_path):
+def test_a_image_in_place_of_text_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ResultError, match="not a text file"):
         read_boxes(tmp_path / "a.txt")

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ConfigurationError, DataError, RuntimeMissingError
-from dytrack_platform.evaluation.tracking.opencv_trackers import make_peer
+from dytrack_platform.evaluation.tracking.opencv_trackers import make_third_party
 from dytrack_platform.evaluation.tracking.protocol import StaticBox, Step, run_sequence
 
 
-class Pictures:
+class FrameCache:
     """Frames in memory: a bright square that moves; some may not decode."""
 
     def __init__(self, boxes, broken=()):
@@ -35,9 +35,9 @@ def moving(frames=12, broken=(), first=(30, 40, 24, 20)):
     boxes = np.tile(np.array(first, dtype=float), (frames, 1))
     boxes[:, 0] += np.arange(frames) * 3
     visible = np.ones(frames, dtype=bool)
-    pictures = Pictures(np.nan_to_num(boxes, nan=1), broken)
-    return Sequence(
-        dataset="made", name="square", frames=pictures, boxes_xywh=boxes, visible=visible
+    images = FrameCache(np.nan_to_num(boxes, nan=1), broken)
+    return VideoSequence(
+        dataset="made", name="square", frames=images, boxes_xywh=boxes, visible=visible
     )
 
 
@@ -112,7 +112,7 @@ def test_a_static_box_never_moves():
 
 
 def test_opencvs_tracker_follows_a_square():
-    result = run_sequence(make_peer("cv2:MIL"), moving())
+    result = run_sequence(make_third_party("cv2:MIL"), moving())
     assert abs(result.boxes_xywh[-1, 0] - 63) < 12
 
 
@@ -122,13 +122,13 @@ def test_opencvs_network_runs_from_its_files(shared):
         "backbone": str(folder / "nanotrackv2_backbone_sim.onnx"),
         "neckhead": str(folder / "nanotrackv2_head_sim.onnx"),
     }
-    result = run_sequence(make_peer("cv2:Nano", files), moving())
+    result = run_sequence(make_third_party("cv2:Nano", files), moving())
     assert abs(result.boxes_xywh[-1, 0] - 63) < 15
 
 
 def test_a_tracker_that_this_opencv_lacks_is_a_named_error():
     with pytest.raises(RuntimeMissingError, match="built without its contrib trackers"):
-        make_peer("cv2:CSRT")
+        make_third_party("cv2:CSRT")
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_a_tracker_that_this_opencv_lacks_is_a_named_error():
 )
 def test_a_mistake_in_a_peer_is_refused(name, options, message):
     with pytest.raises(ConfigurationError, match=message):
-        make_peer(name, options)
+        make_third_party(name, options)

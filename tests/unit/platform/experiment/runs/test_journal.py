@@ -111,7 +111,7 @@ def test_a_line_that_a_killed_writer_left_torn_hides_no_other(tmp_path, server):
     assert server.points()[-1] == (3, 3.0)
 
 
-def test_pictures_lie_beside_the_run_and_are_named_in_the_journal(tmp_path, server):
+def test_images_lie_beside_the_run_and_are_named_in_the_journal(tmp_path, server):
     journal = Journal(tmp_path, server)
     journal.file("samples/step_1.png", b"png")
     journal.deliver_all()
