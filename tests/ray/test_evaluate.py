@@ -72,7 +72,7 @@ def test_points_baselines_and_peers_stand_side_by_side(ray_session, tmp_path, mo
     summary = evaluate(job(tmp_path, model, workers=2), sequences, report=seen.append)
     assert [point["name"] for point in summary["points"]] == ["balanced"]
     others = [point["name"] for point in summary["baselines"]]
-    expected = ["exit-1", "exit-2", "exit-3", "static", "cv2-MIL", "random", "cycle", "oracle"]
+    expected = ["exit-1", "exit-2", "exit-4", "static", "cv2-MIL", "random", "cycle", "oracle"]
     assert others == expected
     assert summary["frames"] == 110
     assert seen[-1].finished == seen[-1].total == 8 * 4

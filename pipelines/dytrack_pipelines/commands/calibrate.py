@@ -88,13 +88,13 @@ def calibrate(
     folder = checkpoint.save(
         out or registry.find(model), saved.network, [*points, outcome.point], notes
     )
-    show(outcome)
+    show(outcome, saved.network.config.exits)
     if faults:
         screen.say(f"{len(faults)} faults in the data, the first: {faults[0].reason}")
     screen.say(f"operating point {name} is in {folder}")
 
 
-def show(outcome: "Calibrated") -> None:
+def show(outcome: "Calibrated", blocks: tuple[int, ...]) -> None:
     """Put what was promised beside what the tracker gave."""
     rows = [
         [
@@ -112,7 +112,8 @@ def show(outcome: "Calibrated") -> None:
             ("full depth", outcome.full),
         )
     ]
-    columns = ["", "mean IoU", "GMACs", "ms", "regret", "its bound", "share of each exit"]
+    after = " / ".join(map(str, blocks))
+    columns = ["", "mean IoU", "GMACs", "ms", "regret", "its bound", f"exits after block {after}"]
     where = f"{outcome.runtime}, {outcome.precision}"
     title = f"{outcome.sequences} sequences, {outcome.frames} frames, {where}"
     screen.table(title, columns, rows)
@@ -120,6 +121,6 @@ def show(outcome: "Calibrated") -> None:
     screen.say(f"thresholds {values}")
     scores = zip(outcome.auroc, outcome.calibration_error, strict=True)
     said = ", ".join(f"{auroc:.2f} / {error:.3f}" for auroc, error in scores)
-    screen.say(f"predicted IoU at each exit, AUROC / calibration error: {said}")
+    screen.say(f"predicted IoU after block {after}, AUROC / calibration error: {said}")
     if outcome.remark:
         screen.say(outcome.remark)

@@ -15,6 +15,7 @@ import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.tables import exits_title
 
 
 def demo(
@@ -107,7 +108,7 @@ def conclude(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     ]
     screen.table(
         f"{summary['sequences']} unseen sequences, protocol {summary['protocol']}",
-        ["point or baseline", "success AUC", "GMACs", "frames/s", "share of each exit"],
+        ["point or baseline", "success AUC", "GMACs", "frames/s", exits_title(summary)],
         rows,
     )
     screen.say(f"report        {folder / 'evaluation' / 'report.html'}")

@@ -36,7 +36,15 @@ def show_points(summary: Mapping[str, Any]) -> None:
         f"{summary['dataset']}: {summary['sequences']} sequences, {summary['frames']} frames, "
         f"by {summary['protocol']}"
     )
-    screen.table(title, ["point", *(name for name, _ in _COLUMNS.values()), "exits"], rows)
+    screen.table(
+        title, ["point", *(name for name, _ in _COLUMNS.values()), exits_title(summary)], rows
+    )
+
+
+def exits_title(summary: Mapping[str, Any]) -> str:
+    """Head the column of exit shares with the blocks that the exits follow."""
+    blocks = " / ".join(str(block) for block in summary["exit_blocks"])
+    return f"exits after block {blocks}" if blocks else "exits"
 
 
 def show_scores(protocol: str, trackers: Mapping[str, Mapping[str, Any]]) -> None:

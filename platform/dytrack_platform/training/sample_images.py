@@ -35,7 +35,7 @@ def sheet(module: TrainModule, batch: Batch, count: int, device: torch.device) -
             search[index].permute(1, 2, 0).numpy(),
             batch.boxes_cxcywh[index].numpy(),
             boxes[index],
-            scores[index].tolist(),
+            dict(zip(module.network.config.exits, scores[index].tolist(), strict=True)),
         )
         for index in range(len(search))
     ]
@@ -50,17 +50,20 @@ def _column(
     search: NDArray[np.uint8],
     truth: NDArray[np.float32],
     boxes: NDArray[np.float32],
-    scores: list[float],
+    scores: dict[int, float],
 ) -> NDArray[np.uint8]:
-    """Stack one pair, (H, W, 3) red first; boxes are (4,) and (E, 4) in [0, 1]."""
+    """Stack one pair, (H, W, 3) red first; boxes are (4,) and (E, 4) in [0, 1].
+
+    The scores are by the depth of their exit in blocks.
+    """
     side = search.shape[0] * _SCALE
     drawn = np.asarray(cv2.resize(search, (side, side)), np.uint8)
     _rectangle(drawn, truth, _TRUTH)
-    for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+    for index, (box, (block, score)) in enumerate(zip(boxes, scores.items(), strict=True)):
         colour = _hue(index / max(len(scores) - 1, 1))
         _rectangle(drawn, box, colour)
         place = (4, side - 6 - 14 * (len(scores) - 1 - index))
-        text = f"exit {index + 1}: {score:.2f}"
+        text = f"after {block}: {score:.2f}"
         cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     canvas = np.zeros((template.shape[0] * _SCALE, side, 3), np.uint8)
     small = cv2.resize(template, None, fx=_SCALE, fy=_SCALE, interpolation=cv2.INTER_LINEAR)

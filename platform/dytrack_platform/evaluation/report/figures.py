@@ -119,19 +119,20 @@ def curve_figure(
     }
 
 
-def share_figure(title: str, shares: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot exit shares as stacked bars, one bar per sequence or attribute."""
-    exits = max((len(share) for share in shares.values()), default=0)
+def share_figure(
+    title: str, shares: Mapping[str, Sequence[float]], blocks: Sequence[int]
+) -> Figure:
+    """Plot the shares of exits after ``blocks`` as stacked bars, one per sequence or attribute."""
     return {
         "data": [
             {
                 "type": "bar",
                 "x": list(shares),
                 "y": [share[k] if k < len(share) else 0.0 for share in shares.values()],
-                "name": f"exit {k + 1}",
+                "name": f"after block {block}",
                 "marker": {"color": colour(k)},
             }
-            for k in range(exits)
+            for k, block in enumerate(blocks)
         ],
         "layout": {
             "title": {"text": title},

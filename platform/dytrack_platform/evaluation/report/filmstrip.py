@@ -19,7 +19,7 @@ _TRUTH = (255, 255, 255)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Film:
-    """FrameCache and time lines of one sequence."""
+    """Images and time lines of one sequence."""
 
     name: str
     images: tuple[tuple[int, str, str], ...]
@@ -52,7 +52,7 @@ def make_film(
             continue  # it is among the undecoded frames of the report already
         place = sequence.frames.path(frame)
         drawn.append((frame + 1, place, _thumbnail(image, sequence, result, frame)))
-    lines = {point: time_line(r.exits, overlaps[point]) for point, r in results.items()}
+    lines = {point: time_line(r.exit_indices, overlaps[point]) for point, r in results.items()}
     return Film(name=sequence.name, images=tuple(drawn), lines=lines)
 
 
@@ -60,7 +60,7 @@ def _thumbnail(image: Pixels, sequence: VideoSequence, result: SequenceResult, f
     scale = _HEIGHT / image.shape[0]
     size = (max(1, round(image.shape[1] * scale)), _HEIGHT)
     small = np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    tint = colour(max(int(result.exits[frame]), 0))
+    tint = colour(max(int(result.exit_indices[frame]), 0))
     rgb = tuple(int(tint[k : k + 2], 16) for k in (1, 3, 5))
     for box, ink in ((sequence.boxes_xywh[frame], _TRUTH), (result.boxes_xywh[frame], rgb)):
         if np.isfinite(box).all():
@@ -72,17 +72,19 @@ def _thumbnail(image: Pixels, sequence: VideoSequence, result: SequenceResult, f
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def time_line(exits: NDArray[np.int64], overlaps: NDArray[np.float64], *, width: int = 1000) -> str:
+def time_line(
+    exit_indices: NDArray[np.int64], overlaps: NDArray[np.float64], *, width: int = 1000
+) -> str:
     """Draw the exits as a coloured band and the IoU as a line above it (SVG)."""
-    frames = len(exits)
+    frames = len(exit_indices)
     step = width / max(frames, 1)
-    turns = np.flatnonzero(np.diff(exits)) + 1
+    turns = np.flatnonzero(np.diff(exit_indices)) + 1
     bands = []
     for begin, end in zip([0, *turns], [*turns, frames], strict=True):
-        if exits[begin] >= 0:
+        if exit_indices[begin] >= 0:
             bands.append(
                 f'<rect x="{begin * step:.1f}" y="44" width="{(end - begin) * step:.1f}" '
-                f'height="10" fill="{colour(int(exits[begin]))}"/>'
+                f'height="10" fill="{colour(int(exit_indices[begin]))}"/>'
             )
     every = max(1, frames // 400)  # more points than that cannot be seen
     points = " ".join(

@@ -73,7 +73,7 @@ def write_report(
         profile: The rules behind the scores.
         points: Operating points; the first table and the time lines are about them.
         baselines: Everything they are compared with.
-        films: FrameCache of sequences by name, for those that have them.
+        films: Images of sequences by name, for those that have them.
 
     Returns:
         The HTML file.
@@ -81,10 +81,10 @@ def write_report(
     Raises:
         StorageError: A file cannot be written.
     """
-    shown, others = summary["points"], summary["baselines"]
+    shown, others, blocks = summary["points"], summary["baselines"], summary["exit_blocks"]
     write_still(out / "pareto.png", shown, others)
     sections = [
-        _points_section(shown, others),
+        _points_section(shown, others, blocks),
         Section(
             title="Accuracy and cost",
             figures={
@@ -96,10 +96,10 @@ def write_report(
         ),
         _curves_section(profile, [*shown, *others]),
         _speed_section([*shown, *others]),
-        *_exit_sections(shown),
+        *_exit_sections(shown, blocks),
         *_calibration_section([*points, *baselines]),
         *_attribute_section([*shown, *others]),
-        _sequences_section(shown or others, films or {}),
+        _sequences_section(shown or others, films or {}, blocks),
         _unusual_section(summary["unusual"]),
         _rules_section(profile),
     ]
@@ -120,9 +120,12 @@ def _reason(summary: Mapping[str, Any]) -> str:
 
 
 def _points_section(
-    points: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+    points: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+    blocks: Sequence[int],
 ) -> Section:
-    header = ["name", "thresholds", *(title for _, title, _ in _COLUMNS), "exits"]
+    header = ["name", "thresholds", *(title for _, title, _ in _COLUMNS)]
+    header.append(f"exits after block {' / '.join(map(str, blocks))}" if blocks else "exits")
     rows = []
     for point in (*points, *others):
         thresholds = point["thresholds"]
@@ -185,19 +188,19 @@ def _curves_section(profile: Profile, points: Sequence[Mapping[str, Any]]) -> Se
     return Section(title="Success and precision", figures=figures)
 
 
-def _exit_sections(points: Sequence[Mapping[str, Any]]) -> list[Section]:
+def _exit_sections(points: Sequence[Mapping[str, Any]], blocks: Sequence[int]) -> list[Section]:
     figures = {}
     for k, point in enumerate(points):
         if len(point["exit_share"]) == 0:
             continue
         rows = {name: row["exit_share"] for name, row in point["per_sequence"].items()}
-        figures[f"exits-{k}"] = share_figure(f"{point['name']}: by sequence", rows)
+        figures[f"exits-{k}"] = share_figure(f"{point['name']}: by sequence", rows, blocks)
         parts = {name: row["exit_share"] for name, row in point["attributes"].items()}
         if parts:
             figures[f"exits-by-attribute-{k}"] = share_figure(
-                f"{point['name']}: by attribute", parts
+                f"{point['name']}: by attribute", parts, blocks
             )
-    note = "Which exit gave the box, as a share of the frames."
+    note = "After which block the box was given, as a share of the frames."
     return [Section(title="Exits", figures=figures, note=note)] if figures else []
 
 
@@ -248,7 +251,9 @@ def _attribute_section(points: Sequence[Mapping[str, Any]]) -> list[Section]:
     return [Section(title="Attributes", body=table(header, rows), figures=figures)]
 
 
-def _sequences_section(points: Sequence[Mapping[str, Any]], films: Mapping[str, Film]) -> Section:
+def _sequences_section(
+    points: Sequence[Mapping[str, Any]], films: Mapping[str, Film], blocks: Sequence[int]
+) -> Section:
     """Show one row per sequence, those on which the last point is worst first."""
     reference = points[-1]
     order = sorted(
@@ -274,17 +279,16 @@ def _sequences_section(points: Sequence[Mapping[str, Any]], films: Mapping[str, 
     strips = "".join(film_html(film, unfolded=k == 0) for k, film in enumerate(shown))
     return Section(
         title="Sequences, worst first",
-        body=table(header, rows, identifier="sequences") + (_key(points) + strips if shown else ""),
+        body=table(header, rows, identifier="sequences") + (_key(blocks) + strips if shown else ""),
         note=f"Ordered by the success AUC of {reference['name']}.",
     )
 
 
-def _key(points: Sequence[Mapping[str, Any]]) -> str:
+def _key(blocks: Sequence[int]) -> str:
     """Say which colour stands for which exit in the films."""
-    exits = max(len(point["exit_share"]) for point in points)
     keys = "".join(
-        f'<span class="key" style="background:{colour(k)}"></span>exit {k + 1}'
-        for k in range(exits)
+        f'<span class="key" style="background:{colour(k)}"></span>after block {block}'
+        for k, block in enumerate(blocks)
     )
     return f"<p>White: the annotation. Colour: the box, by its exit.{keys}</p>"
 

@@ -75,7 +75,7 @@ class PointSummary:
     overlaps: Mapping[str, Floats]
     """(N,) IoU per frame by sequence name; NaN where there is no annotation."""
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """VideoSequence names by attribute."""
+    """Names of sequences by attribute."""
 
     @property
     def step_ms(self) -> Floats:
@@ -98,7 +98,7 @@ class PointSummary:
     @property
     def exit_share(self) -> list[float]:
         """Share of steps by exit, shallow to deep; empty for a tracker without exits."""
-        return exit_share([result.exits for result in self.results.values()])
+        return exit_share([result.exit_indices for result in self.results.values()])
 
     @property
     def calibration(self) -> Calibration:
@@ -155,7 +155,9 @@ class PointSummary:
         }
 
     def _share_of(self, sequences: Sequence[str]) -> list[float]:
-        return exit_share([self.results[name].exits for name in sequences if name in self.results])
+        return exit_share(
+            [self.results[name].exit_indices for name in sequences if name in self.results]
+        )
 
     def _row(self, name: str) -> dict[str, Any]:
         result = self.results[name]
@@ -164,14 +166,14 @@ class PointSummary:
         return row | {
             "frames": len(result),
             "fps": plain_number(len(result) / total if total > 0 else math.nan),
-            "exit_share": exit_share([result.exits]),
+            "exit_share": exit_share([result.exit_indices]),
             "undecoded": list(result.undecoded),
         }
 
 
-def exit_share(exits: Sequence[NDArray[np.int64]]) -> list[float]:
+def exit_share(exit_indices: Sequence[NDArray[np.int64]]) -> list[float]:
     """Share of steps by exit over several sequences; frames without an exit do not count."""
-    taken = np.concatenate(exits) if exits else np.zeros(0, dtype=np.int64)
+    taken = np.concatenate(exit_indices) if exit_indices else np.zeros(0, dtype=np.int64)
     taken = taken[taken >= 0]
     return [float(count / len(taken)) for count in np.bincount(taken)] if len(taken) else []
 
@@ -270,9 +272,21 @@ def reporting_reason(default: Default) -> str:
 
 
 def summary_json(
-    dataset: str, protocol: str, points: Sequence[PointSummary], baselines: Sequence[PointSummary]
+    dataset: str,
+    protocol: str,
+    points: Sequence[PointSummary],
+    baselines: Sequence[PointSummary],
+    exit_blocks: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Return the whole of ``summary.json``.
+
+    Args:
+        dataset: Its name.
+        protocol: Name of the profile of success and precision.
+        points: Operating points of our tracker.
+        baselines: What they are compared with.
+        exit_blocks: Depth of each exit of our tracker in blocks, shallow to deep: what the shares
+            of exits are about, and how exits are shown to people.
 
     Raises:
         ResultError: There is neither a point nor a baseline.
@@ -287,6 +301,7 @@ def summary_json(
         "protocols": {"success, precision": first.score.profile.name, "ao, sr": "got10k"},
         "sequences": len(first.results),
         "frames": sum(len(result) for result in first.results.values()),
+        "exit_blocks": list(exit_blocks),
         "points": [point.to_dict() for point in points],
         "baselines": [point.to_dict() for point in baselines],
         "unusual": unusual(everything),

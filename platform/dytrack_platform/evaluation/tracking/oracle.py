@@ -33,7 +33,7 @@ def oracle(
     def pick(name: str) -> NDArray[np.float64]:
         return np.asarray(np.stack([getattr(r, name) for r in fixed])[chosen, frames])
 
-    exits = np.where(fixed[0].exits < 0, -1, chosen)
+    exit_indices = np.where(fixed[0].exit_indices < 0, -1, chosen)
     return replace(
         fixed[0],
         boxes_xywh=pick("boxes_xywh"),
@@ -41,5 +41,5 @@ def oracle(
         network_ms=pick("network_ms"),
         scores=np.full(len(chosen), np.nan),
         gmacs=pick("gmacs"),
-        exits=exits,
+        exit_indices=exit_indices,
     )

@@ -19,7 +19,7 @@ class Step:
     """(4,) pixels of the frame."""
     score: float = float("nan")
     """Predicted IoU in [0, 1]; NaN where the tracker does not say."""
-    exit: int = -1
+    exit_index: int = -1
     """Index of the exit that gave the box, from 0; -1 where there are none."""
     lost: bool = False
     gmacs: float = float("nan")
@@ -68,7 +68,7 @@ class SequenceResult:
     """(N,) seconds spent reading and decoding."""
     network_ms: NDArray[np.float64]
     """(N,) milliseconds in the network; NaN where unknown."""
-    exits: NDArray[np.int64]
+    exit_indices: NDArray[np.int64]
     """(N,) index of the exit, -1 where there is none (frame 0 included)."""
     scores: NDArray[np.float64]
     """(N,) predicted IoU; NaN where unknown."""
@@ -104,7 +104,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
     frames = len(sequence)
     boxes = np.tile(first, (frames, 1))
     times, decode, network = np.zeros(frames), np.zeros(frames), np.full(frames, np.nan)
-    exits = np.full(frames, -1, dtype=np.int64)
+    exit_indices = np.full(frames, -1, dtype=np.int64)
     scores, gmacs = np.full(frames, np.nan), np.full(frames, np.nan)
     undecoded, broken = [], []
     images = sequence.frames.iterate()
@@ -133,7 +133,11 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
             continue
         step = tracker.step(image)
         times[frame] = time.perf_counter() - decoded
-        boxes[frame], scores[frame], exits[frame] = step.box_xywh, step.score, step.exit
+        boxes[frame], scores[frame], exit_indices[frame] = (
+            step.box_xywh,
+            step.score,
+            step.exit_index,
+        )
         if not _has_area(boxes[frame]):
             broken.append(frame)
             boxes[frame] = boxes[frame - 1]
@@ -144,7 +148,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
         times_s=times,
         decode_s=decode,
         network_ms=network,
-        exits=exits,
+        exit_indices=exit_indices,
         scores=scores,
         gmacs=gmacs,
         image_size=image_size,

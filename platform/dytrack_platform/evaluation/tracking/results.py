@@ -3,7 +3,7 @@
 ::
 
     OUT/results/POINT/SEQ.txt     boxes, x,y,w,h per line, read back exactly
-    OUT/results/POINT/SEQ.json    times, exits, scores, and the fingerprint of the run
+    OUT/results/POINT/SEQ.json    times, indices of exits, scores, and the fingerprint of the run
 
 A result counts as finished when its JSON is there: it is written last, beside and renamed. It is
 used again only by a run with the same fingerprint, and never silently.
@@ -83,7 +83,7 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
         "fingerprint": asdict(fingerprint),
         "frames": len(result),
         "image_size": list(result.image_size),
-        "exits": result.exits.tolist(),
+        "exit_indices": result.exit_indices.tolist(),
         "undecoded": list(result.undecoded),
         "broken": list(result.broken),
     }
@@ -138,13 +138,13 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
     boxes = read_boxes(boxes_path)
     try:
         series = {name: _array(stored[name]) for name in _SERIES}
-        exits = np.array(stored["exits"], dtype=np.int64)
+        exit_indices = np.array(stored["exit_indices"], dtype=np.int64)
         undecoded = tuple(int(frame) for frame in stored["undecoded"])
         broken = tuple(int(frame) for frame in stored["broken"])
         width, height = stored["image_size"]
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{sidecar}: damaged ({error}); delete it and evaluate again") from error
-    if {len(boxes)} != {len(exits), *(len(values) for values in series.values())}:
+    if {len(boxes)} != {len(exit_indices), *(len(values) for values in series.values())}:
         raise ResultError(
             f"{sidecar}: holds another number of frames than the {len(boxes)} boxes of "
             f"{boxes_path.name}; delete both and evaluate again"
@@ -152,7 +152,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
     return SequenceResult(
         name=boxes_path.stem,
         boxes_xywh=boxes,
-        exits=exits,
+        exit_indices=exit_indices,
         image_size=(int(width), int(height)),
         undecoded=undecoded,
         broken=broken,

@@ -155,8 +155,8 @@ class _Runs:
         )
 
     def shares(self, spec: TrackerSpec) -> list[float]:
-        """Exit shares at a spec."""
-        return exit_share([result.exits for result in self.results[spec.name].values()])
+        """Exit shares of a spec."""
+        return exit_share([result.exit_indices for result in self.results[spec.name].values()])
 
     def whole(self) -> list[VideoSequence]:
         """Sequences that every spec finished.
@@ -227,11 +227,12 @@ def evaluate(
             runs.track(pool, costly)
             baselines += costly
     # Score what every spec finished.
+    blocks = () if saved is None else saved.network.config.exits
     shown = [_summarise(runs, spec, rules) for spec in points]
     others = [_summarise(runs, spec, rules) for spec in baselines]
     if "oracle" in job.baselines:
         others.append(_oracle(runs, others, rules))
-    summary = summary_json(job.dataset, rules.name, shown, others)
+    summary = summary_json(job.dataset, rules.name, shown, others, blocks)
     summary["reused"] = runs.reused
     if job.protocol is None:
         summary["protocol_reason"] = reporting_reason(default)

@@ -70,7 +70,7 @@ class OnlineTracker:
         return protocol.Step(
             box_xywh=track.box_xywh,
             score=track.predicted_iou,
-            exit=track.exit,
+            exit_index=track.exit,
             lost=track.lost,
             gmacs=self._gmacs[track.exit],
             network_ms=track.network_ms,

@@ -111,14 +111,18 @@ def baseline_specs(
         elif saved is None:
             raise ConfigurationError(f"baselines: {name} needs a tracker of ours; give --model")
     if saved is not None and {"fixed", "oracle"} & set(names):
-        specs = fixed_specs(saved.network.exit_count) + specs
+        specs = fixed_specs(saved.network.config.exits) + specs
     return specs
 
 
-def fixed_specs(exits: int) -> list[TrackerSpec]:
-    """One baseline per exit: the model of fixed depth that shares these weights."""
+def fixed_specs(blocks: Sequence[int]) -> list[TrackerSpec]:
+    """One baseline per exit, the model of fixed depth that shares these weights.
+
+    Its name tells the depth in blocks.
+    """
     return [
-        TrackerSpec(name=f"exit-{k + 1}", rule="fixed", values=(float(k),)) for k in range(exits)
+        TrackerSpec(name=f"exit-{block}", rule="fixed", values=(float(k),))
+        for k, block in enumerate(blocks)
     ]
 
 

@@ -17,10 +17,11 @@ from dytrack_model.online import Tracker
 
 
 class Predictions(TypedDict):
-    """One entry for each frame; the first repeats what was given."""
+    """One value for each frame; the first repeats what was given."""
 
     boxes: NDArray[np.float64]
     exits: NDArray[np.int64]
+    """Depth of the exit in blocks; 0 for the first frame."""
     predicted_ious: NDArray[np.float64]
 
 
@@ -44,9 +45,10 @@ class PublishedTracker(PythonModel):
         tracker = Tracker(self._saved.network, self._saved.point(name).policy())
         tracker.start(RGB(np.asarray(frames[0], dtype=np.uint8)), box.tolist())
         tracks = [tracker.step(RGB(np.asarray(frame, dtype=np.uint8))) for frame in frames[1:]]
+        blocks = self._saved.network.config.exits
         return {
             "boxes": np.array([box, *(track.box_xywh for track in tracks)], dtype=np.float64),
-            "exits": np.array([-1, *(track.exit for track in tracks)], dtype=np.int64),
+            "exits": np.array([0, *(blocks[track.exit] for track in tracks)], dtype=np.int64),
             "predicted_ious": np.array([1.0, *(track.predicted_iou for track in tracks)]),
         }
 

@@ -26,7 +26,7 @@ from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 RULES = PROFILES["ostrack-uav"]
 
 
-class FrameCache:
+class InMemoryFrames:
     def __init__(self, frames):
         self.frames = frames
 
@@ -49,7 +49,7 @@ def sequence(name, frames=20, attributes=("FM",)):
     return VideoSequence(
         dataset="made",
         name=name,
-        frames=FrameCache(frames),
+        frames=InMemoryFrames(frames),
         boxes_xywh=boxes,
         visible=np.ones(frames, dtype=bool),
         attributes=attributes,
@@ -68,7 +68,7 @@ def result(of, noise, exits, seed=0):
         times_s=rng.uniform(0.01, 0.02, frames),
         decode_s=rng.uniform(0.001, 0.002, frames),
         network_ms=np.where(taken < 0, np.nan, 8.0),
-        exits=taken,
+        exit_indices=taken,
         scores=np.where(taken < 0, np.nan, rng.uniform(0.3, 0.9, frames)),
         gmacs=np.where(taken < 0, np.nan, 0.5 + taken),
         image_size=(80, 60),
@@ -90,7 +90,7 @@ def evaluation(tmp_path):
         point("full", 1.0, [2], (math.inf, math.inf)),
     ]
     baselines = [point("static", 8.0, [-1])]
-    summary = summary_json("made", RULES.name, points, baselines)
+    summary = summary_json("made", RULES.name, points, baselines, (2, 6))
     films = {
         s.name: make_film(
             s,
@@ -240,7 +240,7 @@ def test_the_oracle_takes_the_cheapest_exit_that_is_good_enough():
     fixed = [result(of, 0.0, [k]) for k in range(3)]
     quality = [np.array([0.5, 0.9, 0.2]), np.array([0.5, 0.905, 0.6]), np.array([0.9, 0.9, 0.9])]
     chosen = oracle(fixed, quality, slack=0.01)
-    assert chosen.exits.tolist() == [-1, 0, 2]
+    assert chosen.exit_indices.tolist() == [-1, 0, 2]
     assert chosen.gmacs[1:].tolist() == [0.5, 2.5]
 
 

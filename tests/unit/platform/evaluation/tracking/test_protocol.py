@@ -7,7 +7,7 @@ from dytrack_platform.evaluation.tracking.opencv_trackers import make_third_part
 from dytrack_platform.evaluation.tracking.protocol import StaticBox, Step, run_sequence
 
 
-class FrameCache:
+class InMemoryFrames:
     """Frames in memory: a bright square that moves; some may not decode."""
 
     def __init__(self, boxes, broken=()):
@@ -35,7 +35,7 @@ def moving(frames=12, broken=(), first=(30, 40, 24, 20)):
     boxes = np.tile(np.array(first, dtype=float), (frames, 1))
     boxes[:, 0] += np.arange(frames) * 3
     visible = np.ones(frames, dtype=bool)
-    images = FrameCache(np.nan_to_num(boxes, nan=1), broken)
+    images = InMemoryFrames(np.nan_to_num(boxes, nan=1), broken)
     return VideoSequence(
         dataset="made", name="square", frames=images, boxes_xywh=boxes, visible=visible
     )
@@ -53,7 +53,7 @@ class Recorder:
     def step(self, image):
         self.frames += 1
         box = np.array([self.frames, 0, 5, 5], dtype=float)
-        return Step(box_xywh=box, score=0.7, exit=self.frames % 3, gmacs=0.5, network_ms=1.5)
+        return Step(box_xywh=box, score=0.7, exit_index=self.frames % 3, gmacs=0.5, network_ms=1.5)
 
 
 def test_frame_one_is_given_and_every_other_frame_is_a_step():
@@ -62,7 +62,7 @@ def test_frame_one_is_given_and_every_other_frame_is_a_step():
     assert tracker.frames == 11
     assert result.boxes_xywh[0].tolist() == [30, 40, 24, 20]
     assert result.boxes_xywh[1:, 0].tolist() == list(range(1, 12))
-    assert result.exits.tolist() == [-1, *(k % 3 for k in range(1, 12))]
+    assert result.exit_indices.tolist() == [-1, *(k % 3 for k in range(1, 12))]
     assert np.isnan(result.scores[0])
     assert (result.times_s > 0).all()
     assert (result.decode_s > 0).all()
@@ -80,7 +80,7 @@ def test_a_frame_that_does_not_decode_keeps_the_box_before_and_is_listed():
     result = run_sequence(Recorder(), moving(broken=(4, 5)))
     assert result.undecoded == (4, 5)
     assert result.boxes_xywh[4].tolist() == result.boxes_xywh[3].tolist()
-    assert result.exits[4] == -1
+    assert result.exit_indices[4] == -1
 
 
 def test_a_box_without_area_keeps_the_one_before_and_is_listed():

@@ -25,7 +25,7 @@ def result(name="car-1"):
         times_s=rng.uniform(0, 1, 4),
         decode_s=rng.uniform(0, 1, 4),
         network_ms=np.array([np.nan, 1, 2, 3]),
-        exits=np.array([-1, 0, 2, 1]),
+        exit_indices=np.array([-1, 0, 2, 1]),
         scores=np.array([np.nan, 0.1, 0.2, 0.3]),
         gmacs=np.array([np.nan, 0.1, 0.2, 0.3]),
         image_size=(64, 48),
@@ -37,7 +37,15 @@ def test_a_result_is_read_back_bit_for_bit(tmp_path):
     written = result()
     write_result(tmp_path, "fast", written, FINGERPRINT)
     read = read_result(tmp_path, "fast", "car-1")
-    for name in ("boxes_xywh", "times_s", "decode_s", "network_ms", "exits", "scores", "gmacs"):
+    for name in (
+        "boxes_xywh",
+        "times_s",
+        "decode_s",
+        "network_ms",
+        "exit_indices",
+        "scores",
+        "gmacs",
+    ):
         assert np.array_equal(getattr(read, name), getattr(written, name), equal_nan=True), name
     assert read.undecoded == (3,)
     assert read.image_size == (64, 48)
