@@ -3,8 +3,8 @@
     python -m tests.benchmarks.evaluation [--sequences 24] [--frames 150] [--rounds 3]
 
 Both evaluate an untrained tracker of the variant ``test`` at full depth, with one thread, on the
-same made sequences: images are read, tracked, stored, scored, and the report is written. Ray is up
-before the clock runs, the start of the workers is counted. One worker and two take turns; the
+same synthetic sequences: images are read, tracked, stored, scored, and the report is written. Ray
+is up before the clock runs, the start of the workers is counted. One worker and two take turns; the
 median of the rounds' ratios counts. Tracking alone, without scoring and report, is given beside
 it. The last line is JSON.
 """

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.ingest [--frames 16000] [--rounds 3]
 
 The source is 640x480 JPEGs in GOT-10k's layout, every frame of which is decoded, cut to its
-window, and encoded; every made sequence is there under four names. In each round, interleaved:
+window, and encoded; every synthetic sequence is there under four names. In each round, interleaved:
 (a) two processes in a plain ``cv2`` loop, each over half of the sequences, without Ray and without
 Parquet; (b) one core's decode-and-encode limit, times the cores; and ``prepare`` over a Ray that is
 already up (the fixed seconds to start one are stated apart). The fixed seconds of a pipeline, taken
@@ -36,7 +36,7 @@ _NAMES = 4
 
 
 def rename(split: Path) -> int:
-    """List every made sequence under more names, the files linked; returns how many it has now."""
+    """List every sequence under more names, the files linked; returns how many there are now."""
     names = (split / "list.txt").read_text().split()
     for number in range(1, _NAMES):
         for name in names:

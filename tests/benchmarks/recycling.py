@@ -1,10 +1,10 @@
-"""Reuse schemas and self-distillation, trained for the same steps on the same made sequences.
+"""Reuse and self-distillation, trained for the same steps on the same synthetic sequences.
 
     python -m tests.benchmarks.recycling [--folder runs/recycling] [--steps 100] [--workers 1]
 
 One tracker without reuse or distillation (variant ``test``, three exits) learns to match on 40
-made sequences and is the start of all others: backbone, norms and heads; reuse, decisioners and
-projections are new. Every schema, with distillation off and on, then trains for the same steps
+synthetic sequences and is the start of all others: backbone, norms and heads; reuse, decisioners
+and projections are new. Every schema, with distillation off and on, then trains for the same steps
 on the same pairs, and is measured on 12 sequences that no training shows: on fixed jittered
 pairs, and in closed loop at every fixed exit. A seed makes the new parts and the order of pairs.
 ``--decisioners token map`` and ``--absent 0 0.25`` compare these too.

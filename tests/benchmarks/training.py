@@ -3,7 +3,7 @@
     python -m tests.benchmarks.training [--rounds 3] [--steps 30] [--batch 16]
 
 Five arms take turns, each in processes of its own, with one thread for each worker and the variant
-``test`` on made clips:
+``test`` on synthetic clips:
 
 - ``bare``        a loop of forward, backward, clip and step in one process, and nothing else;
 - ``bare_bf16``   the same in bf16;
@@ -173,7 +173,7 @@ def compare(rounds):
 
 
 def make_clips(folder):
-    """Made sequences, prepared without Ray."""
+    """Synthetic sequences, prepared without Ray."""
     from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
     from dytrack_platform.datasets.prepared.shards import write_shard
     from dytrack_platform.datasets.prepared.windows import ClipConfig

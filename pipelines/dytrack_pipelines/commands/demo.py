@@ -1,7 +1,8 @@
-"""The whole story on made data: ``make demo``, or ``dytrack demo``.
+"""The whole story on synthetic data: ``make demo``, or ``dytrack demo``.
 
 Hardware: 2 CPU cores. Time: about 5 minutes. Expect a success AUC above 0.55 at the deepest exit
-on made sequences that the tracker has never seen, above a box that never moves and OpenCV's MIL.
+on synthetic sequences that the tracker has never seen, above a box that never moves and OpenCV's
+MIL.
 Run it again to continue where it stopped.
 """
 
@@ -68,7 +69,7 @@ def demo(
 
 
 def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when it is needed)
-    """Return the made sequences' difficulty: every challenge, none in most of them."""
+    """Return the synthetic sequences' difficulty: every challenge, none in most of them."""
     from dytrack_platform.datasets.synthetic import SynthConfig
 
     return SynthConfig(

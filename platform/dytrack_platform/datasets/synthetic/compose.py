@@ -1,4 +1,4 @@
-"""Draw the lots of a made sequence: which challenges it has, and how everything moves."""
+"""Draw the lots of a synthetic sequence: which challenges it has, and how everything moves."""
 
 import cv2
 import numpy as np

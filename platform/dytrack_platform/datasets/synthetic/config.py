@@ -1,4 +1,4 @@
-"""How difficult made sequences are: one knob for each challenge."""
+"""How difficult synthetic sequences are: one knob for each challenge."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ CHALLENGES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthConfig:
-    """What made sequences look like.
+    """What synthetic sequences look like.
 
     Each challenge's knob is the share of sequences, in [0, 1], that have it; ``strength`` scales
     how bad the challenges are.

@@ -1,4 +1,4 @@
-"""Write made sequences to disk in GOT-10k's layout.
+"""Write synthetic sequences to disk in GOT-10k's layout.
 
 Each sequence depends on (seed, split, its number) alone: the files are the same whatever the
 number of processes, and a second call goes on where the first one was stopped.

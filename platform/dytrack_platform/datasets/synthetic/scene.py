@@ -1,4 +1,4 @@
-"""A made sequence: what is in it, and the drawing of its frames."""
+"""A synthetic sequence: what is in it, and the drawing of its frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that a made sequence shows; drawing it needs no chance but the grain's."""
+    """Everything that a synthetic sequence shows; drawing it needs no chance but the grain's."""
 
     width: int
     height: int

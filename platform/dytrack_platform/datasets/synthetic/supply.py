@@ -1,4 +1,4 @@
-"""What made scenes are made from: drawn textures, or pieces of real images."""
+"""What synthetic scenes are made from: drawn textures, or pieces of real images."""
 
 from functools import lru_cache
 from typing import Protocol

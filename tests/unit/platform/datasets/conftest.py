@@ -11,7 +11,7 @@ from dytrack_platform.errors import DataError
 
 
 class Folder:
-    """Builds a tree; the grey level of a made image is 20 plus the number in its name."""
+    """Builds a tree; the grey level of a synthetic image is 20 plus the number in its name."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -48,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def number_of():
-    """Tell which made image a frame is, by its grey level."""
+    """Tell which synthetic image a frame is, by its grey level."""
     return lambda pixels: round(float(pixels.mean())) - 20
 
 

@@ -94,8 +94,8 @@ def test_channels_last_is_a_layout_and_changes_no_result(recipe, callbacks):
 def test_two_equal_parts_give_the_gradient_of_one(recipe):
     """With the same pairs in both parts, batch norm sees what it would see without parts."""
 
-    def gradient(accumulate, copies):
-        config = recipe(train__grad_accum_steps=accumulate, train__max_grad_norm=0)
+    def gradient(steps, copies):
+        config = recipe(train__grad_accum_steps=steps, train__max_grad_norm=0)
         state = worker.new_state(config)
         generator = torch.Generator().manual_seed(0)
         images = [
