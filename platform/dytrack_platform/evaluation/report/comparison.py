@@ -20,7 +20,6 @@ from dytrack_platform.evaluation.report.page import (
     Section,
     number,
     table,
-    text,
     unordered,
     write_page,
 )
@@ -151,7 +150,7 @@ def write_comparison(
             _sequence_section(trackers),
             Section(
                 title="What was unusual",
-                body=unordered(unusual) if unusual else "<p>Nothing.</p>",
+                body=unordered(unusual, empty="Nothing."),
             ),
         ],
         data=found.to_dict(),
@@ -168,7 +167,7 @@ def _difference_section(found: Comparison) -> Section:
                 f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
                 ("better" if difference.value > 0 else "worse") if difference.decided else "open",
             ]
-        rows.append([text(name), f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]", *shown])
+        rows.append([name, f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]", *shown])
     first = next(iter(found.scores))
     header = ["tracker", found.measure, f"difference to {first}", "verdict"]
     figure = {
@@ -225,7 +224,7 @@ def _attribute_section(trackers: Mapping[str, TrackerScore]) -> list[Section]:
     attributes = list(next(iter(by_tracker.values())))
     if not attributes:
         return []
-    rows = [[text(a), *(number(own.get(a)) for own in by_tracker.values())] for a in attributes]
+    rows = [[a, *(number(own.get(a)) for own in by_tracker.values())] for a in attributes]
     figures = {"attributes": radar_figure(by_tracker)} if len(attributes) > 2 else {}
     return [
         Section(title="Attributes", body=table(["attribute", *by_tracker], rows), figures=figures)
@@ -243,7 +242,7 @@ def _sequence_section(trackers: Mapping[str, TrackerScore]) -> Section:
         for name in first.sequences
     }
     order = sorted(areas, key=lambda n: (areas[n][0] or 0) - max(a or 0 for a in areas[n][1:]))
-    rows = [[text(name), *(number(area) for area in areas[name])] for name in order]
+    rows = [[name, *(number(area) for area in areas[name])] for name in order]
     return Section(
         title="Sequences",
         body=table(["sequence", *trackers], rows, identifier="sequences"),

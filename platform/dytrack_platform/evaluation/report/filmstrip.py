@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.sequence import Pixels, VideoSequence
 from dytrack_platform.errors import DataError
-from dytrack_platform.evaluation.report.page import colour, text
+from dytrack_platform.evaluation.report.page import colour, part
 from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 
 _HEIGHT = 132  # pixels of a thumbnail: twice what is shown, for dense screens it is enough
@@ -24,7 +25,7 @@ class Film:
     name: str
     images: tuple[tuple[int, str, str], ...]
     """Frame number from 1, the path of the frame, and its thumbnail as a data address."""
-    lines: Mapping[str, str]
+    lines: Mapping[str, Markup]
     """SVG time line by point."""
 
 
@@ -74,44 +75,20 @@ def _thumbnail(image: Pixels, sequence: VideoSequence, result: SequenceResult, f
 
 def time_line(
     exit_indices: NDArray[np.int64], overlaps: NDArray[np.float64], *, width: int = 1000
-) -> str:
+) -> Markup:
     """Draw the exits as a coloured band and the IoU as a line above it (SVG)."""
     frames = len(exit_indices)
     step = width / max(frames, 1)
     turns = np.flatnonzero(np.diff(exit_indices)) + 1
-    bands = []
-    for begin, end in zip([0, *turns], [*turns, frames], strict=True):
-        if exit_indices[begin] >= 0:
-            bands.append(
-                f'<rect x="{begin * step:.1f}" y="44" width="{(end - begin) * step:.1f}" '
-                f'height="10" fill="{colour(int(exit_indices[begin]))}"/>'
-            )
+    bands = [
+        (f"{begin * step:.1f}", f"{(end - begin) * step:.1f}", colour(int(exit_indices[begin])))
+        for begin, end in zip([0, *turns], [*turns, frames], strict=True)
+        if exit_indices[begin] >= 0
+    ]
     every = max(1, frames // 400)  # more points than that cannot be seen
     points = " ".join(
         f"{k * step:.1f},{40 * (1 - value):.1f}"
         for k, value in zip(range(0, frames, every), overlaps[::every], strict=True)
         if np.isfinite(value)
     )
-    return (
-        f'<svg class="line" viewBox="0 0 {width} 54" preserveAspectRatio="none" role="img">'
-        '<line x1="0" y1="20" x2="1000" y2="20" stroke="#ddd"/>'
-        f'<polyline points="{points}" fill="none" stroke="#1c2733" stroke-width="1"/>'
-        f"{''.join(bands)}</svg>"
-    )
-
-
-def film_html(film: Film, *, unfolded: bool = False) -> str:
-    """Put a film on the page, folded up unless asked otherwise."""
-    images = "".join(
-        f'<figure><a href="{text(place)}"><img alt="frame {frame}" src="{address}"></a>'
-        f"<figcaption>{frame}</figcaption></figure>"
-        for frame, place, address in film.images
-    )
-    lines = "".join(
-        f"<div>{text(point)}: IoU, and the exit of each frame</div>{line}"
-        for point, line in film.lines.items()
-    )
-    return (
-        f"<details{' open' if unfolded else ''}><summary>{text(film.name)}</summary>"
-        f'<div class="film">{images}</div>{lines}</details>'
-    )
+    return part("time_line", width, points, bands)

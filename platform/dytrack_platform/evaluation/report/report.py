@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from dytrack_platform.evaluation.report.figures import (
     calibration_figure,
     curve_figure,
@@ -13,15 +15,15 @@ from dytrack_platform.evaluation.report.figures import (
     share_figure,
     write_still,
 )
-from dytrack_platform.evaluation.report.filmstrip import Film, film_html
+from dytrack_platform.evaluation.report.filmstrip import Film
 from dytrack_platform.evaluation.report.page import (
     DASH,
     Figure,
     Section,
     colour,
     number,
+    part,
     table,
-    text,
     unordered,
     write_page,
 )
@@ -131,10 +133,10 @@ def _points_section(
         thresholds = point["thresholds"]
         rows.append(
             [
-                text(point["name"]),
-                DASH if thresholds is None else text(", ".join(str(t) for t in thresholds)),
+                point["name"],
+                DASH if thresholds is None else ", ".join(str(t) for t in thresholds),
                 *(number(point[key], digits) for key, _, digits in _COLUMNS),
-                text(" / ".join(f"{share:.0%}" for share in point["exit_share"])) or DASH,
+                " / ".join(f"{share:.0%}" for share in point["exit_share"]) or DASH,
             ]
         )
     return Section(
@@ -148,7 +150,7 @@ def _speed_section(points: Sequence[Mapping[str, Any]]) -> Section:
     header = ["name", *(f"ms {title}" for _, title in _TIMES), *(title for _, title in _RATES)]
     rows = [
         [
-            text(point["name"]),
+            point["name"],
             *(number(point[key], 2) for key, _ in _TIMES),
             *(number(point["fps_by_rule"][rule], 1) for rule, _ in _RATES),
         ]
@@ -211,7 +213,7 @@ def _calibration_section(points: Sequence[PointSummary]) -> list[Section]:
         return []
     rows = [
         [
-            text(name),
+            name,
             str(c.frames),
             number(None if c.auroc != c.auroc else c.auroc),
             number(c.expected_error),
@@ -243,7 +245,7 @@ def _attribute_section(points: Sequence[Mapping[str, Any]]) -> list[Section]:
     }
     sizes = {name: row["sequences"] for p in points for name, row in p["attributes"].items()}
     rows = [
-        [text(name), str(sizes[name]), *(number(by_point[p["name"]].get(name)) for p in points)]
+        [name, str(sizes[name]), *(number(by_point[p["name"]].get(name)) for p in points)]
         for name in names
     ]
     header = ["attribute", "sequences", *(str(p["name"]) for p in points)]
@@ -268,7 +270,7 @@ def _sequences_section(
         scores = [point["per_sequence"].get(name, {}).get("success_auc") for point in points]
         rows.append(
             [
-                f'<a href="results/{text(reference["name"])}/{text(name)}.txt">{text(name)}</a>',
+                part("link", f"results/{reference['name']}/{name}.txt", name),
                 str(row["frames"]),
                 *(number(score) for score in scores),
                 number(row["mean_overlap"]),
@@ -276,7 +278,7 @@ def _sequences_section(
             ]
         )
     shown = [films[name] for name in order if name in films]
-    strips = "".join(film_html(film, unfolded=k == 0) for k, film in enumerate(shown))
+    strips = Markup("").join(part("film", film, k == 0) for k, film in enumerate(shown))
     return Section(
         title="Sequences, worst first",
         body=table(header, rows, identifier="sequences") + (_key(blocks) + strips if shown else ""),
@@ -284,23 +286,19 @@ def _sequences_section(
     )
 
 
-def _key(blocks: Sequence[int]) -> str:
+def _key(blocks: Sequence[int]) -> Markup:
     """Say which colour stands for which exit in the films."""
-    keys = "".join(
-        f'<span class="key" style="background:{colour(k)}"></span>after block {block}'
-        for k, block in enumerate(blocks)
-    )
-    return f"<p>White: the annotation. Colour: the box, by its exit.{keys}</p>"
+    return part("colour_key", {block: colour(k) for k, block in enumerate(blocks)})
 
 
 def _unusual_section(lines: Sequence[str]) -> Section:
-    body = unordered(lines) if lines else "<p>Nothing: every annotation and result was whole.</p>"
+    body = unordered(lines, empty="Nothing: every annotation and result was whole.")
     return Section(title="What was unusual", body=body)
 
 
 def _rules_section(profile: Profile) -> Section:
     rows = [
-        [text(field.name), text(getattr(profile, field.name))]
+        [field.name, str(getattr(profile, field.name))]
         for field in fields(profile)
         if field.name not in ("name", "source")
     ]
