@@ -13,6 +13,7 @@ from dytrack_platform.evaluation.report.pareto import front
 
 _MARKS = {
     "operating points": ("circle", "o", PALETTE[0]),
+    "trials": ("circle", "o", PALETTE[0]),
     "fixed exits": ("square", "s", PALETTE[5]),
     "random and cycle": ("diamond", "D", PALETTE[3]),
     "oracle (a bound)": ("star", "*", PALETTE[2]),
@@ -20,41 +21,54 @@ _MARKS = {
 }
 """Mark in plotly, mark in matplotlib, and colour of each kind of point."""
 _PLACES = ("top center", "bottom center", "middle right", "top left")
-_COSTS = {"gmacs": "GMACs per frame", "ms_p50": "ms per frame (median)"}
+_AXES = {
+    "success_auc": "success AUC",
+    "iou": "mean IoU",
+    "gmacs": "GMACs per frame",
+    "ms_p50": "ms per frame (median)",
+}
+"""What an axis is called, by the key in ``summary.json`` or of a search's trial."""
 
 
 def pareto_figure(
-    points: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]], cost: str
+    points: Sequence[Mapping[str, Any]],
+    baselines: Sequence[Mapping[str, Any]],
+    cost: str,
+    *,
+    accuracy: str = "success_auc",
+    kind: str = "operating points",
 ) -> Figure:
-    """Plot success AUC over a cost, and join the points that nothing beats.
+    """Plot accuracy over a cost, and join the points that nothing beats.
 
     Args:
-        points: Points in the form of ``summary.json``.
+        points: Points with their ``name``, accuracy and cost, as in ``summary.json``.
         baselines: The same for baselines and third-party trackers.
         cost: ``gmacs`` or ``ms_p50``; points without it are left out.
+        accuracy: ``success_auc`` or ``iou``.
+        kind: What the points are: operating points, or trials.
     """
-    ours, others = _known(points, cost), _known(baselines, cost)
+    ours, others = _known(points, accuracy, cost), _known(baselines, accuracy, cost)
     data: list[dict[str, Any]] = []
     if ours:
-        values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+        values = np.array([[p[accuracy], p[cost]] for p in ours], dtype=np.float64)
         best = [ours[k] for k in front(values, ("max", "min"))]
         data.append(
             {
                 "x": [p[cost] for p in best],
-                "y": [p["success_auc"] for p in best],
+                "y": [p[accuracy] for p in best],
                 "mode": "lines",
                 "name": "front",
                 "line": {"color": PALETTE[0], "dash": "dot"},
                 "hoverinfo": "skip",
             }
         )
-    for name, group in {"operating points": ours, **_by_kind(others)}.items():
+    for name, group in {kind: ours, **_by_kind(others)}.items():
         symbol, _, tint = _MARKS[name]
         if group:
             data.append(
                 {
                     "x": [p[cost] for p in group],
-                    "y": [p["success_auc"] for p in group],
+                    "y": [p[accuracy] for p in group],
                     "text": [p["name"] for p in group],
                     "mode": "markers+text",
                     # By turns, so that neighbours stay apart.
@@ -62,16 +76,16 @@ def pareto_figure(
                     "cliponaxis": False,
                     "name": name,
                     "marker": {"size": 11, "symbol": symbol, "color": tint},
-                    "hovertemplate": f"%{{text}}<br>{_COSTS[cost]} %{{x:.3f}}"
-                    "<br>AUC %{y:.3f}<extra></extra>",
+                    "hovertemplate": f"%{{text}}<br>{_AXES[cost]} %{{x:.3f}}"
+                    f"<br>{_AXES[accuracy]} %{{y:.3f}}<extra></extra>",
                 }
             )
     return {
         "data": data,
         "layout": {
-            "title": {"text": f"Accuracy over {_COSTS[cost]}"},
-            "xaxis": {"title": {"text": _COSTS[cost]}, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": "success AUC"}},
+            "title": {"text": f"Accuracy over {_AXES[cost]}"},
+            "xaxis": {"title": {"text": _AXES[cost]}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": _AXES[accuracy]}},
         },
     }
 
@@ -80,7 +94,7 @@ def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[s
     """Sort baselines into the kinds that have a mark of their own."""
     kinds = {"random": "random and cycle", "cycle": "random and cycle"}
     kinds |= {"oracle": "oracle (a bound)"}
-    sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[1:]}
+    sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[2:]}
     for point in baselines:
         fixed = point["name"].startswith("exit-")
         kind = "fixed exits" if fixed else kinds.get(point["name"], "other trackers")
@@ -88,8 +102,10 @@ def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[s
     return sorted_in
 
 
-def _known(points: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    return [p for p in points if p.get(cost) is not None and p["success_auc"] is not None]
+def _known(
+    points: Sequence[Mapping[str, Any]], accuracy: str, cost: str
+) -> list[Mapping[str, Any]]:
+    return [p for p in points if p.get(cost) is not None and p[accuracy] is not None]
 
 
 def curve_figure(
@@ -201,9 +217,15 @@ def radar_figure(scores: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def write_still(
-    path: Path, points: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]
+    path: Path,
+    points: Sequence[Mapping[str, Any]],
+    baselines: Sequence[Mapping[str, Any]],
+    *,
+    costs: Sequence[str] = ("gmacs", "ms_p50"),
+    accuracy: str = "success_auc",
+    kind: str = "operating points",
 ) -> Path:
-    """Write the Pareto image as PNG: AUC over GMACs and over milliseconds.
+    """Write the Pareto figure as PNG, one panel for each cost; see :func:`pareto_figure`.
 
     Raises:
         StorageError: The file cannot be written.
@@ -211,36 +233,39 @@ def write_still(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Still
 
-    still = Still(figsize=(9.6, 4.0), layout="constrained")
+    still = Still(figsize=(4.8 * max(len(costs), 1.25), 4.0), layout="constrained")
     FigureCanvasAgg(still)
-    for axes, cost in zip(still.subplots(1, 2, sharey=True), _COSTS, strict=True):
-        ours = _known(points, cost)
+    panels = still.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for axes, cost in zip(panels, costs, strict=True):
+        ours = _known(points, accuracy, cost)
         if ours:
-            values = np.array([[p["success_auc"], p[cost]] for p in ours], dtype=np.float64)
+            values = np.array([[p[accuracy], p[cost]] for p in ours], dtype=np.float64)
             best = values[front(values, ("max", "min"))]
             axes.plot(best[:, 1], best[:, 0], ":", color=PALETTE[0], linewidth=1)
-        others = _by_kind(_known(baselines, cost))
-        for name, group in {"operating points": ours, **others}.items():
+        others = _by_kind(_known(baselines, accuracy, cost))
+        for name, group in {kind: ours, **others}.items():
             _, symbol, tint = _MARKS[name]
             for k, point in enumerate(group):
                 label = name if k == 0 else "_"  # matplotlib leaves out names with this start
-                axes.plot(point[cost], point["success_auc"], symbol, color=tint, label=label)
+                axes.plot(point[cost], point[accuracy], symbol, color=tint, label=label)
                 axes.annotate(
                     point["name"],
-                    (point[cost], point["success_auc"]),
+                    (point[cost], point[accuracy]),
                     xytext=(0, 6 if k % 2 == 0 else -12),
                     textcoords="offset points",
                     ha="center",
                     fontsize=8,
                 )
-        axes.set_xlabel(_COSTS[cost])
-        right = max((p[cost] for p in (*ours, *_known(baselines, cost))), default=1.0) or 1.0
+        axes.set_xlabel(_AXES[cost])
+        right = (
+            max((p[cost] for p in (*ours, *_known(baselines, accuracy, cost))), default=1.0) or 1.0
+        )
         axes.set_xlim(-0.05 * right, 1.1 * right)
         axes.margins(y=0.15)
         axes.grid(alpha=0.25)
-    still.axes[0].set_ylabel("success AUC")
-    if still.axes[1].get_legend_handles_labels()[0]:  # more trackers have a time than a cost
-        handles, labels = still.axes[1].get_legend_handles_labels()
+    panels[0].set_ylabel(_AXES[accuracy])
+    handles, labels = panels[-1].get_legend_handles_labels()
+    if handles:  # those of the last panel: more trackers have a time than a cost
         still.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

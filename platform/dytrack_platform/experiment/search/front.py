@@ -1,19 +1,16 @@
-"""The Pareto front of a search: an image, a page and the numbers, kept with the parent run."""
+"""The Pareto front of a search: a figure, a page and the numbers, kept with the parent run."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import plotly.graph_objects as go
-
+from dytrack_platform.evaluation.report.figures import pareto_figure, write_still
+from dytrack_platform.evaluation.report.page import Section, table, write_page
 from dytrack_platform.experiment.runs import tracking
-from dytrack_platform.experiment.search.search import Searched, Trial
+from dytrack_platform.experiment.search.search import ACCURACY, COST, Searched, Trial
+from dytrack_platform.storage.atomic import write_atomically
 
 
 def keep_front(searched: Searched, best: Sequence[bool]) -> list[Path]:
@@ -25,17 +22,20 @@ def keep_front(searched: Searched, best: Sequence[bool]) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        StorageError: A file cannot be written.
     """
     folder = searched.folder
-    folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name for name in ("front.png", "front.html", "front.json")]
-    _image(searched.trials, best, files[0])
-    _page(searched.trials, best, files[1])
     rows = [
         {**asdict(trial), "on_front": on_front}
         for trial, on_front in zip(searched.trials, best, strict=True)
     ]
-    files[2].write_text(json.dumps(rows, indent=2) + "\n")
+    points = [_point(trial) for trial in searched.trials]
+    write_still(files[0], points, [], costs=(COST,), accuracy=ACCURACY, kind="trials")
+    _write_page(files[1], points, rows)
+    write_atomically(files[2], json.dumps(rows, indent=2) + "\n")
     with tracking.run(folder.name, run_id=searched.run_id, kind="search") as run:
         for file in files:
             run.file(file)
@@ -43,49 +43,29 @@ def keep_front(searched: Searched, best: Sequence[bool]) -> list[Path]:
     return files
 
 
-def _split(trials: Sequence[Trial], best: Sequence[bool]) -> tuple[list[Trial], list[Trial]]:
-    """Return the trials on the front, cheap to dear, and the others."""
-    on_front = [trial for trial, keep in zip(trials, best, strict=True) if keep]
-    others = [trial for trial, keep in zip(trials, best, strict=True) if not keep]
-    return sorted(on_front, key=lambda trial: trial.gmacs), others
-
-
-def _image(trials: Sequence[Trial], best: Sequence[bool], path: Path) -> None:
-    on_front, others = _split(trials, best)
-    figure, axes = plt.subplots(figsize=(6, 4), dpi=150)
-    axes.scatter([t.gmacs for t in others], [t.iou for t in others], c="0.6", label="dominated")
-    axes.plot([t.gmacs for t in on_front], [t.iou for t in on_front], "o-", label="Pareto front")
-    for trial in on_front:
-        axes.annotate(_label(trial), (trial.gmacs, trial.iou), fontsize=7)
-    axes.set_xlabel("mean GMACs of a frame, balanced point")
-    axes.set_ylabel("mean IoU, validation pairs")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def _page(trials: Sequence[Trial], best: Sequence[bool], path: Path) -> None:
-    figure = go.Figure()
-    on_front, others = _split(trials, best)
-    for name, mode, group in (
-        ("dominated", "markers", others),
-        ("front", "lines+markers", on_front),
-    ):
-        figure.add_scatter(
-            x=[t.gmacs for t in group],
-            y=[t.iou for t in group],
-            text=[f"{t.name}: {t.changes}" for t in group],
-            mode=mode,
-            name=name,
-        )
-    figure.update_layout(
-        xaxis_title="mean GMACs of a frame, balanced point", yaxis_title="mean IoU"
-    )
-    figure.write_html(path, include_plotlyjs=True)
-
-
-def _label(trial: Trial) -> str:
+def _point(trial: Trial) -> dict[str, Any]:
     exits = "-".join(str(depth) for depth in trial.changes.get("model.exits", ()))
-    return f" {exits} {trial.changes.get('model.recycling', '')}"
+    name = f"{exits} {trial.changes.get('model.recycling', '')}".strip() or trial.name
+    return {"name": name, ACCURACY: trial.iou, COST: trial.gmacs}
+
+
+def _write_page(path: Path, points: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    cells = [
+        [row["name"], str(row["changes"]), f"{row['iou']:.4f}", f"{row['gmacs']:.4f}"]
+        for row in sorted(rows, key=lambda row: (not row["on_front"], row["gmacs"]))
+    ]
+    figure = pareto_figure(points, [], COST, accuracy=ACCURACY, kind="trials")
+    write_page(
+        path,
+        title=f"{path.parent.name}: accuracy and cost of {len(rows)} trials",
+        lead="Mean IoU on validation pairs over the mean cost of a frame, at the balanced point.",
+        sections=[
+            Section(title="Pareto front", figures={"front": figure}),
+            Section(
+                title="Trials",
+                body=table(["trial", "changes", "mean IoU", "GMACs"], cells, identifier="trials"),
+                note="Those on the front first, cheap to dear.",
+            ),
+        ],
+        data={"trials": rows},
+    )
