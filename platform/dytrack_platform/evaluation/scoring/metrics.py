@@ -2,8 +2,9 @@
 
 Nothing here knows a benchmark's rules (``profiles.py`` has them) and nothing changes its inputs.
 Boxes are ``x, y, w, h`` in pixels and travel as four columns, so that every step of a measure is
-one pass over contiguous memory. A curve is a histogram: a :class:`Ruler` says in one pass between
-which thresholds each value lies, where a loop over thresholds reads the values again for each.
+one pass over contiguous memory. A curve is a histogram: a :class:`ThresholdCounter` says in one
+pass between which thresholds each value lies, where a loop over thresholds reads the values again
+for each.
 """
 
 import math
@@ -43,12 +44,12 @@ def are_whole(boxes: Columns) -> NDArray[np.bool_]:
     return whole
 
 
-class Room:
+class ScratchBuffers:
     """Memory for the arrays of one piece of work, to be used again for the next.
 
     The first touch of a fresh page costs more than the arithmetic that is done on it. A name
-    stands for one array: asking for it again gives the same memory, so a result that lives in a
-    room is overwritten by the next call of the function that made it.
+    stands for one array: asking for it again gives the same memory, so a result that lives in
+    scratch memory is overwritten by the next call of the function that made it.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,9 @@ _NORMALISED: dict[Scale, Callable[..., float]] = {
 }
 
 
-def overlaps(a: Columns, b: Columns, edges: Edges = "plain", room: Room | None = None) -> Floats:
+def overlaps(
+    a: Columns, b: Columns, edges: Edges = "plain", scratch: ScratchBuffers | None = None
+) -> Floats:
     """Intersection over union of box pairs.
 
     The three ways differ only in how they round (see EVALUATION tables of the toolkits): the
@@ -87,26 +90,28 @@ def overlaps(a: Columns, b: Columns, edges: Edges = "plain", room: Room | None =
         edges: ``inclusive`` right = x + w - 1 (MATLAB, pytracking); ``plain`` right = x + w,
             clipped to [0, 1] (pysot); ``guarded`` plain with the machine epsilon added to the
             union, so that two boxes without area overlap by 0 instead of NaN (got10k).
-        room: Where the result may live; fresh memory by default.
+        scratch: Where the result may live; fresh memory by default.
 
     Returns:
         Values of the broadcast shape; NaN where a box has NaN.
     """
-    return _of_pairs(_OVERLAPS[edges], a, b, "overlap", room)
+    return _of_pairs(_OVERLAPS[edges], a, b, "overlap", scratch)
 
 
-def centre_errors(a: Columns, b: Columns, room: Room | None = None) -> Floats:
+def centre_errors(a: Columns, b: Columns, scratch: ScratchBuffers | None = None) -> Floats:
     """Distances of the boxes' centres in pixels.
 
     Args:
         a: Predicted boxes; any shape that broadcasts with ``b``.
         b: Annotated boxes.
-        room: Where the result may live; fresh memory by default.
+        scratch: Where the result may live; fresh memory by default.
     """
-    return _of_pairs(kernels.centre_error, a, b, "error", room)
+    return _of_pairs(kernels.centre_error, a, b, "error", scratch)
 
 
-def normalised_errors(a: Columns, b: Columns, scale: Scale, room: Room | None = None) -> Floats:
+def normalised_errors(
+    a: Columns, b: Columns, scale: Scale, scratch: ScratchBuffers | None = None
+) -> Floats:
     """Distances of the boxes' centres in widths and heights of the annotated box.
 
     The order of division and difference decides exact ties (EVALUATION: ``norm_ties``), so it
@@ -118,16 +123,16 @@ def normalised_errors(a: Columns, b: Columns, scale: Scale, room: Room | None = 
         scale: ``quotients`` c/w - c'/w (MATLAB, pytracking); ``guarded-quotients`` the same over
             w + 1e-16 (pysot); ``difference`` (c - c') / max(1, w) (got10k master);
             ``quotient-of-difference`` (c - c') / w (TrackingNet).
-        room: Where the result may live; fresh memory by default.
+        scratch: Where the result may live; fresh memory by default.
     """
-    return _of_pairs(_NORMALISED[scale], a, b, "norm", room)
+    return _of_pairs(_NORMALISED[scale], a, b, "norm", scratch)
 
 
 def _of_pairs(
-    rule: Callable[..., float], a: Columns, b: Columns, name: str, room: Room | None
+    rule: Callable[..., float], a: Columns, b: Columns, name: str, scratch: ScratchBuffers | None
 ) -> Floats:
     shape = np.broadcast_shapes(a.x.shape, b.x.shape)
-    out = (room or Room()).floats(name, shape)
+    out = (scratch or ScratchBuffers()).floats(name, shape)
     with np.errstate(all="ignore"):
         return kernels.array_function(rule)(*a, *b, out=out)
 
@@ -146,7 +151,7 @@ def centres(boxes: Columns) -> Centres:
     )
 
 
-class Ruler:
+class ThresholdCounter:
     """Evenly spaced thresholds from 0 that count values in one pass, exactly.
 
     The counts are those of a loop that compares every value with every threshold, ties included.
@@ -165,7 +170,7 @@ class Ruler:
         step = float(thresholds[-1]) / (len(thresholds) - 1)
         uneven = np.abs(thresholds - np.arange(len(thresholds)) * step)
         if not uneven.max() <= step * _SLACK:
-            raise ValueError("a ruler needs thresholds that rise from 0 in equal steps")
+            raise ValueError("a counter needs thresholds that rise from 0 in equal steps")
         exact = np.nextafter(thresholds, -np.inf) if or_equal else thresholds
         self._exact = np.ascontiguousarray(exact, dtype=np.float64)
         self._scale = (1.0 + 2 * _SLACK) / step

@@ -18,8 +18,8 @@ from dytrack_platform.evaluation.scoring.metrics import (
     Columns,
     Counts,
     Floats,
-    Room,
-    Ruler,
+    ScratchBuffers,
+    ThresholdCounter,
     are_whole,
     centre_errors,
     columns,
@@ -129,7 +129,9 @@ def norm_precision_score(profile: Profile, curve: Floats) -> float:
 
 
 def measure(
-    prepared: Prepared, results: Sequence[NDArray[np.generic]], room: Room | None = None
+    prepared: Prepared,
+    results: Sequence[NDArray[np.generic]],
+    scratch: ScratchBuffers | None = None,
 ) -> list[SequenceScore]:
     """Score several results on one sequence: several trackers, or repetitions of one.
 
@@ -137,7 +139,7 @@ def measure(
         prepared: The annotation under the profile.
         results: Boxes of each result, (M, 4) pixels; M may differ from the annotation's length
             where the profile has a rule for it. Not changed.
-        room: Memory to work in; handing the same one to every call saves half the time.
+        scratch: Memory to work in; handing the same one to every call saves half the time.
 
     Returns:
         One score per result, in order.
@@ -146,7 +148,7 @@ def measure(
         ResultError: The toolkit would stop on a result.
     """
     profile, annotation = prepared.profile, prepared.annotation
-    room = room or Room()
+    scratch = scratch or ScratchBuffers()
     notes: list[list[str]] = [list(prepared.notes) for _ in results]
     if not results:
         return []
@@ -155,16 +157,16 @@ def measure(
         shortest = min(shortest, *(len(result) for result in results))
     if shortest < len(annotation.boxes_xywh):  # the one rule that ties the annotation to a result
         return [_cut_annotation(prepared, result) for result in results]
-    boxes = _stacked(prepared, results, notes, room)
+    boxes = _stacked(prepared, results, notes, scratch)
     covered = _covered(boxes) if profile.missing_sequence == "zeros" else [None] * len(results)
     if prepared.rows is not None:
         boxes = Columns(*(values.take(prepared.rows, axis=1) for values in boxes))
-    overlap, error, norm = _measures(prepared, prepared.image_rules(boxes), room)
+    overlap, error, norm = _measures(prepared, prepared.image_rules(boxes), scratch)
     valid = _valid_overlaps(prepared)
     sums = overlap.sum(axis=1) if valid is None else overlap.compress(valid, axis=1).sum(axis=1)
-    rulers = _rulers(profile)
-    success, precision = rulers.overlap.above(overlap), rulers.pixel.within(error)
-    norm_precision = None if norm is None else rulers.scaled.within(norm)
+    counters = _counters(profile)
+    success, precision = counters.overlap.above(overlap), counters.pixel.within(error)
+    norm_precision = None if norm is None else counters.scaled.within(norm)
     return [
         SequenceScore(
             profile=profile,
@@ -182,20 +184,20 @@ def measure(
     ]
 
 
-class _Rulers(NamedTuple):
+class _Counters(NamedTuple):
     """The thresholds of a profile's curves."""
 
-    overlap: Ruler
-    pixel: Ruler
-    scaled: Ruler
+    overlap: ThresholdCounter
+    pixel: ThresholdCounter
+    scaled: ThresholdCounter
 
 
 @cache
-def _rulers(profile: Profile) -> _Rulers:
-    return _Rulers(
-        Ruler(profile.overlap_thresholds, or_equal=profile.success_or_equal),
-        Ruler(profile.pixel_thresholds),
-        Ruler(profile.scaled_thresholds),
+def _counters(profile: Profile) -> _Counters:
+    return _Counters(
+        ThresholdCounter(profile.overlap_thresholds, or_equal=profile.success_or_equal),
+        ThresholdCounter(profile.pixel_thresholds),
+        ThresholdCounter(profile.scaled_thresholds),
     )
 
 
@@ -203,12 +205,12 @@ def _stacked(
     prepared: Prepared,
     results: Sequence[NDArray[np.generic]],
     notes: Sequence[list[str]],
-    room: Room,
+    scratch: ScratchBuffers,
 ) -> Columns:
     """Return (R, N) columns of all results, aligned and repaired by the profile's rules."""
     profile, annotation = prepared.profile, prepared.annotation
     truth = annotation.boxes_xywh
-    stacked = room.floats("boxes", (4, len(results), len(truth)))
+    stacked = scratch.floats("boxes", (4, len(results), len(truth)))
     for k, result in enumerate(results):
         if len(result) == len(truth):
             stacked[:, k] = result.T
@@ -253,15 +255,15 @@ def _covered(boxes: Columns) -> list[int | None]:
 
 
 def _measures(
-    prepared: Prepared, boxes: Columns, room: Room
+    prepared: Prepared, boxes: Columns, scratch: ScratchBuffers
 ) -> tuple[Floats, Floats, Floats | None]:
     """Overlap, centre error and normalised error of every frame, rules for bad frames applied."""
     profile, truth = prepared.profile, prepared.boxes
-    overlap = overlaps(boxes, truth, profile.edges, room)
-    error = centre_errors(boxes, truth, room)
+    overlap = overlaps(boxes, truth, profile.edges, scratch)
+    error = centre_errors(boxes, truth, scratch)
     norm = None
     if profile.norm_scale is not None:
-        norm = normalised_errors(boxes, truth, profile.norm_scale, room)
+        norm = normalised_errors(boxes, truth, profile.norm_scale, scratch)
         _mark(norm, prepared.invalid_norm, profile.invalid_norm)
         _mark(norm, prepared.failed, "wrong")
     _mark(error, prepared.invalid_error, profile.invalid_precision)

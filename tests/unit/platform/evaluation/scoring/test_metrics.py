@@ -3,7 +3,7 @@ import pytest
 
 from dytrack_platform.evaluation.scoring import kernels
 from dytrack_platform.evaluation.scoring.metrics import (
-    Ruler,
+    ThresholdCounter,
     centre_errors,
     centres,
     columns,
@@ -133,18 +133,18 @@ def test_a_ruler_counts_like_a_loop_over_thresholds(name, or_equal):
         rules.scaled_thresholds,
     ):
         values = tied(thresholds)
-        ruler = Ruler(thresholds, or_equal=or_equal)
+        counter = ThresholdCounter(thresholds, or_equal=or_equal)
         for k, threshold in enumerate(thresholds):
             exceeds = values >= threshold if or_equal else values > threshold
             below = ~exceeds & ~np.isnan(values)
-            assert ruler.above(values)[:, k].tolist() == exceeds.sum(axis=1).tolist()
-            assert ruler.within(values)[:, k].tolist() == below.sum(axis=1).tolist()
+            assert counter.above(values)[:, k].tolist() == exceeds.sum(axis=1).tolist()
+            assert counter.within(values)[:, k].tolist() == below.sum(axis=1).tolist()
 
 
 def test_a_ruler_refuses_thresholds_that_are_not_evenly_spaced():
     for thresholds in ([0.0, 0.1, 0.3], [0.1, 0.2, 0.3]):
         with pytest.raises(ValueError, match="rise from 0 in equal steps"):
-            Ruler(np.array(thresholds))
+            ThresholdCounter(np.array(thresholds))
 
 
 def test_trapezoid_area_of_a_ramp_is_one_half():
