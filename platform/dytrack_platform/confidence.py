@@ -48,6 +48,8 @@ def calibrate(
     with np.errstate(invalid="ignore"):
         mean_predicted = np.bincount(place, weights=predicted, minlength=bins) / counts
         mean_true = np.bincount(place, weights=true, minlength=bins) / counts
+    # Weighted by frames: an empty or nearly empty bin says nothing about how often the tracker
+    # errs.
     gaps = np.abs(mean_predicted - mean_true)
     full = counts > 0
     error = float(np.sum(gaps[full] * counts[full]) / len(true)) if len(true) else float("nan")
@@ -78,5 +80,7 @@ def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
         return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
+    # AUROC is the rank-sum statistic; equal scores share the mean of their ranks, so that a
+    # constant prediction gets exactly one half.
     ranks = (last - (counts - 1) / 2)[inverse]  # mean rank of equal scores, from 1
     return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))

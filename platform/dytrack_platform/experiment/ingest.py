@@ -136,6 +136,7 @@ def _write_all(
     for name, level in _CHATTY.items():
         logging.getLogger(name).setLevel(level)
     jobs = {job.file: ray.put(job) for job in preparation.missing}
+    # One worker for each CPU: decoding and encoding keep it busy, reading is a small part.
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     left, fruitless = list(jobs), 0
     while left:
@@ -152,11 +153,14 @@ def _write_all(
         except (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError) as error:
             _LOG.warning("a worker died; starting over with the shards that are left")
             reason = " ".join(str(error).split())[:200]
+            # A worker's last shards may be whole on disk although their rows never came back.
             jobs_left = [job for job in preparation.missing if job.file not in written]
             written |= finished_shards(preparation.partition, jobs_left)
             tell()
         else:
             reason = "no worker said why"
+        # Progress resets the count: a spot instance that goes now and then must not end a
+        # preparation of a day.
         fruitless = 0 if len(written) > before else fruitless + 1
         left = [file for file in left if file not in written]
         # What was being written comes last: it may be to blame.
@@ -178,6 +182,9 @@ def _pipeline(jobs: list[Any], workers: int) -> "ray.data.Dataset":
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
+    # Back-pressure: an actor has at most ``_QUEUED`` shards waiting, and a shard is a number until
+    # an actor takes it. Windows never pass through the object store, so memory is bounded by what
+    # the actors work on, however slow the disk is.
     pool = ray.data.ActorPoolStrategy(
         min_size=1,
         max_size=len(jobs) if workers > 1 else 1,

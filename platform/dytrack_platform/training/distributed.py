@@ -55,6 +55,7 @@ def arrange(module: TrainModule, config: TrainConfig, context: DistributedContex
         if not backbone.cached:  # cached attention reaches into blocks without calling them
             for block in backbone.blocks:
                 fully_shard(block, mesh=mesh)
+        # The rest (heads, decisioners, embeddings) is one more shard around the blocks.
         fully_shard(module, mesh=mesh)
 
 
@@ -86,6 +87,8 @@ def highest(values: list[int], device: torch.device) -> list[int]:
     if not (dist.is_available() and dist.is_initialized()):
         return values
     votes = torch.tensor(values, device=device)
+    # The highest wins: one worker that must stop or whose loss is broken decides for all, and all
+    # learn it in the same step, so that none waits in an exchange that the others never join.
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return cast(list[int], votes.tolist())
 

@@ -50,6 +50,8 @@ def pair_gflop(network: DyTrackNetwork, *, frozen: bool = False) -> float:
 
 def peak_gflops(device: torch.device, precision: Precision) -> float:
     """Measure what a large matrix product reaches on a device, in GFLOP/s (best of three)."""
+    # Large enough to be bound by arithmetic and small enough to take no time; a peak from a data
+    # sheet would tell nothing about a shared or a power-limited machine.
     side = 768 if device.type == "cpu" else 8192
     left = torch.ones(side, side, dtype=DTYPES[precision], device=device)
     best = float("inf")
@@ -104,6 +106,8 @@ class Meter:
 
     def flush(self, step: int, rates: dict[str, float], skipped: int) -> Progress:
         """Return the means since the last call and begin anew."""
+        # Here and not in ``add``: reading a value waits for the device, and would do so in every
+        # step.
         means = {name: float(value) / self._sound for name, value in self._sums.items()}
         means.setdefault("loss", float("nan"))
         seconds = max(self._worked, 1e-9)

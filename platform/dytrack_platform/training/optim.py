@@ -21,7 +21,10 @@ def optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        # Decay pulls towards zero, which is a sensible prior for a matrix, but not for a norm's
+        # gain or for what marks a token or a position.
         decayed = parameter.ndim >= 2 and not name.endswith(("token", "position", "type"))
+        # The pretrained backbone moves at a tenth of the rate of what is new (OSTrack's recipe).
         groups.setdefault((_part(name), decayed), []).append(parameter)
     described = []
     for (part, decayed), parameters in sorted(groups.items(), key=_order):
@@ -70,6 +73,7 @@ def norms(module: nn.Module) -> dict[str, Tensor]:
         part: whole(nn.utils.get_total_norm(tensors)).detach()
         for part, tensors in gradients.items()
     }
+    # The norm of norms is the norm of all: gradients are read once.
     return {"all": torch.stack(list(parts.values())).norm(), **parts}
 
 

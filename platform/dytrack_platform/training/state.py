@@ -87,6 +87,8 @@ def gather(state: TrainingState) -> dict[str, Tensor]:
         tensors |= {f"network.{k}": whole(v) for k, v in module.network.state_dict().items()}
         averaged = state.ema.values.items()
         tensors |= {f"average.{k}": whole(v) for k, v in averaged if k.startswith("distiller.")}
+    # The step count of AdamW is among them: without it bias correction would start again, and the
+    # first steps after a restart would be too long.
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": whole(value) for name, value in values.items()}
     return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
@@ -124,6 +126,7 @@ def save(
         "history": state.history,
         "notes": state.notes,
         "workers": world,
+        # Not the random states: other workers may still be writing them.
         "files": {name: _digest(folder / name) for name in names},
     }
     with replacing(folder / SEAL) as beside:
@@ -176,6 +179,8 @@ def restore(
     values |= {f"distiller.{k}": v for k, v in _part(tensors, "distiller.").items()}
     _fill_all(state.module.state_dict(), values, folder)
     if state.ema is not None:
+        # With an average the tracker beside the state holds the averaged network; the distiller's
+        # average is no part of a tracker and lies in the state.
         averages = {f"network.{k}": v for k, v in saved.items()} | _part(tensors, "average.")
         kept = {k: v for k, v in averages.items() if k in state.ema.values}
         _fill_all(state.ema.values, kept, folder)
@@ -232,6 +237,7 @@ def _fill_optimizer(optimizer: torch.optim.Optimizer, values: dict[str, Tensor])
                 like = torch.empty_like(parameters[place], requires_grad=False)
                 fill(like, value)
                 named[key] = like
+    # Groups keep their rates, which follow from the configuration; only the moments come from disk.
     full = copy.copy(optimizer.state_dict())
     optimizer.load_state_dict({**full, "state": moments})
 

@@ -65,6 +65,8 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     for name, ratio in slopes.items():
         weights = [ratio**index for index in range(exits)]
         shares = tuple(weight / sum(weights) for weight in weights)
+        # By shares and not by values: predicted IoU of a young decisioner is not calibrated, but
+        # its order already means something.
         thresholds = quantile_thresholds(scores, shares)
         points.append(OperatingPoint(name=name, thresholds=thresholds))
     points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))

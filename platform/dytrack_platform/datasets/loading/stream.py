@@ -127,6 +127,8 @@ class PairStream:
             return
         if self._position != (epoch, start_step) or self._ahead is None:
             self.close()
+            # The generator holds the producer and not the stream: a stream that nobody holds any
+            # more can be collected, and its finalizer then ends the threads.
             batches = _endless(self._producer, epoch, start_step)
             self._ahead = _Ahead(batches, self._depth)
             self._finalizer = weakref.finalize(self, self._ahead.close)
@@ -197,9 +199,13 @@ class PairProducer:
         slots = self._slots(epoch)
         step = start_step
         while step < self.steps_per_epoch:
+            # A step in the middle of a chunk starts there: only the wanted draws are made, each
+            # from its own seed, so that what was skipped need not be drawn.
             chunk = step // draws
             end = min((chunk + 1) * draws, self.steps_per_epoch)
             wanted = range(step - chunk * draws, end - chunk * draws)
+            # Slots are numbered over all workers; a worker takes its share of each chunk. With
+            # another number of workers the same pairs lie in the same batch.
             numbers = range(self._batch * chunk, self._batch * (chunk + 1))[self._share]
             names = tuple(slots[number].name for number in numbers)
             for pairs in zip(*self._rows(epoch, numbers, slots, wanted), strict=True):
@@ -237,6 +243,8 @@ class PairProducer:
 
     def _rng(self, epoch: int, *position: int) -> np.random.Generator:
         subset = 0 if self.subset == "train" else 1
+        # A sequence of integers as a seed is hashed: neighbouring slots and epochs have independent
+        # streams, and none has to be drawn to reach another.
         return np.random.default_rng([self._seed, subset, epoch, *position])
 
     def _slots(self, epoch: int) -> list[ClipRow]:
@@ -244,6 +252,8 @@ class PairProducer:
         chunks = -(-self.steps_per_epoch // self._data.pairs_per_clip)
         count = chunks * self._batch
         rng = self._rng(epoch)
+        # Folders are drawn by weight for each slot; within a folder clips come in turn, for drawing
+        # them at random would show a third of them not at all in an epoch as long as the folder.
         choice = rng.choice(len(self._sources), size=count, p=self._weights)
         slots: list[ClipRow | None] = [None] * count
         for index, rows in enumerate(self._sources):
@@ -306,6 +316,7 @@ def _endless(producer: PairProducer, epoch: int, start_step: int) -> Iterator[Pa
 
 def _in_turn(rows: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return ``count`` indices of rows: every row once in random order, then again."""
+    # A new order in each turn: the tail of one turn and the head of the next are not alike.
     turns = [rng.permutation(rows) for _ in range(-(-count // rows))]
     return np.concatenate([*turns, np.empty(0, np.int64)])[:count].astype(np.int64)
 

@@ -65,6 +65,8 @@ def plan_clips(sequence: VideoSequence, config: ClipConfig) -> list[NDArray[np.i
     parts = -(-length // config.span)
     clips = []
     for part in range(parts):
+        # Integer arithmetic spreads the remainder: parts differ by one frame at most, and no frame
+        # is left over.
         start, end = part * length // parts, (part + 1) * length // parts
         count = min(config.frames, end - start)
         frames = start + np.arange(count) * (end - start) // count

@@ -98,6 +98,7 @@ def cut_window(frame: Pixels, box_xywh: Boxes, config: ClipConfig) -> Window:
     """
     x, y, w, h = (float(value) for value in box_xywh)
     root = math.sqrt(w * h)
+    # Room for the largest jitter: training must never see black where tracking would see the image.
     half = 0.5 * config.window_factor * root
     height, width = frame.shape[:2]
     left, right = _part(x + 0.5 * w, half, width)

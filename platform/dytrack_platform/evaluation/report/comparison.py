@@ -270,6 +270,8 @@ def interval(
     """
     count = len(rows)
     combine = statistic or (lambda drawn: np.asarray(drawn.mean(axis=1)))
+    # The same seed draws the same sequences for every tracker: that is what makes the intervals of
+    # differences paired.
     places = np.random.default_rng(seed).integers(0, count, (draws, count))
     values = np.concatenate([combine(rows[part]) for part in np.array_split(places, 8)])
     tail = (1 - confidence) / 2

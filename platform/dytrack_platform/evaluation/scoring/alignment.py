@@ -38,6 +38,8 @@ def align(
     omitted = profile.omitted_starts.get(name, 0)
     if omitted and len(result) == frames + omitted:
         notes.append(f"the first {omitted} results are dropped: the benchmark omits those frames")
+        # OTB omits the first frames of Tiger1, and trackers write either all frames or those from
+        # there on.
         result = result[omitted:]
     if len(result) > frames:
         if profile.longer == "refused":
@@ -48,6 +50,7 @@ def align(
         raise _length_error(profile, name, len(result), frames)
     result = _repaired(profile, name, result, unknown[: len(result)], notes)
     if len(result) < frames:
+        # pytracking fills up with boxes of zeros; elsewhere what is missing is unknown, and fails.
         filler = 0.0 if profile.shorter == "zeros" else np.nan
         rest = np.full((frames - len(result), 4), filler)
         notes.append(f"{len(result)} results for {frames} frames: the rest counts as failures")
@@ -93,6 +96,8 @@ def _repaired(
                 f"toolkit behind {profile.name} stops on that; mend the file or choose lasot-matlab"
             )
     broken = (empty | nan.all(axis=1)) & ~unknown
+    # Frame 1 is given to the tracker; there is no box before it to fall back to.
     broken[:1] = False
+    # Each broken frame points at the last whole one before it, however long the gap is.
     source = np.maximum.accumulate(np.where(broken, 0, np.arange(len(result))))
     return result[source]

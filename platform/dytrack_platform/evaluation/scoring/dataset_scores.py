@@ -169,6 +169,8 @@ def average(profile: Profile, scores: Sequence[SequenceScore]) -> Scores:
 def _mean_curve(profile: Profile, curves: Sequence[Floats]) -> Floats:
     rows = np.stack(curves)
     if profile.average == "nonzero-sequences":
+        # MATLAB takes a curve of zeros for a sequence that was not run, and leaves it out. A
+        # tracker that fails on every frame of a sequence is thereby forgiven; that is its rule.
         kept = rows[rows.sum(axis=1) > _EPSILON]
         rows = kept if len(kept) else rows
     return np.asarray(rows.mean(axis=0), dtype=np.float64)
@@ -176,6 +178,7 @@ def _mean_curve(profile: Profile, curves: Sequence[Floats]) -> Floats:
 
 def _pooled(profile: Profile, scores: Sequence[SequenceScore]) -> Scores:
     frames = sum(s.frames for s in scores)
+    # Two denominators: GOT-10k divides curves by all frames and AO by those with an annotation.
     valid = sum(s.overlap_frames for s in scores)
 
     def ratio(counts: Sequence[Counts]) -> Floats:
@@ -188,6 +191,7 @@ def _pooled(profile: Profile, scores: Sequence[SequenceScore]) -> Scores:
         success,
         ratio([s.precision for s in scores]),
         ratio(norms) if norms else None,
+        # The threshold in the middle is 0.5.
         success_rate=float(success[len(success) // 2]),
         mean_overlap=sum(s.overlap_sum for s in scores) / valid if valid else float("nan"),
         sequences=len(scores),
@@ -227,6 +231,8 @@ def summarise(
     overall = average(profile, scores)
     of_attributes = {}
     for name, members in (attributes or {}).items():
+        # An attribute that few sequences have says little about a tracker, and some toolkits leave
+        # it out.
         present = [by_name[member] for member in members if member in by_name]
         if len(present) >= max(profile.least_attribute, 1):
             of_attributes[name] = average(profile, present)
@@ -282,5 +288,7 @@ def frame_rate(rule: SpeedRule, times_s: Mapping[str, NDArray[np.float64]]) -> f
     if rule == "pooled-reciprocals":
         return speed(np.concatenate([times.ravel() for times in known])).mean_of_reciprocals
     if rule == "reciprocals":
+        # A mean of rates is never below the rate of the sum: one fast frame weighs as much as a
+        # slow one. That is why the report shows all rules side by side.
         return float(np.mean([speed(times).mean_of_reciprocals for times in known]))
     return float(np.mean([speed(times).frames_over_time for times in known]))

@@ -91,6 +91,8 @@ class Prepared:
             bounds = self.annotation.image_size
             for low, size, bound in zip(boxes[:2], boxes[2:], bounds, strict=True):
                 np.clip(low, 0, bound, out=low)
+                # As got10k does it: a box that begins left of the image moves in whole, and loses
+                # only what then sticks out on the right.
                 np.clip(size, 0, bound - low, out=size)
         if self.profile.rounded:
             for values in boxes:
@@ -129,6 +131,8 @@ class Prepared:
                 middle = centres(boxes)
                 parts = [middle.x, middle.y]
                 if normalised:
+                    # The same 1e-16 as in the error: a box without a size has a valid centre in
+                    # pixels, but a normalised one whose sign decides whether pysot counts it.
                     parts = [middle.x / (boxes.w + 1e-16), middle.y / (boxes.h + 1e-16)]
             else:
                 parts = list(boxes if rule == "positive" else boxes[2:])

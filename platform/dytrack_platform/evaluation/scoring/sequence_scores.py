@@ -159,13 +159,19 @@ def measure(
         return [_cut_annotation(prepared, result) for result in results]
     boxes = _stacked(prepared, results, notes, scratch)
     covered = _covered(boxes) if profile.missing_sequence == "zeros" else [None] * len(results)
+    # Repairs come first and leaving frames out second: a repair may copy the box of a frame that is
+    # then left out, as the toolkits' own loops do.
     if prepared.rows is not None:
         boxes = Columns(*(values.take(prepared.rows, axis=1) for values in boxes))
     overlap, error, norm = _measures(prepared, prepared.image_rules(boxes), scratch)
+    # AO averages only frames with a usable annotation, while the curves below count the others as
+    # failures or hits: the -1 that marks them must not enter the sum.
     valid = _valid_overlaps(prepared)
     sums = overlap.sum(axis=1) if valid is None else overlap.compress(valid, axis=1).sum(axis=1)
     counters = _counters(profile)
     success, precision = counters.overlap.above(overlap), counters.pixel.within(error)
+    # Counts stay whole numbers until sequences are averaged: toolkits that pool frames divide once
+    # at the end, and a mean of ratios would not be theirs.
     norm_precision = None if norm is None else counters.scaled.within(norm)
     return [
         SequenceScore(
@@ -215,6 +221,7 @@ def _stacked(
         if len(result) == len(truth):
             stacked[:, k] = result.T
     _note_other_starts(prepared, results, notes)
+    # Nearly every result is whole; the repairs look at single frames and cost more than the scores.
     whole = are_whole(Columns(*stacked))  # such results of the right length need no repair
     for k, (result, own) in enumerate(zip(results, notes, strict=True)):
         if not whole[k] or len(result) != len(truth):
@@ -270,6 +277,7 @@ def _measures(
     _mark(error, prepared.failed, "wrong")
     for mask in (prepared.invalid_overlap, prepared.failed):
         if mask is not None:
+            # Below every threshold, also below a threshold of 0 that counts values equal to it.
             overlap[:, mask] = -1.0
     return overlap, error, norm
 

@@ -33,6 +33,7 @@ def oracle(
     def pick(name: str) -> NDArray[np.float64]:
         return np.asarray(np.stack([getattr(r, name) for r in fixed])[chosen, frames])
 
+    # Frame 1, and frames that did not decode, have no exit in any run.
     exit_indices = np.where(fixed[0].exit_indices < 0, -1, chosen)
     return replace(
         fixed[0],

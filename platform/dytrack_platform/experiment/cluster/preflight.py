@@ -42,6 +42,7 @@ def require_room(config: ExperimentConfig, say: Callable[[str], None]) -> None:
     needs = {"CPU": workers * settings.cpus_per_worker}
     if settings.gpu:
         needs["GPU"] = float(workers)
+    # A Ray that was started here has all the nodes that it will ever have.
     patience = settings.start_timeout_s if session.joined() else 0.0
     deadline = time.monotonic() + patience
     told = False
@@ -79,6 +80,8 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
     nodes = [n for n in alive if n["Alive"] and n["Resources"].get(kind, 0.0) > 0]
     if len(nodes) < 2:
         return
+    # A fresh word: a file of the same name that an earlier run left on a node's own disk must not
+    # pass.
     word = uuid.uuid4().hex
     mark = f"{location}/.shared-{word}.json"
     sources = (*config.data.train, *config.data.validation)

@@ -118,6 +118,8 @@ class Journal:
         """
         for entries, end in self._batches():
             self._deliver(entries)
+            # Only now: a crash between delivery and this line delivers twice, which MLflow
+            # forgives; the other order would lose entries, which nothing forgives.
             self._position = end
             path = self._folder / _DELIVERED
             try:
@@ -141,6 +143,7 @@ class Journal:
                 self.trouble, pause = None, 0.5
             except StorageError as error:
                 self.trouble = str(error)
+                # A server that comes back after an outage is not met by every run at once.
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             if ending:
                 return

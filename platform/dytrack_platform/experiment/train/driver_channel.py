@@ -92,7 +92,9 @@ def open_channel(name: str) -> Any:  # noqa: ANN401  (an actor handle)
     """Start a channel on the driver's own node: with any other node the training goes on."""
     here = ray.get_runtime_context().get_node_id()
     return DriverChannel.options(  # type: ignore[attr-defined]
-        name=name, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+        # On another node the channel could die alone, and every worker would wait for it.
+        name=name,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
     ).remote()
 
 
@@ -131,6 +133,7 @@ def watching(
         for progress in posted.progress:
             show(progress)
             journal.metrics(points(progress), progress.step, progress.at)
+            # The machine's load moves slowly, and asking for it costs more than a point of a curve.
             if time.monotonic() - loaded > _LOAD_EVERY_S:
                 loaded = time.monotonic()
                 journal.metrics(provenance.load(), progress.step)
@@ -174,6 +177,7 @@ def stopping_gently(
     timer.daemon = True
 
     def end(number: int, frame: FrameType | None) -> None:
+        # Told twice: whoever sends it does not want to wait.
         if told.is_set():
             signal.signal(signal.SIGTERM, before)
             signal.raise_signal(signal.SIGTERM)

@@ -131,6 +131,8 @@ class RayCallbacks(Callbacks):
         """Look at the channel without waiting for it, at this process's signals and at Ray."""
         now = time.monotonic()
         if self._looked is None and now >= self._look_at:
+            # The answer is looked for in a later step: waiting for the channel here would cost
+            # every step a round trip.
             self._looked, self._look_at = self._channel.status.remote(), now + _LOOK_EVERY_S
         elif self._looked is not None and ray.wait([self._looked], timeout=0)[0]:
             self._stopping = ray.get(self._looked).stopping
@@ -175,6 +177,7 @@ class RayCallbacks(Callbacks):
         target = f"{kept.experiment_fs_path}/{name}"
         files = sorted(
             (path for path in Path(checkpoint.path).rglob("*") if path.is_file()),
+            # The seal says what the other files must be, so it must not be there before them.
             key=lambda path: path.name == SEAL,
         )
         try:
