@@ -18,7 +18,6 @@ import time
 import numpy as np
 
 from dytrack_platform.evaluation.scoring.ground_truth import Annotation, Prepared
-from dytrack_platform.evaluation.scoring.metrics import ScratchBuffers
 from dytrack_platform.evaluation.scoring.profiles import profile
 from dytrack_platform.evaluation.scoring.sequence_scores import measure
 
@@ -48,10 +47,10 @@ def make(sequences: int, trackers: int) -> list[tuple[np.ndarray, list[np.ndarra
 def ours(data):
     """Score with this program, all trackers of a sequence in one pass."""
     rules = profile("pysot-lasot")
-    curves, scratch = [], ScratchBuffers()
+    curves = []
     for truth, results in data:
         prepared = Prepared(rules, Annotation(name="made", boxes_xywh=truth))
-        for score in measure(prepared, results, scratch):
+        for score in measure(prepared, results):
             curves.append((score.success_curve, score.precision_curve, score.norm_precision_curve))
     return curves
 

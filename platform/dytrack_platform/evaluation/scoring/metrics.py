@@ -7,18 +7,14 @@ pass between which thresholds each value lies, where a loop over thresholds read
 for each.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.evaluation.scoring import kernels
-from dytrack_platform.evaluation.scoring.kernels import Counts as Counts
-from dytrack_platform.evaluation.scoring.kernels import Floats as Floats
-
+Floats = NDArray[np.float64]
+Counts = NDArray[np.intp]
 Edges = Literal["inclusive", "plain", "guarded"]
 Scale = Literal["quotients", "guarded-quotients", "difference", "quotient-of-difference"]
 
@@ -39,46 +35,14 @@ def columns(boxes_xywh: NDArray[np.generic]) -> Columns:
 
 def are_whole(boxes: Columns) -> NDArray[np.bool_]:
     """Tell of each row of (R, N) boxes whether all have a place and an area: (R,)."""
-    whole = np.empty(len(boxes.x), dtype=np.bool_)
-    kernels.whole_rows()(*boxes, whole)
-    return whole
+    placed = ~(np.isnan(boxes.x) | np.isnan(boxes.y))
+    return np.asarray((placed & (boxes.w > 0) & (boxes.h > 0)).all(axis=1))
 
 
-class ScratchBuffers:
-    """Memory for the arrays of one piece of work, to be used again for the next.
-
-    The first touch of a fresh page costs more than the arithmetic that is done on it. A name
-    stands for one array: asking for it again gives the same memory, so a result that lives in
-    scratch memory is overwritten by the next call of the function that made it.
-    """
-
-    def __init__(self) -> None:
-        self._memory: dict[str, NDArray[np.float64]] = {}
-
-    def floats(self, name: str, shape: tuple[int, ...]) -> Floats:
-        """Return an array of any content."""
-        size = math.prod(shape)
-        if name not in self._memory or len(self._memory[name]) < size:
-            self._memory[name] = np.empty(size)
-        return self._memory[name][:size].reshape(shape)
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
-_OVERLAPS: dict[Edges, Callable[..., float]] = {
-    "inclusive": kernels.overlap_inclusive,
-    "plain": kernels.overlap_plain,
-    "guarded": kernels.overlap_guarded,
-}
-_NORMALISED: dict[Scale, Callable[..., float]] = {
-    "quotients": kernels.error_of_quotients,
-    "guarded-quotients": kernels.error_of_guarded_quotients,
-    "difference": kernels.error_of_difference,
-    "quotient-of-difference": kernels.quotient_of_difference,
-}
-
-
-def overlaps(
-    a: Columns, b: Columns, edges: Edges = "plain", scratch: ScratchBuffers | None = None
-) -> Floats:
+def overlaps(a: Columns, b: Columns, edges: Edges = "plain") -> Floats:
     """Intersection over union of box pairs.
 
     The three ways differ only in how they round (see EVALUATION tables of the toolkits): the
@@ -90,28 +54,46 @@ def overlaps(
         edges: ``inclusive`` right = x + w - 1 (MATLAB, pytracking); ``plain`` right = x + w,
             clipped to [0, 1] (pysot); ``guarded`` plain with the machine epsilon added to the
             union, so that two boxes without area overlap by 0 instead of NaN (got10k).
-        scratch: Where the result may live; fresh memory by default.
 
     Returns:
         Values of the broadcast shape; NaN where a box has NaN.
     """
-    return _of_pairs(_OVERLAPS[edges], a, b, "overlap", scratch)
+    if edges == "inclusive":
+        width = _shared(a.x, a.x + a.w - 1, b.x, b.x + b.w - 1, 1.0)
+        height = _shared(a.y, a.y + a.h - 1, b.y, b.y + b.h - 1, 1.0)
+    else:
+        width = _shared(a.x, a.x + a.w, b.x, b.x + b.w, 0.0)
+        height = _shared(a.y, a.y + a.h, b.y, b.y + b.h, 0.0)
+    with np.errstate(all="ignore"):
+        shared = np.multiply(width, height, out=width)
+        union = a.w * a.h + b.w * b.h - shared
+        if edges == "guarded":
+            union += _EPSILON
+        found = np.divide(shared, union, out=shared)
+        return found if edges == "inclusive" else np.clip(found, 0.0, 1.0, out=found)
 
 
-def centre_errors(a: Columns, b: Columns, scratch: ScratchBuffers | None = None) -> Floats:
+def _shared(low_a: Floats, high_a: Floats, low_b: Floats, high_b: Floats, pixel: float) -> Floats:
+    """Length that two intervals share, 0 where they are apart."""
+    with np.errstate(all="ignore"):
+        length = np.minimum(high_a, high_b)
+        length -= np.maximum(low_a, low_b)
+        length += pixel
+        return np.maximum(length, 0.0, out=length)
+
+
+def centre_errors(a: Columns, b: Columns) -> Floats:
     """Distances of the boxes' centres in pixels.
 
     Args:
         a: Predicted boxes; any shape that broadcasts with ``b``.
         b: Annotated boxes.
-        scratch: Where the result may live; fresh memory by default.
     """
-    return _of_pairs(kernels.centre_error, a, b, "error", scratch)
+    first, second = centres(a), centres(b)
+    return _length(first.x - second.x, first.y - second.y)
 
 
-def normalised_errors(
-    a: Columns, b: Columns, scale: Scale, scratch: ScratchBuffers | None = None
-) -> Floats:
+def normalised_errors(a: Columns, b: Columns, scale: Scale) -> Floats:
     """Distances of the boxes' centres in widths and heights of the annotated box.
 
     The order of division and difference decides exact ties (EVALUATION: ``norm_ties``), so it
@@ -123,18 +105,25 @@ def normalised_errors(
         scale: ``quotients`` c/w - c'/w (MATLAB, pytracking); ``guarded-quotients`` the same over
             w + 1e-16 (pysot); ``difference`` (c - c') / max(1, w) (got10k master);
             ``quotient-of-difference`` (c - c') / w (TrackingNet).
-        scratch: Where the result may live; fresh memory by default.
     """
-    return _of_pairs(_NORMALISED[scale], a, b, "norm", scratch)
-
-
-def _of_pairs(
-    rule: Callable[..., float], a: Columns, b: Columns, name: str, scratch: ScratchBuffers | None
-) -> Floats:
-    shape = np.broadcast_shapes(a.x.shape, b.x.shape)
-    out = (scratch or ScratchBuffers()).floats(name, shape)
+    first, second, w, h = centres(a), centres(b), b.w, b.h
+    if scale == "guarded-quotients":
+        w, h = w + 1e-16, h + 1e-16
+    if scale == "difference":
+        w, h = np.maximum(w, 1.0), np.maximum(h, 1.0)
     with np.errstate(all="ignore"):
-        return kernels.array_function(rule)(*a, *b, out=out)
+        if scale in ("quotients", "guarded-quotients"):
+            return _length(first.x / w - second.x / w, first.y / h - second.y / h)
+        return _length((first.x - second.x) / w, (first.y - second.y) / h)
+
+
+def _length(dx: Floats, dy: Floats) -> Floats:
+    """Length of fresh (dx, dy), which are used up; not ``hypot``, whose last digit is another."""
+    with np.errstate(all="ignore"):
+        dx *= dx
+        dy *= dy
+        dx += dy
+        return np.sqrt(dx, out=dx)
 
 
 class Centres(NamedTuple):
@@ -152,7 +141,7 @@ def centres(boxes: Columns) -> Centres:
 
 
 class ThresholdCounter:
-    """Evenly spaced thresholds from 0 that count values in one pass, exactly.
+    """Rising thresholds that count values in one pass, exactly.
 
     The counts are those of a loop that compares every value with every threshold, ties included.
     """
@@ -161,19 +150,17 @@ class ThresholdCounter:
         """Prepare thresholds.
 
         Args:
-            thresholds: (T,) rising from 0 in equal steps.
+            thresholds: (T,) rising.
             or_equal: Whether a value that equals a threshold is above it.
 
         Raises:
-            ValueError: The thresholds are not evenly spaced from 0.
+            ValueError: The thresholds do not rise.
         """
-        step = float(thresholds[-1]) / (len(thresholds) - 1)
-        uneven = np.abs(thresholds - np.arange(len(thresholds)) * step)
-        if not uneven.max() <= step * _SLACK:
-            raise ValueError("a counter needs thresholds that rise from 0 in equal steps")
-        exact = np.nextafter(thresholds, -np.inf) if or_equal else thresholds
-        self._exact = np.ascontiguousarray(exact, dtype=np.float64)
-        self._scale = (1.0 + 2 * _SLACK) / step
+        if not (np.diff(thresholds) > 0).all():
+            raise ValueError(f"a counter needs thresholds that rise, got {thresholds}")
+        # A search from the right counts equal thresholds as exceeded, one from the left does not.
+        self._side: Literal["left", "right"] = "right" if or_equal else "left"
+        self._thresholds = np.ascontiguousarray(thresholds, dtype=np.float64)
 
     def above(self, values: Floats) -> Counts:
         """Count values above each threshold; NaN is above none.
@@ -184,7 +171,7 @@ class ThresholdCounter:
         Returns:
             (R, T) counts.
         """
-        return self._exceeding(values, 0)[:, 1:]
+        return self._exceeding(values, unknown=0)
 
     def within(self, values: Floats) -> Counts:
         """Count values at or below each threshold; NaN is within none.
@@ -195,17 +182,24 @@ class ThresholdCounter:
         Returns:
             (R, T) counts.
         """
-        found: Counts = values.shape[1] - self._exceeding(values, len(self._exact))[:, 1:]
+        found: Counts = values.shape[1] - self._exceeding(values, unknown=len(self._thresholds))
         return found
 
     def _exceeding(self, values: Floats, unknown: int) -> Counts:
-        counts = np.zeros((len(values), len(self._exact) + 1), dtype=np.intp)
-        values = np.ascontiguousarray(values)
-        kernels.counter()(values, self._exact, self._scale, unknown, counts)
+        """Count, in each row, the values that exceed each threshold.
+
+        Args:
+            values: (R, N) measurements.
+            unknown: How many thresholds NaN counts as having exceeded.
+        """
+        rows, bins = len(values), len(self._thresholds) + 1
+        exceeded = np.searchsorted(self._thresholds, values, side=self._side)
+        exceeded[np.isnan(values)] = unknown
+        exceeded += np.arange(rows)[:, None] * bins  # a histogram of its own for each row
+        found = np.bincount(exceeded.ravel(), minlength=rows * bins).reshape(rows, bins)
+        # How many exceed at least k thresholds: the sum of the bins from k on.
+        counts: Counts = found[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
         return counts
-
-
-_SLACK = 1e-12  # of a step; far above the rounding of a guess, far below any step
 
 
 def mean_area(curve: Floats) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.scoring.dataset_scores import TrackerScore, summarise
 from dytrack_platform.evaluation.scoring.ground_truth import Annotation, Prepared
-from dytrack_platform.evaluation.scoring.metrics import Floats, ScratchBuffers
+from dytrack_platform.evaluation.scoring.metrics import Floats
 from dytrack_platform.evaluation.scoring.profiles import Profile
 from dytrack_platform.evaluation.scoring.result_files import (
     delimiters,
@@ -158,10 +158,9 @@ def _outcomes(
 ) -> Iterator[_Outcome]:
     """Score sequences in order; alone, trackers that have an error already are passed over."""
     if workers == 1:
-        scratch = ScratchBuffers()
         for annotation, paths in work:
             going = {name: own for name, own in paths.items() if name not in errors}
-            yield _score_sequence(profile, annotation, going, scratch)
+            yield _score_sequence(profile, annotation, going)
         return
     # Spawned, because a fork of a process with threads (OpenCV's, a caller's Ray) can hang.
     context = multiprocessing.get_context("spawn")
@@ -171,9 +170,7 @@ def _outcomes(
         yield from pool.map(partial(_score_sequence, profile), *parts, chunksize=chunk)
 
 
-def _score_sequence(
-    profile: Profile, annotation: Annotation, paths: Paths, scratch: ScratchBuffers | None = None
-) -> _Outcome:
+def _score_sequence(profile: Profile, annotation: Annotation, paths: Paths) -> _Outcome:
     outcome = _Outcome()
     try:
         prepared = Prepared(profile, annotation)
@@ -187,7 +184,7 @@ def _score_sequence(
             results[tracker] = _read(profile, annotation, tracker, own, notes)
         except ResultError as error:
             outcome.errors[tracker] = str(error)
-    outcome.scores = _measure_all(prepared, results, outcome.errors, scratch)
+    outcome.scores = _measure_all(prepared, results, outcome.errors)
     outcome.about = [f"{annotation.name}: {note}" for note in prepared.notes]
     for tracker, score in outcome.scores.items():
         own_notes = [note for note in score.notes if note not in prepared.notes]
@@ -199,17 +196,16 @@ def _measure_all(
     prepared: Prepared,
     results: Mapping[str, Sequence[Floats]],
     errors: dict[str, str],
-    scratch: ScratchBuffers | None,
 ) -> dict[str, SequenceScore]:
     """Score all trackers of a sequence in one pass; apart only where one of them has an error."""
     try:
-        flat = iter(measure(prepared, [box for own in results.values() for box in own], scratch))
+        flat = iter(measure(prepared, [box for own in results.values() for box in own]))
         return {name: merge([next(flat) for _ in own]) for name, own in results.items()}
     except ResultError:
         scores = {}
         for name, own in results.items():
             try:
-                scores[name] = merge(measure(prepared, own, scratch))
+                scores[name] = merge(measure(prepared, own))
             except ResultError as error:
                 errors[name] = str(error)
         return scores

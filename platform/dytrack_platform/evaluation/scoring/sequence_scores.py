@@ -18,7 +18,6 @@ from dytrack_platform.evaluation.scoring.metrics import (
     Columns,
     Counts,
     Floats,
-    ScratchBuffers,
     ThresholdCounter,
     are_whole,
     centre_errors,
@@ -128,18 +127,13 @@ def norm_precision_score(profile: Profile, curve: Floats) -> float:
     return float(curve[20])
 
 
-def measure(
-    prepared: Prepared,
-    results: Sequence[NDArray[np.generic]],
-    scratch: ScratchBuffers | None = None,
-) -> list[SequenceScore]:
+def measure(prepared: Prepared, results: Sequence[NDArray[np.generic]]) -> list[SequenceScore]:
     """Score several results on one sequence: several trackers, or repetitions of one.
 
     Args:
         prepared: The annotation under the profile.
         results: Boxes of each result, (M, 4) pixels; M may differ from the annotation's length
             where the profile has a rule for it. Not changed.
-        scratch: Memory to work in; handing the same one to every call saves half the time.
 
     Returns:
         One score per result, in order.
@@ -148,7 +142,6 @@ def measure(
         ResultError: The toolkit would stop on a result.
     """
     profile, annotation = prepared.profile, prepared.annotation
-    scratch = scratch or ScratchBuffers()
     notes: list[list[str]] = [list(prepared.notes) for _ in results]
     if not results:
         return []
@@ -157,13 +150,13 @@ def measure(
         shortest = min(shortest, *(len(result) for result in results))
     if shortest < len(annotation.boxes_xywh):  # the one rule that ties the annotation to a result
         return [_cut_annotation(prepared, result) for result in results]
-    boxes = _stacked(prepared, results, notes, scratch)
+    boxes = _stacked(prepared, results, notes)
     covered = _covered(boxes) if profile.missing_sequence == "zeros" else [None] * len(results)
     # Repairs come first and leaving frames out second: a repair may copy the box of a frame that is
     # then left out, as the toolkits' own loops do.
     if prepared.rows is not None:
         boxes = Columns(*(values.take(prepared.rows, axis=1) for values in boxes))
-    overlap, error, norm = _measures(prepared, prepared.image_rules(boxes), scratch)
+    overlap, error, norm = _measures(prepared, prepared.image_rules(boxes))
     # AO averages only frames with a usable annotation, while the curves below count the others as
     # failures or hits: the -1 that marks them must not enter the sum.
     valid = _valid_overlaps(prepared)
@@ -211,12 +204,11 @@ def _stacked(
     prepared: Prepared,
     results: Sequence[NDArray[np.generic]],
     notes: Sequence[list[str]],
-    scratch: ScratchBuffers,
 ) -> Columns:
     """Return (R, N) columns of all results, aligned and repaired by the profile's rules."""
     profile, annotation = prepared.profile, prepared.annotation
     truth = annotation.boxes_xywh
-    stacked = scratch.floats("boxes", (4, len(results), len(truth)))
+    stacked = np.empty((4, len(results), len(truth)))
     for k, result in enumerate(results):
         if len(result) == len(truth):
             stacked[:, k] = result.T
@@ -261,16 +253,14 @@ def _covered(boxes: Columns) -> list[int | None]:
     return [int(count) for count in np.count_nonzero(size > 0, axis=1)]
 
 
-def _measures(
-    prepared: Prepared, boxes: Columns, scratch: ScratchBuffers
-) -> tuple[Floats, Floats, Floats | None]:
+def _measures(prepared: Prepared, boxes: Columns) -> tuple[Floats, Floats, Floats | None]:
     """Overlap, centre error and normalised error of every frame, rules for bad frames applied."""
     profile, truth = prepared.profile, prepared.boxes
-    overlap = overlaps(boxes, truth, profile.edges, scratch)
-    error = centre_errors(boxes, truth, scratch)
+    overlap = overlaps(boxes, truth, profile.edges)
+    error = centre_errors(boxes, truth)
     norm = None
     if profile.norm_scale is not None:
-        norm = normalised_errors(boxes, truth, profile.norm_scale, scratch)
+        norm = normalised_errors(boxes, truth, profile.norm_scale)
         _mark(norm, prepared.invalid_norm, profile.invalid_norm)
         _mark(norm, prepared.failed, "wrong")
     _mark(error, prepared.invalid_error, profile.invalid_precision)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from dytrack_platform.evaluation.scoring import kernels
 from dytrack_platform.evaluation.scoring.metrics import (
     ThresholdCounter,
     centre_errors,
@@ -86,20 +85,6 @@ def test_boxes_without_area_follow_the_toolkits():
     assert np.isnan(normalised_errors(nothing, nothing, "quotients")).all()
 
 
-def test_without_a_folder_to_keep_it_a_measure_is_compiled_for_this_process(monkeypatch):
-    import numba
-
-    def vectorize(signatures, cache):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return original(signatures)
-
-    original = numba.vectorize
-    monkeypatch.setattr(numba, "vectorize", vectorize)
-    compiled = kernels.array_function.__wrapped__(kernels.centre_error)
-    assert compiled(*[np.array([value]) for value in (0.0, 0, 2, 2, 3, 4, 2, 2)]).tolist() == [5.0]
-
-
 def test_inputs_are_not_changed(boxes):
     a, b = boxes
     before = a.copy(), b.copy()
@@ -125,12 +110,14 @@ def tied(thresholds, seed=0):
 
 @pytest.mark.parametrize("or_equal", [False, True])
 @pytest.mark.parametrize("name", list(PROFILES))
-def test_a_ruler_counts_like_a_loop_over_thresholds(name, or_equal):
+def test_a_counter_counts_like_a_loop_over_thresholds(name, or_equal):
     rules = PROFILES[name]
+    uneven = np.array([-1.0, 0.0, 0.1, 0.3, 5.0])
     for thresholds in (
         rules.overlap_thresholds,
         rules.pixel_thresholds,
         rules.scaled_thresholds,
+        uneven,
     ):
         values = tied(thresholds)
         counter = ThresholdCounter(thresholds, or_equal=or_equal)
@@ -141,9 +128,9 @@ def test_a_ruler_counts_like_a_loop_over_thresholds(name, or_equal):
             assert counter.within(values)[:, k].tolist() == below.sum(axis=1).tolist()
 
 
-def test_a_ruler_refuses_thresholds_that_are_not_evenly_spaced():
-    for thresholds in ([0.0, 0.1, 0.3], [0.1, 0.2, 0.3]):
-        with pytest.raises(ValueError, match="rise from 0 in equal steps"):
+def test_a_counter_refuses_thresholds_that_do_not_rise():
+    for thresholds in ([0.0, 0.2, 0.1], [0.1, 0.1, 0.3], [0.0, np.nan, 1.0]):
+        with pytest.raises(ValueError, match="thresholds that rise"):
             ThresholdCounter(np.array(thresholds))
 
 
