@@ -21,7 +21,7 @@ def import_ostrack(
     ] = "2,6,12",
     recycling: Annotated[
         Literal["none", "concat", "cascade"],
-        typer.Option(help="How exits reuse features; starts without an effect."),
+        typer.Option(help="How exits recycle features; starts without an effect."),
     ] = "cascade",
     heads: Annotated[
         int | None, typer.Option(help="Attention heads, where they are not the width over 64.")

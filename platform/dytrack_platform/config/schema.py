@@ -141,8 +141,8 @@ class TrainConfig:
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     init_from: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
-    or the folder of a tracker or of a run, whose whole network is taken; decisioners and reuse of
-    another kind than there start anew."""
+    or the folder of a tracker or of a run, whose whole network is taken; decisioners and
+    recycling of another kind than there start anew."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 
@@ -188,7 +188,7 @@ class SearchConfig:
     exits: tuple[tuple[int, ...], ...] = ()
     """Exit placements to choose from; empty: those of the recipe only."""
     recycling: tuple[str, ...] = ("none", "cascade")
-    """Reuse schemas to choose from."""
+    """Recycling schemas to choose from."""
     distillation: tuple[float, float] = (0.01, 1.0)
     """Range of ``distillation.feature``, searched on a logarithmic scale."""
     seed: int = 0

@@ -159,10 +159,13 @@ def _backward(
             # Not before the forward pass: the memory of old gradients would go back to the
             # system and be asked for again, page by page (a twentieth of a step on a CPU).
             state.optimizer.zero_grad(set_to_none=True)
+        # Parts may differ by a pair; weighted by their pairs the gradient is that of the whole
+        # batch.
         share = len(part[2]) / pairs
         state.scaler.scale(losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
             values[name] = values.get(name, torch.zeros_like(value)) + value * share
+    # Before the norm: clipping is about the gradient, not about fp16's factor on it.
     state.scaler.unscale_(state.optimizer)
     values |= {f"norm/{name}": value for name, value in norms(state.module).items()}
     clip(state.module, float(values["norm/all"]), settings.max_grad_norm or float("inf"))

@@ -54,6 +54,7 @@ def new_state(
     Raises:
         CheckpointError: ``train.init_from`` does not fit.
     """
+    # Weights are made on every worker and not sent: the same seed makes the same ones.
     torch.manual_seed(config.seed)
     notes: dict[str, Any] = {}
     module = TrainModule(config.model, config.loss, config.distillation)
@@ -81,7 +82,7 @@ _PARTS = {
 def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
 
-    A tracker may have had other decisioners or another reuse schema; these then start anew.
+    A tracker may have had other decisioners or another recycling schema; these then start anew.
 
     Returns:
         What became of the weights, in sentences.
@@ -125,6 +126,7 @@ def check(config: ExperimentConfig) -> list[str]:
             "train.freeze_backbone: freezes weights that nobody trained; name a tracker or "
             "backbone weights in train.init_from"
         )
+    # The check must leave no trace in the random state that training starts from.
     with torch.random.fork_rng(devices=[]):
         state = new_state(config)
     subsets: tuple[Subset, ...] = ("train", "validation")
@@ -232,6 +234,8 @@ class _Writer:
         metrics = {"step": float(state.step), "loss": progress.losses["loss"]}
         module = state_files.trained(state, self.config)
         tensors = state_files.gather(state)
+        # On this machine first: a checkpoint reaches the shared storage as a whole, from Ray's
+        # upload.
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
         try:
             rng_state.save(folder, self.context.rank)
@@ -289,6 +293,7 @@ def _restore_newest(
                 continue
             chosen = number
             break
+    # Not the newest that each finds whole: on storage that is slow to agree they would differ.
     chosen = distributed.first_says(chosen, context.device)
     if chosen >= 0:
         with fetch(candidates[chosen]) as folder:

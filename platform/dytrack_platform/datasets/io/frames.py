@@ -150,6 +150,8 @@ class VideoFrames:
         """
         capture = _capture(tree, name)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        # The header's count is a promise of the encoder, and is wrong in many files: only decoding
+        # tells. Where it agrees with the annotation that pass is spared.
         if count != expected:
             count = 0
             while capture.grab():
@@ -175,6 +177,7 @@ class VideoFrames:
         if not 0 <= index < self._count:
             raise DataError(f"{self.path(index)}: the video has {self._count} frames")
         if self._capture is None or index < self._next:
+            # Backwards: from the start again, for a seek may land on another frame.
             self._capture = _capture(self._tree, self._name)
             self._next = 0
         while self._next < index and self._capture.grab():
@@ -260,9 +263,11 @@ def in_number_order(names: list[str], first: int | None = None) -> list[str]:
     if numbers[0] < 0 or len(by_number) < len(names):
         return names
     start = numbers[0] if first is None else min(first, numbers[0])
+    # Dates and identifiers are numbers too; a folder of them has no missing frames.
     if numbers[-1] - start > 2 * len(names) + _MOST_MISSING:
         return [by_number[number] for number in numbers]
     stems = [name.rpartition(".")[0] for name in names]
+    # A missing name must look like its neighbours, for the message names it to a person.
     width = max((len(stem) for stem in stems if stem.startswith("0")), default=1)
     suffix = by_number[numbers[-1]].rpartition(".")[2]
     return [

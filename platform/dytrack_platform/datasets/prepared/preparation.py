@@ -122,6 +122,8 @@ def plan_preparation(
     unusable = {fault.sequence for fault in faults if fault.frame is None}
     listed = len({sequence.name for sequence in found} | unusable)
     sequences = [s for s in _without_small(found, config.smallest_side) if s.visible.any()]
+    # The number of shards is part of the configuration, so that a second run over damaged or mended
+    # data assigns sequences as the first one did.
     chosen = replace(config, sequences_per_shard=_sequences_per_shard(sequences, config, listed))
     manifest = new_manifest(dataset, split or "all", root, chosen)
     if not fresh:
@@ -174,6 +176,7 @@ def _sequences_per_shard(sequences: list[VideoSequence], config: ClipConfig, lis
         return 1
     frames = sorted(sum(map(len, plan_clips(sequence, config))) for sequence in sequences)
     median = max(1, frames[len(frames) // 2])
+    # A power of two: a few sequences more or less must not shift every sequence to another shard.
     by_size = 1 << max(0, round(math.log2(_FRAMES_PER_SHARD / median)))
     return max(1, min(by_size, listed // _FEWEST_SHARDS))
 
@@ -187,6 +190,8 @@ def _jobs(
         # Targets of one image (IMAGE#1, IMAGE#2) stay together: it is decoded once.
         key = sequence.name.partition("#")[0]
         digest = hashlib.sha256(key.encode()).digest()
+        # By the hash of the name: a sequence that is added or lost changes its own shard and no
+        # other.
         shards[int.from_bytes(digest[:8], "big") % count].append(sequence)
     return tuple(
         ShardJob(
@@ -235,6 +240,7 @@ def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepar
         for file, summary in ordered
         for number, row in enumerate(summary.rows)
     ]
+    # Index, rejects, manifest: what says "complete" is written last.
     partition.write_bytes(INDEX, _index(rows))
     partition.write_bytes(
         REJECTS, "".join(json.dumps(asdict(fault)) + "\n" for fault in rejects).encode()
@@ -261,6 +267,7 @@ def finish(preparation: Preparation, written: dict[str, ShardSummary]) -> Prepar
     }
     partition.write_bytes(MANIFEST, to_json(manifest))
     for name in partition.names():
+        # After the manifest: a crash before this line leaves files that nobody reads.
         if name.startswith("part-") and name not in summaries:
             partition.remove(name)
     partition.remove_leftovers()

@@ -308,6 +308,7 @@ def summary_json(
     }
     costs = np.array([[point.score.overall.success_auc, point.gmacs] for point in points])
     if len(costs) and np.isfinite(costs).all():
+        # A reference beyond the dearest point, or that point would cover nothing.
         reference = (0.0, float(costs[:, 1].max()) * 1.1)
         plain["hypervolume"] = {
             "goals": ["success_auc", "gmacs"],

@@ -133,6 +133,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
             continue
         step = tracker.step(image)
         times[frame] = time.perf_counter() - decoded
+        # The clock has stopped: keeping the result is not the tracker's time.
         boxes[frame], scores[frame], exit_indices[frame] = (
             step.box_xywh,
             step.score,

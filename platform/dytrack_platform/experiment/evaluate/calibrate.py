@@ -141,6 +141,7 @@ def calibrate(
     tell = report or (lambda *_: None)
     engine = runtime.build(saved)
     gmacs = exit_gmacs(saved.network)
+    # Measured here and now: a budget in milliseconds holds for one machine and runtime.
     times = exit_milliseconds(engine, frames=20)
     # Record every exit along the full-depth track.
     observed = []
@@ -153,6 +154,7 @@ def calibrate(
     predicted = np.concatenate([one.predicted for one in kept])
     true = np.concatenate([one.true_iou for one in kept])
     # Choose.
+    # The chance that the bound fails, over the draw of calibration sequences.
     delta = 1 - goal.confidence
     thresholds, remark = _choose(goal, kept, predicted, gmacs, times)
     point = OperatingPoint(name=name, thresholds=thresholds, hysteresis=hysteresis)

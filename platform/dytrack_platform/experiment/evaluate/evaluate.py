@@ -222,6 +222,8 @@ def evaluate(
         runs.track(pool, [*points, *baselines])
         matched = {"random", "cycle"} & set(job.baselines)
         if matched and points:
+            # Random and cycled exits cost what the middle point costs: only then does the
+            # difference in accuracy say what the decisioner is worth.
             middle = runs.shares(points[len(points) // 2])
             costly = [spec for spec in matched_specs(middle) if spec.name in matched]
             runs.track(pool, costly)
@@ -231,6 +233,7 @@ def evaluate(
     shown = [_summarise(runs, spec, rules) for spec in points]
     others = [_summarise(runs, spec, rules) for spec in baselines]
     if "oracle" in job.baselines:
+        # The bound needs every fixed exit on every sequence, so it comes after all of them.
         others.append(_oracle(runs, others, rules))
     summary = summary_json(job.dataset, rules.name, shown, others, blocks)
     summary["reused"] = runs.reused

@@ -84,6 +84,7 @@ def publish(
                 pip_requirements=["dytrack"],
                 registered_model_name=name,
             )
+        # The alias moves last: whoever follows it never sees a version without its facts.
         version = int(logged.registered_model_version)
         client = mlflow.MlflowClient()
         for key, value in facts.items():

@@ -165,6 +165,8 @@ def deliver(run_id: str, folder: Path, entries: list[dict[str, Any]]) -> None:
     """
     mlflow.set_tracking_uri(uri())
     client = mlflow.MlflowClient()
+    # Metrics of many entries in few calls: a call costs a server the same for one point as for a
+    # thousand.
     metrics = [
         Metric(key, float(value), entry["time"], entry["step"])
         for entry in entries
@@ -186,6 +188,8 @@ def _attempt(call: Callable[[], object]) -> None:
     try:
         call()
     except MlflowException as error:
+        # What the server refuses for good would be refused at every try and block what comes after
+        # it.
         if error.error_code not in _PERMANENT:
             raise _unreachable(error) from error
         _LOG.warning("MLflow refuses a part of the journal: %s", _first_line(error))

@@ -100,6 +100,7 @@ def _tuner(config: ExperimentConfig, location: str, say: Callable[[str], None]) 
         say(f"continuing the search in {location}")
         return Tuner.restore(location, trainable, resume_errored=True)
     folder, _, name = location.rpartition("/")
+    # Two goals without a weight between them: NSGA-II keeps a population spread along the front.
     sampler = optuna.samplers.NSGAIISampler(
         population_size=max(2, config.search.trials // 2), seed=config.search.seed
     )
@@ -127,6 +128,8 @@ def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
     config = resolve(recipe, {**plain_changes(changes), "train.workers": 1})
     pairs = config.search.pairs_per_epoch or config.data.pairs_per_epoch
     shorter = {"train.epochs": config.search.epochs, "data.pairs_per_epoch": pairs}
+    # Shorter than the recipe: a search ranks configurations, and takes it that short trainings rank
+    # them as long ones do.
     config = resolve(to_dict(config), shorter)
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
     context = DistributedContext(device=torch.device("cuda" if config.train.gpu else "cpu"))

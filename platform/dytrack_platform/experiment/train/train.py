@@ -109,6 +109,7 @@ def _train(
         preflight.require_shared(config, location)
         metrics = _fit(config, location, run_id, show, say, log)
         newest = files.folders(location, PREFIX)[0]
+        # A copy with a name of its own: the checkpoint it comes from may be removed by a later run.
         tracker = files.copy_folder(f"{newest}/{TRACKER}", f"{location}/{TRACKER}")
         record |= {"finished": True, "tracker": tracker, "metrics": metrics}
         files.write_json(f"{location}/{_RECORD}", record)
@@ -194,6 +195,8 @@ def _fit(
             if told():
                 raise
             raise KeyboardInterrupt from ended  # how Ray says that Ctrl-C was pressed
+    # An error of ours reached the driver as a sentence; what Ray made of the worker's end says
+    # less.
     refusal = ray.get(channel.status.remote()).refusal
     if refusal is not None:
         kind, sentence = refusal
@@ -218,6 +221,7 @@ def _trainer(
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
     workers: Any = settings.workers
     if 0 < settings.min_workers < settings.workers:
+        # Elastic: Ray starts with what is there and takes more when nodes join.
         workers = (settings.min_workers, settings.workers)  # Train V2's class knows a range
     given = {
         "recipe": to_dict(config),
