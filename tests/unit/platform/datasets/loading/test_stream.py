@@ -245,7 +245,18 @@ def test_reading_two_epochs_at_once_is_refused(data):
         next(first)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+def test_without_loader_workers_no_thread_is_started(data):
+    opened = stream(replace(data, loader_workers=0))
+    batches = opened.batches(0)
+    first = next(batches)
+    assert threads() == []
+    assert same(first, next(iter(stream(data).batches(0))))
+    opened.close()
+    with pytest.raises(RuntimeError, match="closed while it was being read"):
+        next(batches)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
 def test_pairs_do_not_depend_on_the_number_of_threads(data, threads):
     threaded = stream(replace(data, loader_workers=threads))
     assert all(map(same, threaded.batches(1), stream(data).batches(1)))
