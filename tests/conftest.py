@@ -24,7 +24,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    """Made sequences in GOT-10k layout: a root with the splits train and test."""
+    """Synthetic sequences in GOT-10k layout: a root with the splits train and test."""
     from dytrack_platform.datasets.synthetic import SynthConfig, make
 
     root = tmp_path_factory.mktemp("made")
@@ -36,10 +36,10 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_clips(made, tmp_path_factory) -> Path:
-    """The training split of the made sequences as prepared clips, written without Ray."""
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
-    from dytrack_platform.datasets.windows import ClipConfig
+    """The training split of the synthetic sequences as prepared clips, written without Ray."""
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
 
     out = tmp_path_factory.mktemp("clips")
     config = ClipConfig(search_size=128, frames=8)

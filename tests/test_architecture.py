@@ -14,8 +14,25 @@ PACKAGES = [
     ROOT / "platform/dytrack_platform",
     ROOT / "pipelines/dytrack_pipelines",
 ]
+MOST_FILES = 24  # the model; the commands are eighteen, most rooms have fewer than twelve
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
-STORIES = sorted((ROOT / "pipelines/dytrack_pipelines").glob("*.py"))
+
+
+def test_folders_of_tests_mirror_the_rooms():
+    mirrored = {"model": PACKAGES[0], "platform": PACKAGES[1], "pipelines": PACKAGES[2]}
+    for name, package in mirrored.items():
+        tests = ROOT / "tests/unit" / name
+        rooms = [path.relative_to(tests) for path in tests.rglob("*") if path.is_dir()]
+        astray = [str(room) for room in rooms if "__pycache__" not in room.parts]
+        astray = [room for room in astray if not (package / room / "__init__.py").is_file()]
+        assert not astray, f"{name}: {astray} test rooms that the package does not have"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
+def test_a_room_holds_what_one_can_overlook(package):
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+        assert count <= MOST_FILES, f"{folder}: {count} files; cut it by subject"
 
 
 def test_standard_platform_is_not_hidden():

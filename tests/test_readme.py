@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import typer
 
 from dytrack_pipelines.cli import app
@@ -38,9 +39,19 @@ def test_the_datasets_are_those_that_can_be_read():
     assert set(re.findall(r"`([a-z0-9]+)`", row)) == set(readers.READERS)
 
 
-def test_every_link_leads_to_a_file():
-    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize(
+    "page",
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
+        *ROOT.glob("docs/**/*.md"),
+    ],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_link_leads_to_a_file(page):
+    for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
 
 
 def test_the_example_runs(made, tmp_path, monkeypatch, capsys):
@@ -50,7 +61,7 @@ def test_the_example_runs(made, tmp_path, monkeypatch, capsys):
     from dytrack_model.config import variant
     from dytrack_model.network import DyTrackNetwork
     from dytrack_model.policy import OperatingPoint
-    from dytrack_pipelines.video import VideoWriter
+    from dytrack_pipelines.media.video import VideoWriter
 
     point = OperatingPoint(name="balanced", thresholds=(0.5, 0.5))
     torch.manual_seed(0)

@@ -62,8 +62,8 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
 
     Position embeddings are resampled to the two grids (bicubic), and a patch embedding of another
     patch size to the network's (pseudo-inverse resize of FlexiViT, Beyer et al., CVPR 2023). The
-    class token, with its position, becomes the start of the IoU token, and the final norm, scaled to one, that of
-    every exit's norm: both are our choice, better than random.
+    class token, with its position, becomes the start of the IoU token, and the final norm, scaled
+    to one, that of every exit's norm: both are our choice, better than random.
 
     Raises:
         CheckpointError: The file cannot be read, holds no vision transformer, or one whose
@@ -99,15 +99,7 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
     ):
         position.copy_(_resample(grid, side))
         resampled.append(f"pos_embed from {grid.shape[-1]}x{grid.shape[-1]} to {side}x{side}")
-    if "norm.weight" in tensors:
-        # Some final norms (DINOv2's) multiply by about five; what reads an exit's features starts
-        # for features of about one.
-        scale = tensors["norm.weight"].float().square().mean().sqrt().clamp(min=1e-6)
-        for name in ("norm.weight", "norm.bias"):
-            if name in tensors:
-                for norm in network.norms:
-                    _copy(norm.get_parameter(name[5:]), tensors[name] / scale, name, path)
-                loaded.append(name)
+    loaded += _take_norm(network, tensors, path)
     return LoadReport(
         loaded=tuple(sorted(loaded)),
         ignored=tuple(sorted(set(tensors) - set(loaded))),
@@ -116,8 +108,22 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
     )
 
 
+def _take_norm(network: DyTrackNetwork, tensors: dict[str, Tensor], path: str | Path) -> list[str]:
+    """Start every exit's norm from the final one; returns the names that were there."""
+    if "norm.weight" not in tensors:
+        return []
+    # Some final norms (DINOv2's) multiply by about five; what reads an exit's features starts
+    # for features of about one.
+    scale = tensors["norm.weight"].float().square().mean().sqrt().clamp(min=1e-6)
+    names: list[str] = [name for name in ("norm.weight", "norm.bias") if name in tensors]
+    for name in names:
+        for norm in network.norms:
+            _copy(norm.get_parameter(name[5:]), tensors[name] / scale, name, path)
+    return names
+
+
 def _fit_patches(tensors: dict[str, Tensor], patch: int) -> list[str]:
-    """Resample a (D, 3, P, P) patch embedding to another P; give what was done."""
+    """Resample a (D, 3, P, P) patch embedding to another P; return what was done."""
     weight = tensors["patch_embed.proj.weight"]
     before = weight.shape[-1]
     if weight.ndim != 4 or before == patch:

@@ -186,7 +186,7 @@ def _require_ostrack(tensors: dict[str, Tensor], path: str | Path) -> None:
     if missing:
         raise CheckpointError(
             f"{path}: no OSTrack checkpoint: it lacks {', '.join(missing)}; a plain vision "
-            "transformer goes into train.initial of a recipe"
+            "transformer goes into train.init_from of a recipe"
         )
 
 

@@ -11,25 +11,25 @@ import typer
 from rich.text import Text
 
 from dytrack_model.errors import DyTrackError
-from dytrack_pipelines import screen
-from dytrack_pipelines.calibrate import calibrate
-from dytrack_pipelines.compare import compare
-from dytrack_pipelines.data import data_app
-from dytrack_pipelines.demo import demo
-from dytrack_pipelines.describe import describe
-from dytrack_pipelines.evaluate import evaluate
-from dytrack_pipelines.export import export
-from dytrack_pipelines.import_ostrack import import_ostrack
-from dytrack_pipelines.prepare import prepare
-from dytrack_pipelines.publish import publish
-from dytrack_pipelines.score import score
-from dytrack_pipelines.search import search
-from dytrack_pipelines.submit import submit
-from dytrack_pipelines.track import track
-from dytrack_pipelines.train import train
-from dytrack_pipelines.trax import trax
-from dytrack_pipelines.ui import ui
-from dytrack_pipelines.upload import upload
+from dytrack_pipelines.commands.calibrate import calibrate
+from dytrack_pipelines.commands.compare import compare
+from dytrack_pipelines.commands.data import data_app
+from dytrack_pipelines.commands.demo import demo
+from dytrack_pipelines.commands.describe import describe
+from dytrack_pipelines.commands.evaluate import evaluate
+from dytrack_pipelines.commands.export import export
+from dytrack_pipelines.commands.import_ostrack import import_ostrack
+from dytrack_pipelines.commands.prepare import prepare
+from dytrack_pipelines.commands.publish import publish
+from dytrack_pipelines.commands.score import score
+from dytrack_pipelines.commands.search import search
+from dytrack_pipelines.commands.submit import submit
+from dytrack_pipelines.commands.track import track
+from dytrack_pipelines.commands.train import train
+from dytrack_pipelines.commands.trax import trax
+from dytrack_pipelines.commands.ui import ui
+from dytrack_pipelines.commands.upload import upload
+from dytrack_pipelines.terminal import screen
 
 app = typer.Typer(
     name="dytrack",

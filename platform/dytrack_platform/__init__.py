@@ -44,7 +44,7 @@ def load_tracker(
 
     if not str(where).startswith("models:/"):
         return Tracker.load(where, point, runtime, precision, device, threads=threads)
-    from dytrack_platform.experiment import registry
+    from dytrack_platform.experiment.registry import registry
 
     with TemporaryDirectory(prefix="dytrack-") as downloads:
         folder = registry.find(str(where), Path(downloads))

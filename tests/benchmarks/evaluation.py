@@ -3,8 +3,8 @@
     python -m tests.benchmarks.evaluation [--sequences 24] [--frames 150] [--rounds 3]
 
 Both evaluate an untrained tracker of the variant ``test`` at full depth, with one thread, on the
-same made sequences: images are read, tracked, stored, scored, and the report is written. Ray is up
-before the clock runs, the start of the workers is counted. One worker and two take turns; the
+same synthetic sequences: images are read, tracked, stored, scored, and the report is written. Ray
+is up before the clock runs, the start of the workers is counted. One worker and two take turns; the
 median of the rounds' ratios counts. Tracking alone, without scoring and report, is given beside
 it. The last line is JSON.
 """
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dytrack_platform.experiment.cluster import session  # isort: skip (Ray reads its settings)
+from dytrack_platform.experiment.cluster.session import session  # isort: skip (Ray reads its settings)
 
 import torch
 
@@ -25,11 +25,11 @@ from dytrack_model.config import VARIANTS
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.datasets import readers
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.experiment.evaluate import Evaluation, evaluate
+from dytrack_platform.experiment.evaluate.evaluate import Evaluation, evaluate
 
 
 def run(model: Path, sequences, workers: int) -> tuple[float, float]:
-    """Evaluate into an empty folder; give seconds in all and until the last sequence was done."""
+    """Evaluate into an empty folder; return seconds in all and until the last sequence was done."""
     done = []
     with tempfile.TemporaryDirectory() as out:
         job = Evaluation(

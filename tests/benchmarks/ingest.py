@@ -3,7 +3,7 @@
     python -m tests.benchmarks.ingest [--frames 16000] [--rounds 3]
 
 The source is 640x480 JPEGs in GOT-10k's layout, every frame of which is decoded, cut to its
-window, and encoded; every made sequence is there under four names. In each round, interleaved:
+window, and encoded; every synthetic sequence is there under four names. In each round, interleaved:
 (a) two processes in a plain ``cv2`` loop, each over half of the sequences, without Ray and without
 Parquet; (b) one core's decode-and-encode limit, times the cores; and ``prepare`` over a Ray that is
 already up (the fixed seconds to start one are stated apart). The fixed seconds of a pipeline, taken
@@ -25,10 +25,10 @@ import cv2
 import numpy as np
 
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.frames import decode
+from dytrack_platform.datasets.io.frames import decode
+from dytrack_platform.datasets.prepared.windows import ClipConfig, cut_window
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.datasets.windows import ClipConfig, cut_window
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 from dytrack_platform.experiment.ingest import prepare
 
 CLIPS = ClipConfig(frames=40, span=40)
@@ -36,7 +36,7 @@ _NAMES = 4
 
 
 def rename(split: Path) -> int:
-    """List every made sequence under more names, the files linked; gives how many it has now."""
+    """List every sequence under more names, the files linked; returns how many there are now."""
     names = (split / "list.txt").read_text().split()
     for number in range(1, _NAMES):
         for name in names:
@@ -61,7 +61,7 @@ def plain_loop(root: str, first: int, last: int) -> int:
 
 
 def decode_and_encode(root: str, seconds: float) -> float:
-    """Give one core's frames per second for the two codecs alone, without reading or cutting."""
+    """Return one core's frames per second for the two codecs alone, without reading or cutting."""
     cv2.setNumThreads(1)
     (sequence, *_) = readers.read("got10k", root, "train")
     data = np.frombuffer(Path(sequence.frames.path(0)).read_bytes(), np.uint8)

@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config import DataConfig, SourceConfig
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.draws import ClipPictures, draw_pair
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import StoredClip, write_shard
+from dytrack_platform.datasets.loading.pairs import ClipImages, draw_pair
+from dytrack_platform.datasets.loading.stream import PairStream
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import StoredClip, write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.datasets.windows import ClipConfig
 
 MODEL = ModelConfig()
 WORKERS = 2
@@ -62,7 +62,7 @@ class FullFrames(Dataset):
             np.ones(2, bool),
             np.ones(2),
         )
-        pair = draw_pair(ClipPictures(clip), self.data, MODEL, rng, augment=True)
+        pair = draw_pair(ClipImages(clip), self.data, MODEL, rng, augment=True)
         return pair.template.transpose(2, 0, 1), pair.search.transpose(2, 0, 1), pair.box_cxcywh
 
 

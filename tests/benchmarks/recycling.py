@@ -1,12 +1,13 @@
-"""Recycling schemas and self-distillation, trained for the same steps on the same made sequences.
+"""Recycling and self-distillation, trained for the same steps on the same synthetic sequences.
 
     python -m tests.benchmarks.recycling [--folder runs/recycling] [--steps 100] [--workers 1]
 
 One tracker without recycling or distillation (variant ``test``, three exits) learns to match on 40
-made sequences and is the start of all others: backbone, norms and heads; recycling, decisioners and
-projections are new. Every schema, with distillation off and on, then trains for the same steps
-on the same pairs, and is measured on 12 sequences that no training shows: on fixed jittered
-pairs, and in closed loop at every fixed exit. A seed makes the new parts and the order of pairs.
+synthetic sequences and is the start of all others: backbone, norms and heads; recycling,
+decisioners and projections are new. Every schema, with distillation off and on, then trains for the
+same steps on the same pairs, and is measured on 12 sequences that no training shows: on fixed
+jittered pairs, and in closed loop at every fixed exit. A seed makes the new parts and the order of
+pairs.
 ``--decisioners token map`` and ``--absent 0 0.25`` compare these too.
 
 Each finished run is appended to ``runs.jsonl`` in the folder; the same command again goes on
@@ -36,19 +37,19 @@ from dytrack_model.online import Tracker
 from dytrack_model.policy import FixedExit
 from dytrack_model.pretrained import files
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
-from dytrack_pipelines.demo import difficulty
-from dytrack_platform.calibration import calibrate
+from dytrack_pipelines.commands.demo import difficulty
+from dytrack_platform.confidence import calibrate
 from dytrack_platform.config import ExperimentConfig, resolve
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.pairs import PairStream
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import write_shard
+from dytrack_platform.datasets.loading.stream import PairStream
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
-from dytrack_platform.datasets.windows import ClipConfig
-from dytrack_platform.evaluation.metrics import columns, overlaps
+from dytrack_platform.evaluation.scoring.metrics import columns, overlaps
 from dytrack_platform.training import loop, validation, worker
-from dytrack_platform.training.loop import Hooks
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.objective import TrainModule
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 SWITCHES = ("off", "on")
@@ -61,7 +62,7 @@ FRAMES = 30
 
 
 def prepare(folder: Path) -> dict[str, str]:
-    """Make both splits and their clips, or find them made; gives the folders of the clips."""
+    """Make both splits and their clips, or find them made; returns the folders of the clips."""
     found = {}
     for split, count in (("train", TRAINING), ("test", UNSEEN)):
         make(folder / "made", difficulty(), split, count, workers=1)
@@ -101,7 +102,7 @@ def recipe(cell: dict, clips: dict[str, str]) -> ExperimentConfig:
                 "batch_size": BATCH,
                 "head_lr": cell["lr"],
                 "backbone_lr": cell["lr"],
-                "clip_norm": 1.0,
+                "max_grad_norm": 1.0,
                 "schedule": "cosine",
                 "warmup": 0.05,
                 "precision": "bf16",
@@ -132,12 +133,12 @@ def follow(network, root: Path) -> list[dict[str, float]]:
             tracker = Tracker(network, FixedExit(index))
             truth = sequence.boxes_xywh[:FRAMES]
             boxes, scores = truth.copy(), np.ones(len(truth))
-            pictures = itertools.islice(sequence.frames.iterate(), FRAMES)
-            for frame, picture in enumerate(pictures):
+            images = itertools.islice(sequence.frames.iterate(), FRAMES)
+            for frame, image in enumerate(images):
                 if frame == 0:
-                    tracker.start(RGB(picture), truth[0])
+                    tracker.start(RGB(image), truth[0])
                     continue
-                track = tracker.step(RGB(picture))
+                track = tracker.step(RGB(image))
                 boxes[frame], scores[frame] = track.box_xywh, track.predicted_iou
             seen = sequence.visible[:FRAMES].copy()
             seen[0] = False  # given, not found
@@ -150,7 +151,17 @@ def follow(network, root: Path) -> list[dict[str, float]]:
     return exits
 
 
-def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> Trainable:
+class NoWriter:
+    """Saves nothing: a cell is scored where it was trained."""
+
+    def checkpoint(self, state, progress) -> None:
+        pass
+
+    def sample_images(self, state) -> None:
+        pass
+
+
+def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> TrainModule:
     """Train one cell in this process, from nothing or from a start."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -159,8 +170,7 @@ def train(cell: dict, clips: dict[str, str], start: Path | None = None) -> Train
     if start is not None:
         grow(state.module.network, start)
     stream = PairStream(config.data, config.model, seed=cell["seed"], batch_size=BATCH)
-    hooks = Hooks(report=lambda _: None, checkpoint=lambda *_: None)
-    loop.run(config, state, state.module, stream, hooks, CPU)
+    loop.run(config, state, state.module, stream, Callbacks(), NoWriter(), CPU)
     stream.close()
     return state.module
 
@@ -191,7 +201,7 @@ def run(cell: dict, folder: Path, clips: dict[str, str], start: Path) -> dict:
     network = module.network
     # Validation pairs are those of seed 0, whatever the training's seed.
     config = recipe({**cell, "seed": 0}, clips)
-    pairs = PairStream(config.data, config.model, seed=0, batch_size=BATCH, part="validation")
+    pairs = PairStream(config.data, config.model, seed=0, batch_size=BATCH, subset="validation")
     scores = validation.score(module, pairs.batches(0), CPU)
     pairs.close()
     predicted, true = (part.double().numpy() for part in scores)

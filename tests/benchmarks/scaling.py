@@ -114,11 +114,11 @@ def one_host(given):
         points.append((traffic(size, 2), statistics.median(times[1:])))
     config = ExperimentConfig(name="scaling", model=VARIANTS["tiny"])
     state = worker.new_state(config)
-    pictures = [torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (128, 256)]
-    inputs = (*pictures, torch.full((2, 4), 0.5), 0.5)
+    images = [torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (128, 256)]
+    inputs = (*images, torch.full((2, 4), 0.5), 0.5)
 
     def step(module):
-        """Give the seconds of the forward pass, and of all of it."""
+        """Return the seconds of the forward pass, and of all of it."""
         began = time.perf_counter()
         losses = module(*inputs)
         forward = time.perf_counter() - began
@@ -181,7 +181,7 @@ def measure(rate, given):
 
 
 def exchange_on(machine, gpus, per_node):
-    """Give the seconds of an all-reduce: within each node, then between nodes."""
+    """Return the seconds of an all-reduce: within each node, then between nodes."""
     nodes = max(1, gpus // per_node)
 
     def exchange(size):
@@ -195,10 +195,10 @@ def exchange_on(machine, gpus, per_node):
 
 
 def table(batch=128):
-    """Give the rows of docs/scaling.md: ``base-full`` with one batch over 1 to 64 GPUs."""
+    """Return the rows of docs/scaling.md: ``base-full`` with one batch over 1 to 64 GPUs."""
     from dytrack_model.config import VARIANTS
     from dytrack_model.network import DyTrackNetwork
-    from dytrack_platform.training.meter import pair_gflop
+    from dytrack_platform.training.metrics import pair_gflop
 
     network = DyTrackNetwork(VARIANTS["base"])
     work = batch * pair_gflop(network) * 1e9

@@ -17,10 +17,9 @@ import time
 
 import numpy as np
 
-from dytrack_platform.evaluation.metrics import Room
-from dytrack_platform.evaluation.prepared import Annotation, Prepared
-from dytrack_platform.evaluation.profiles import profile
-from dytrack_platform.evaluation.scoring import measure
+from dytrack_platform.evaluation.scoring.ground_truth import Annotation, Prepared
+from dytrack_platform.evaluation.scoring.profiles import profile
+from dytrack_platform.evaluation.scoring.sequence_scores import measure
 
 FRAMES = 685_360  # LaSOT's test split
 SUCCESS = np.arange(0, 1.05, 0.05)
@@ -48,10 +47,10 @@ def make(sequences: int, trackers: int) -> list[tuple[np.ndarray, list[np.ndarra
 def ours(data):
     """Score with this program, all trackers of a sequence in one pass."""
     rules = profile("pysot-lasot")
-    curves, room = [], Room()
+    curves = []
     for truth, results in data:
         prepared = Prepared(rules, Annotation(name="made", boxes_xywh=truth))
-        for score in measure(prepared, results, room):
+        for score in measure(prepared, results):
             curves.append((score.success_curve, score.precision_curve, score.norm_precision_curve))
     return curves
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.training [--rounds 3] [--steps 30] [--batch 16]
 
 Five arms take turns, each in processes of its own, with one thread for each worker and the variant
-``test`` on made clips:
+``test`` on synthetic clips:
 
 - ``bare``        a loop of forward, backward, clip and step in one process, and nothing else;
 - ``bare_bf16``   the same in bf16;
@@ -47,7 +47,7 @@ def recipe(given, **changes):
             "batch_size": given.batch,
             "checkpoint_steps": 10_000,
             "report_steps": WARM,
-            "pictures": 0,
+            "sample_images": 0,
             "head_lr": 1e-3,
             "backbone_lr": 1e-3,
         },
@@ -60,7 +60,7 @@ def bare(given, precision):
     import torch
     import torch.distributed as dist
 
-    from dytrack_platform.datasets.pairs import PairStream
+    from dytrack_platform.datasets.loading.stream import PairStream
     from dytrack_platform.training import worker
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -83,7 +83,7 @@ def bare(given, precision):
             losses = module(batch.template, batch.search, batch.boxes_cxcywh, step / 100)
         state.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.train.clip_norm)
+        torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.train.max_grad_norm)
         state.optimizer.step()
     speed = given.steps * given.batch / (time.perf_counter() - began)
     stream.close()
@@ -95,15 +95,15 @@ def bare(given, precision):
 
 def under_ray(given, workers):
     """The program itself."""
-    from dytrack_platform.experiment import cluster
-    from dytrack_platform.experiment.train import train
+    from dytrack_platform.experiment.cluster import session
+    from dytrack_platform.experiment.train.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         config = recipe(given, **{"train.workers": workers, "train.storage": folder})
         reports = []
         before = time.time()
-        with cluster.session(cpus=2):
+        with session.session(cpus=2):
             began = time.time()
             train(config, reports.append, lambda sentence: None)
     first, last = reports[0], reports[-1]
@@ -115,14 +115,14 @@ def under_ray(given, workers):
                 "start_s": first.at - first.step * first.step_s - began,
                 "ray_start_s": began - before,
                 "data_wait": statistics.mean(r.data_wait for r in reports[1:]),
-                "peak_share": statistics.mean(r.peak_share for r in reports[1:]),
+                "mfu": statistics.mean(r.mfu for r in reports[1:]),
             }
         )
     )
 
 
 def measure(given, arm):
-    """Run an arm in a process of its own; gives what it printed last."""
+    """Run an arm in a process of its own; returns what it printed last."""
     words = ["tests.benchmarks.training", "--arm", arm, "--clips", given.clips]
     words += ["--steps", str(given.steps), "--batch", str(given.batch)]
     start = [sys.executable, "-m"]
@@ -140,7 +140,7 @@ def measure(given, arm):
 
 
 def compare(rounds):
-    """Give medians, spreads and ratios of all rounds."""
+    """Return medians, spreads and ratios of all rounds."""
 
     def each(arm, key="samples_per_s"):
         return [one[arm][key] for one in rounds]
@@ -168,18 +168,16 @@ def compare(rounds):
         "data_wait": {
             arm: [round(s, 4) for s in each(arm, "data_wait")] for arm in ("ray1", "ray2")
         },
-        "peak_share": {
-            arm: [round(s, 3) for s in each(arm, "peak_share")] for arm in ("ray1", "ray2")
-        },
+        "mfu": {arm: [round(s, 3) for s in each(arm, "mfu")] for arm in ("ray1", "ray2")},
     }
 
 
 def make_clips(folder):
-    """Made sequences, prepared without Ray."""
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
+    """Synthetic sequences, prepared without Ray."""
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
     from dytrack_platform.datasets.synthetic import SynthConfig, make
-    from dytrack_platform.datasets.windows import ClipConfig
 
     look = SynthConfig(frames=(40, 40), width=320, height=240, target_side=(24.0, 80.0))
     make(folder, look, "train", 24)

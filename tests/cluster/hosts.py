@@ -141,7 +141,7 @@ class Hosts:
         return process
 
     def ray(self, host, *, cpus=1, name=None, before=""):
-        """Start a Ray node on a host: the head on the first; gives once it has answered."""
+        """Start a Ray node on a host: the head on the first; returns once it has answered."""
         name = name or f"n{host}"
         words = [BIN / "ray", "start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
         words += [f"--node-ip-address={self.addresses[host]}", "--object-store-memory=100000000"]
@@ -166,7 +166,7 @@ class Hosts:
         return f"{self.addresses[0]}:6379"
 
     def raylet(self, name):
-        """Give the raylet's process of a node by the name of its folder."""
+        """Return the raylet's process of a node by the name of its folder."""
         for process in psutil.process_iter(["name", "cmdline"]):
             words = process.info["cmdline"] or []
             if process.info["name"] == "raylet" and any(

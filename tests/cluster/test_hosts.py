@@ -49,7 +49,7 @@ def recipe(made_clips, tmp_path):
             "train": [{"path": str(made_clips)}],
             "pairs_per_epoch": 160,
             "validation_pairs": 8,
-            "draws_per_row": 4,
+            "pairs_per_clip": 4,
         },
         "train": {
             "epochs": 4,
@@ -58,7 +58,7 @@ def recipe(made_clips, tmp_path):
             "storage": str(tmp_path / "runs"),
             "checkpoint_steps": 10,
             "report_steps": 1,
-            "pictures": 0,
+            "sample_images": 0,
             "start_timeout_s": 30,
         },
     }
@@ -68,7 +68,7 @@ def recipe(made_clips, tmp_path):
 
 @pytest.fixture
 def driver(hosts, recipe, tmp_path):
-    """Give a function that starts ``dytrack train`` on the first host; its log and its folder."""
+    """Return a function that starts ``dytrack train`` on the first host; its log and its folder."""
     environment = {
         "RAY_ADDRESS": hosts.address,
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
@@ -86,7 +86,7 @@ def driver(hosts, recipe, tmp_path):
 
 
 def losses(folder):
-    """Give (step, loss, time in s) of every report in a run's journal."""
+    """Return (step, loss, time in s) of every report in a run's journal."""
     journal = folder / "journal.jsonl"
     entries = (
         [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
@@ -171,7 +171,7 @@ def on_the_head(hosts, *words):
 
 
 def node_id(hosts, host):
-    """Give Ray's name of the living node of a host."""
+    """Return Ray's name of the living node of a host."""
     code = (
         "import ray; ray.init(address='auto', logging_level='ERROR'); "
         "print([n['NodeID'] for n in ray.nodes() if n['Alive'] and "

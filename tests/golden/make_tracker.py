@@ -11,18 +11,19 @@ from pathlib import Path
 import torch
 
 from dytrack_model import checkpoint
-from dytrack_pipelines.demo import difficulty
+from dytrack_pipelines.commands.demo import difficulty
 from dytrack_platform.config import resolve
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import write_shard
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import make
-from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.training import worker
+from dytrack_platform.training.callbacks import Callbacks
 
 TRACKER = Path(__file__).with_name("tracker")
 
 
-class Shown(worker.Outlet):
+class Shown(Callbacks):
     """Prints the loss as it falls."""
 
     def progress(self, progress):
@@ -55,7 +56,7 @@ def main() -> None:
                     "batch_size": 32,
                     "head_lr": 2e-3,
                     "backbone_lr": 2e-3,
-                    "clip_norm": 1.0,
+                    "max_grad_norm": 1.0,
                     "schedule": "cosine",
                     "warmup": 0.05,
                     "precision": "bf16",

@@ -56,9 +56,9 @@ def explain(kept, now):
         )
     if kept.rpartition(", pairs")[0] == now.rpartition(", pairs")[0]:
         return (
-            f"The pairs are others than before ({kept!r}, now {now!r}): made sequences, clips, "
-            "the order of pairs or the crops changed, not the network. If that is meant, write "
-            "the file anew with --write-golden."
+            f"The pairs are others than before ({kept!r}, now {now!r}): synthetic sequences, "
+            "clips, the order of pairs or the crops changed, not the network. If that is meant, "
+            "write the file anew with --write-golden."
         )
     return (
         f"The recipe changed ({kept!r}, now {now!r}). Another seed gives other weights and pairs; "

@@ -18,13 +18,14 @@ import torch
 from dytrack_pipelines import recipes
 from dytrack_platform.config import load
 from dytrack_platform.config.schema import ExperimentConfig
-from dytrack_platform.datasets.pairs import PairStream
+from dytrack_platform.datasets.loading.stream import PairStream
 from dytrack_platform.training import worker
+from dytrack_platform.training.callbacks import Callbacks
 
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 
 
-class Outlet(worker.Outlet):
+class LossKeeper(Callbacks):
     """Keeps the loss of every step."""
 
     def __init__(self) -> None:
@@ -49,12 +50,12 @@ def main(clips: Path) -> None:
     """Train on a folder of clips, and print the run's name and its losses."""
     torch.set_num_threads(1)
     torch.backends.mkldnn.set_flags(False)
-    changes = {"data.train": [{"path": str(clips)}], "train.images": 0}
+    changes = {"data.train": [{"path": str(clips)}], "train.sample_images": 0}
     config = load(recipes.find("test"), changes)
-    outlet, pairs = Outlet(), first_pairs(config)
-    worker.train(config, outlet)
+    callbacks, pairs = LossKeeper(), first_pairs(config)
+    worker.train(config, callbacks)
     head = f"recipe test, seed {config.seed}, workers {config.train.workers}, pairs {pairs}"
-    print(json.dumps({"head": head, "steps": worker.steps_of(config), "losses": outlet.losses}))
+    print(json.dumps({"head": head, "steps": worker.steps_of(config), "losses": callbacks.losses}))
 
 
 if __name__ == "__main__":

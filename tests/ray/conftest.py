@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def values(made_clips, tmp_path):
             "train": [{"path": str(made_clips)}],
             "pairs_per_epoch": 32,
             "validation_pairs": 8,
-            "draws_per_row": 4,
+            "pairs_per_clip": 4,
         },
         "train": {
             "epochs": 2,

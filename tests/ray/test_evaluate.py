@@ -15,8 +15,8 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.datasets import readers
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment import dispatch
-from dytrack_platform.experiment.evaluate import Evaluation, evaluate
+from dytrack_platform.experiment.evaluate import actor_pool
+from dytrack_platform.experiment.evaluate.evaluate import Evaluation, evaluate
 
 pytestmark = pytest.mark.ray
 
@@ -72,7 +72,7 @@ def test_points_baselines_and_peers_stand_side_by_side(ray_session, tmp_path, mo
     summary = evaluate(job(tmp_path, model, workers=2), sequences, report=seen.append)
     assert [point["name"] for point in summary["points"]] == ["balanced"]
     others = [point["name"] for point in summary["baselines"]]
-    expected = ["exit-1", "exit-2", "exit-3", "static", "cv2-MIL", "random", "cycle", "oracle"]
+    expected = ["exit-1", "exit-2", "exit-4", "static", "cv2-MIL", "random", "cycle", "oracle"]
     assert others == expected
     assert summary["frames"] == 110
     assert seen[-1].finished == seen[-1].total == 8 * 4
@@ -109,19 +109,19 @@ def test_a_worker_killed_mid_run_changes_nothing_but_times(
     }  # MIL draws from the clock: never twice alike
     undisturbed = evaluate(job(tmp_path / "a", model, **settings), sequences)
     pools = []
-    make = dispatch.JudgePool
+    make = actor_pool.ActorPool
 
     def keep(*arguments):
         pools.append(make(*arguments))
         return pools[-1]
 
-    monkeypatch.setattr(dispatch, "JudgePool", keep)
+    monkeypatch.setattr(actor_pool, "ActorPool", keep)
     done = []
 
     def kill_one(progress):
         done.append(progress)
         if len(done) == 2:
-            ray.kill(pools[0].judges[0])
+            ray.kill(pools[0].actors[0])
 
     disturbed = evaluate(job(tmp_path / "b", model, **settings), sequences, report=kill_one)
     assert len(done) == 16

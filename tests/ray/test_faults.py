@@ -20,9 +20,9 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import DataError, StorageError
-from dytrack_platform.experiment import journal as journals
-from dytrack_platform.experiment import record
-from dytrack_platform.experiment.train import train, upload_pending
+from dytrack_platform.experiment.runs import journal as journals
+from dytrack_platform.experiment.runs import run_log
+from dytrack_platform.experiment.train.train import train, upload_pending
 
 pytestmark = pytest.mark.ray
 
@@ -46,13 +46,13 @@ class Watcher:
             self.actions.pop(step)(self)
 
     def pid(self, rank):
-        """Give the newest process of a worker."""
+        """Return the newest process of a worker."""
         found = [s for s in self.said if s.startswith(f"worker {rank} of")]
         return int(found[-1].rpartition("process ")[2])
 
 
 def timed_losses(folder):
-    """Give (step, loss, milliseconds since 1970) of every report in a run's journal."""
+    """Return (step, loss, milliseconds since 1970) of every report in a run's journal."""
     lines = (folder / "journal.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return [
@@ -63,12 +63,12 @@ def timed_losses(folder):
 
 
 def losses(folder):
-    """Give (step, loss) of every report in a run's journal."""
+    """Return (step, loss) of every report in a run's journal."""
     return [(step, loss) for step, loss, _ in timed_losses(folder)]
 
 
 def run(values, watcher, **changes):
-    overrides = {"train.report_steps": 1, "train.pictures": 0}
+    overrides = {"train.report_steps": 1, "train.sample_images": 0}
     overrides |= {key.replace("__", ".", 1): value for key, value in changes.items()}
     config = resolve(values, overrides)
     trained = train(config, watcher.show, watcher.say)
@@ -116,7 +116,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
 ):
     command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
     command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
-    command += ["--set", "train.report_steps=5", "--set", "train.pictures=0"]
+    command += ["--set", "train.report_steps=5", "--set", "train.sample_images=0"]
     folder = Path(values["train"]["storage"]) / "tiny"
     mlflow.set_tracking_uri(store)
 
@@ -215,7 +215,7 @@ class Server:
                 time.sleep(0.2)
 
     def arrived(self):
-        """Give the steps of the newest run's losses."""
+        """Return the steps of the newest run's losses."""
         client = mlflow.MlflowClient(self.uri)
         experiment = client.get_experiment_by_name("dytrack").experiment_id
         newest = client.search_runs([experiment])[0].info.run_id
@@ -239,7 +239,7 @@ def test_a_server_that_is_away_for_a_while_and_at_the_end_misses_nothing(
     server = Server(tmp_path)
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setattr(record, "_WAIT_S", 2.0)
+    monkeypatch.setattr(run_log, "_WAIT_S", 2.0)
     monkeypatch.setattr(journals, "_LONGEST_PAUSE_S", 1.0)
     try:
         watcher = Watcher(at3=server.end, at20=server.return_for_a_while, at40=server.end)
@@ -304,9 +304,9 @@ def test_a_minute_without_a_server_stops_no_step_and_loses_no_point(
 def test_data_that_changed_since_a_run_began_are_refused_with_the_numbers(
     ray_session, store, values, made, tmp_path
 ):
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
-    from dytrack_platform.datasets.windows import ClipConfig
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
+    from dytrack_platform.datasets.prepared.windows import ClipConfig
 
     def prepare(frames, out):
         config = ClipConfig(search_size=128, frames=frames)

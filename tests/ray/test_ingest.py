@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.datasets.windows import ClipConfig
 from dytrack_platform.errors import FailureError, StorageError
 from dytrack_platform.experiment import ingest
 
@@ -60,8 +60,8 @@ def test_every_sequence_is_prepared_and_progress_is_reported(ray_session, source
 
 
 def test_over_ray_and_in_one_process_the_bytes_are_the_same(clean, source, tmp_path):
-    from dytrack_platform.datasets.preparation import finish, plan_preparation
-    from dytrack_platform.datasets.shards import write_shard
+    from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+    from dytrack_platform.datasets.prepared.shards import write_shard
 
     plan = plan_preparation("got10k", source, "train", str(tmp_path), CLIPS)
     finish(plan, {job.file: write_shard(job) for job in reversed(plan.jobs)})
@@ -78,7 +78,7 @@ def test_a_second_preparation_writes_no_shard_again(ray_session, source, tmp_pat
 
 
 def test_a_folder_that_cannot_be_written_fails_with_its_name(ray_session, source, tmp_path):
-    from dytrack_platform.datasets.preparation import plan_preparation
+    from dytrack_platform.datasets.prepared.preparation import plan_preparation
 
     plan = plan_preparation("got10k", source, "train", str(tmp_path), CLIPS)
     for job in plan.jobs:  # folders where the files should go, even for the user root
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_fails_with_its_name(ray_session, source
 def test_killed_ten_times_it_ends_with_the_bytes_of_one_clean_run(clean, source, tmp_path):
     program = (
         "import sys, os\n"
-        "from dytrack_platform.datasets.windows import ClipConfig\n"
+        "from dytrack_platform.datasets.prepared.windows import ClipConfig\n"
         "from dytrack_platform.experiment import ingest\n"
         "def report(p): print(p.shards, flush=True)\n"
         "config = ClipConfig(search_size=64, frames=12, span=12, sequences_per_shard=1)\n"
@@ -175,7 +175,7 @@ def test_frames_that_kill_every_worker_end_it_after_all_others_were_written(
 def test_two_preparations_at_once_give_what_one_gives(clean, source, tmp_path):
     program = (
         "import sys\n"
-        "from dytrack_platform.datasets.windows import ClipConfig\n"
+        "from dytrack_platform.datasets.prepared.windows import ClipConfig\n"
         "from dytrack_platform.experiment import ingest\n"
         "config = ClipConfig(search_size=64, frames=12, span=12, sequences_per_shard=1)\n"
         "ingest.prepare('got10k', sys.argv[1], 'train', sys.argv[2], config)\n"

@@ -8,7 +8,7 @@ from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.errors import CheckpointError, ModelLookupError
-from dytrack_platform.experiment import registry
+from dytrack_platform.experiment.registry import registry
 
 pytestmark = pytest.mark.ray  # no Ray, but MLflow's store takes seconds to make
 

@@ -5,8 +5,9 @@ import pytest
 
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment.front import keep_front
-from dytrack_platform.experiment.search import check_space, search
+from dytrack_platform.experiment.search.front import keep_front
+from dytrack_platform.experiment.search.search import search
+from dytrack_platform.experiment.search.space import check_space
 
 pytestmark = pytest.mark.ray
 

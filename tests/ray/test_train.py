@@ -6,7 +6,7 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingError
-from dytrack_platform.experiment.train import train
+from dytrack_platform.experiment.train.train import train
 
 pytestmark = pytest.mark.ray
 
@@ -15,7 +15,7 @@ CURVES = {
     *(f"train/exit{depth}/{what}" for depth in (1, 2) for what in ("loss", "iou", "iou_error")),
     *("learning_rate/heads", "learning_rate/backbone", "grad_norm/all", "grad_norm/backbone"),
     *("speed/samples_per_s", "speed/data_wait", "speed/step_s", "speed/gflops"),
-    *("speed/peak_share", "system/cpu_utilization_percentage", "system/worker1/memory_megabytes"),
+    *("speed/mfu", "system/cpu_utilization_percentage", "system/worker1/memory_megabytes"),
     *("val/exit2/iou", "val/exit2/iou_error"),
 }
 
@@ -46,8 +46,8 @@ def test_two_workers_train_a_tracker_and_the_same_command_again_does_nothing(
     kept = {file.path for file in mlflow.MlflowClient().list_artifacts(trained.run_id)}
     assert {"recipe.yaml", "environment.txt", "samples"} <= kept
     assert len(found.data.tags["mlflow.source.git.commit"]) == 40
-    pictures = mlflow.MlflowClient().list_artifacts(trained.run_id, "samples")
-    assert [Path(file.path).name for file in pictures] == ["step_00000004.png", "step_00000008.png"]
+    images = mlflow.MlflowClient().list_artifacts(trained.run_id, "samples")
+    assert [Path(file.path).name for file in images] == ["step_00000004.png", "step_00000008.png"]
     _, _, said = run(values)
     assert "already finished" in said[0]
 

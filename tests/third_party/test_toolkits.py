@@ -20,9 +20,9 @@ from dytrack_model.checkpoint import save
 from dytrack_model.config import VARIANTS
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_platform.evaluation.annotations import read_annotations
-from dytrack_platform.evaluation.profiles import profile
-from dytrack_platform.evaluation.scoreboard import find_trackers, score_results
+from dytrack_platform.evaluation.scoring.annotations import read_annotations
+from dytrack_platform.evaluation.scoring.profiles import profile
+from dytrack_platform.evaluation.scoring.scoreboard import find_trackers, score_results
 from dytrack_platform.evaluation.vot.files import read_sequences
 from dytrack_platform.evaluation.vot.protocols import VOT_PROFILES, score_vot
 
@@ -66,7 +66,7 @@ def test_got10ks_toolkit_runs_our_tracker_and_agrees_on_the_scores(tmp_path, mod
     monkeypatch.setenv("MPLBACKEND", "Agg")
     from got10k.experiments import ExperimentGOT10k
 
-    from dytrack_platform.experiment.got10k_tracker import GOT10kTracker
+    from dytrack_platform.interop.got10k import GOT10kTracker
 
     names = [f"GOT-10k_Val_{k:06d}" for k in (1, 2)]
     for seed, name in enumerate(names):
@@ -105,7 +105,7 @@ def vot_workspace(folder: Path, model: Path) -> None:
     (folder / "sequences" / "list.txt").write_text("one\ntwo\n")
     start = folder / "start.py"
     start.write_text(
-        "import typer\nfrom dytrack_pipelines.trax import trax\n"
+        "import typer\nfrom dytrack_pipelines.commands.trax import trax\n"
         "app = typer.Typer()\napp.command()(trax)\napp()\n"
     )
     command = f"{sys.executable} {start} --model {model} --point balanced"

@@ -6,7 +6,7 @@ FOLDER = Path(__file__).parent
 
 
 def find(name: str) -> Path:
-    """Give the file of a recipe named by path, or by the name of one that comes with dytrack."""
+    """Return the file of a recipe named by path, or by the name of one that comes with dytrack."""
     path = Path(name)
     shipped = FOLDER / f"{name}.yaml"
     return shipped if not path.is_file() and shipped.is_file() else path

@@ -14,11 +14,24 @@ from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
 from dytrack_platform.errors import ConfigurationError
 
+RENAMED = {
+    "data.draws_per_row": "data.pairs_per_clip",
+    "data.grey": "data.grayscale_prob",
+    "train.accumulate": "train.grad_accum_steps",
+    "train.clip_norm": "train.max_grad_norm",
+    "train.drop_at": "train.lr_drop_at",
+    "train.initial": "train.init_from",
+    "train.keep": "train.keep_checkpoints",
+    "train.pictures": "train.sample_images",
+    "search.concurrent": "search.max_concurrent",
+}
+"""Keys of older recipes; a recipe that has one is refused with the new name."""
+
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 
 
 def dotted(values: Mapping[str, Any], key: str, value: object) -> dict[str, Any]:
-    """Give a copy of nested ``values`` with the dotted ``key`` set.
+    """Return a copy of nested ``values`` with the dotted ``key`` set.
 
     Raises:
         ConfigurationError: A part of the path is not a mapping.
@@ -110,18 +123,18 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:
-    """Give the configuration as plain JSON types."""
+    """Return the configuration as plain JSON types."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return plain
 
 
 def dump(config: ExperimentConfig) -> str:
-    """Give the configuration as YAML that :func:`load` reads back."""
+    """Return the configuration as YAML that :func:`load` reads back."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested mappings as dotted keys (for MLflow parameters)."""
+    """Return nested mappings as dotted keys (for MLflow parameters)."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -157,6 +170,8 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
         if not isinstance(item, Mapping):
             continue
         for key, inner in item.items():
+            renamed = RENAMED.get(f"{prefix}{key}")
+            require(renamed is None, f"{prefix}{key}: is now called {renamed}")
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             require(key in known, f"{prefix}{key}: no such key; {hint}")

@@ -1,9 +1,18 @@
 """The schema of an experiment: what a recipe may say, with every value checked where it is made."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from dytrack_model.config import DistillationConfig, LossConfig, ModelConfig, require
+from dytrack_platform.config.bounds import (
+    AtLeastOne,
+    Bounds,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    Share,
+    check_bounds,
+)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -16,12 +25,12 @@ class SourceConfig:
 
     path: str
     """Folder or URL that ``dytrack prepare`` wrote."""
-    weight: float = 1.0
+    weight: Positive = 1.0
     """Share of the pairs drawn from it, relative to the other sources."""
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path: must name a prepared folder, got an empty string")
-        require(self.weight > 0, f"weight: must be positive, got {self.weight}")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,13 +43,13 @@ class ResidentSource:
     """The dataset's folder."""
     split: str | None = None
     """The dataset's own name of a split; left out: its default."""
-    weight: float = 1.0
+    weight: Positive = 1.0
     """Share of the pairs, relative to the other sources."""
     include: tuple[str, ...] = ()
     """Patterns of sequence names to take (``fod_*``); empty: all."""
     exclude: tuple[str, ...] = ()
     """Patterns of sequence names to leave out."""
-    longest_side: int = 640
+    longest_side: Annotated[int, Bounds(low=32)] = 640
     """Pictures with a longer side are made smaller."""
     masks: bool = False
     """Cut the objects that have run-length masks out (COCO's layout), to lay them over others."""
@@ -49,8 +58,7 @@ class ResidentSource:
 
     def __post_init__(self) -> None:
         require(bool(self.root), "root: must name a folder, got an empty string")
-        require(self.weight > 0, f"weight: must be positive, got {self.weight}")
-        require(self.longest_side >= 32, f"longest_side: must be at least 32, got {self.longest_side}")
+        check_bounds(self)
         require(
             not self.masks or self.dataset == "coco",
             f"masks: are read of dataset coco only, got {self.dataset!r}",
@@ -61,30 +69,25 @@ class ResidentSource:
 class OverlayConfig:
     """Pairs with things laid over pictures, and cameras' faults; for ``data.resident`` only."""
 
-    composed: float = 0.0
+    composed: NotNegativeFloat = 0.0
     """Weight, beside those of the sources, of pairs whose target is a thing over pictures."""
-    distractors: float = 0.3
+    distractors: Share = 0.3
     """Share of the pairs with another thing beside the target."""
-    hidden: float = 0.1
+    hidden: Share = 0.1
     """Share of the pairs with something over a part of the target."""
-    turn: float = 0.35
+    turn: NotNegativeFloat = 0.35
     """Standard deviation in radians of a composed target's turn between the two crops."""
-    loose_template: float = 0.03
+    loose_template: NotNegativeFloat = 0.03
     """Standard deviation of the template's place and size, in units of the target's size."""
-    tint: float = 0.08
+    tint: Share = 0.08
     """Each colour of a crop is multiplied by 1 plus or minus up to this."""
-    contrast: float = 0.2
+    contrast: Share = 0.2
     """Each crop's contrast is multiplied by 1 plus or minus up to this."""
-    blur: float = 0.12
+    blur: Share = 0.12
     """Share of the crops that are coarse, that are smeared, and that are grainy."""
 
     def __post_init__(self) -> None:
-        for name in ("composed", "turn", "loose_template"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        for name in ("distractors", "hidden", "tint", "contrast", "blur"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,78 +106,66 @@ class DataConfig:
     """Things laid over pictures."""
     validation: tuple[SourceConfig, ...] = ()
     """Prepared folders for validation pairs; empty: a part of the training sequences."""
-    validation_share: float = 0.1
+    validation_share: Annotated[float, Bounds(above=0, below=1)] = 0.1
     """Share of the training *sequences* kept for validation where ``validation`` is empty."""
-    pairs_per_epoch: int = 60_000
+    pairs_per_epoch: AtLeastOne = 60_000
     """Training pairs in an epoch."""
-    validation_pairs: int = 512
+    validation_pairs: AtLeastOne = 512
     """Validation pairs, the same ones every time."""
-    max_gap: int = 200
+    max_gap: AtLeastOne = 200
     """Largest distance in frames between template and search frame."""
-    centre_jitter: float = 3.0
+    centre_jitter: NotNegativeFloat = 3.0
     """Search centre moves by up to half of this times sqrt(w*h)."""
-    scale_jitter: float = 0.25
+    scale_jitter: NotNegativeFloat = 0.25
     """Search side is multiplied by exp of a normal number times this."""
-    grey: float = 0.05
+    grayscale_prob: Share = 0.05
     """Probability that both crops become grey."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability that both crops are mirrored."""
-    brightness: float = 0.2
+    brightness: NotNegativeFloat = 0.2
     """Each crop's brightness is multiplied by 1 plus or minus up to this."""
-    draws_per_row: int = 8
+    pairs_per_clip: AtLeastOne = 8
     """Pairs drawn from a clip each time it is read."""
-    loader_workers: int = 0
-    """Threads of each training worker that decode and crop ahead; 0 is 1."""
+    loader_workers: NotNegative = 1
+    """Threads of each training worker that decode and crop ahead; 0: none, the step waits."""
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.validation_share < 1,
-            f"validation_share: must lie in (0, 1), got {self.validation_share}",
-        )
-        for name in ("pairs_per_epoch", "validation_pairs", "max_gap", "draws_per_row"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: must be at least 1, got {value}")
-        for name in ("centre_jitter", "scale_jitter", "brightness", "loader_workers"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        for name in ("grey", "flip"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Optimiser, schedule, precision, workers and checkpoints."""
 
-    epochs: int = 300
+    epochs: AtLeastOne = 300
     """Passes of ``data.pairs_per_epoch`` pairs."""
-    batch_size: int = 128
+    batch_size: AtLeastOne = 128
     """Pairs in a step over all workers together."""
-    workers: int = 1
+    workers: AtLeastOne = 1
     """Training processes; each takes an equal part of every batch."""
     min_workers: int = 0
     """Fewest workers to go on with where a node is lost or not there yet; 0: always ``workers``."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: Positive = 1.0
     """CPUs that Ray reserves for each worker."""
     gpu: bool = False
-    """Return each worker a GPU (NCCL instead of gloo)."""
-    head_lr: float = 4e-4
+    """Give each worker a GPU (NCCL instead of gloo)."""
+    head_lr: Positive = 4e-4
     """Learning rate of heads, decisioners and recycling."""
-    backbone_lr: float = 4e-5
+    backbone_lr: Positive = 4e-5
     """Learning rate of the transformer."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegativeFloat = 1e-4
     """AdamW weight decay; norms, biases and embeddings are spared."""
-    clip_norm: float = 0.1
+    max_grad_norm: NotNegativeFloat = 0.1
     """Largest norm of the gradient; 0 leaves it alone."""
     schedule: Schedule = "step"
-    """step: times 0.1 at ``drop_at``. cosine: down to zero."""
-    drop_at: float = 0.8
+    """step: times 0.1 at ``lr_drop_at``. cosine: down to zero."""
+    lr_drop_at: Share = 0.8
     """Fraction of training at which the step schedule drops."""
-    warmup: float = 0.0
+    warmup: Share = 0.0
     """Fraction of training over which the learning rate rises linearly."""
     precision: Precision = "fp32"
     """Arithmetic of the forward pass (autocast); fp16 scales the loss so that gradients live."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Parts that a worker cuts its share of a batch into, one after the other, to save memory.
     Batch norm sees the parts, so the result is close to that of 1, not equal."""
     parallel: Parallel = "ddp"
@@ -182,48 +173,46 @@ class TrainConfig:
     compile: bool = False
     """Compile the network with ``torch.compile``: a minute at the start, faster steps after."""
     channels_last: bool = False
-    """Keep pictures and convolutions in channels-last order."""
+    """Keep images and convolutions in channels-last order."""
     activation_checkpointing: bool = False
     """Compute a block's activations again in the backward pass instead of keeping them."""
-    ema: float = 0.0
+    ema: Annotated[float, Bounds(low=0, below=1)] = 0.0
     """Decay of an average of the weights that validation and the saved tracker use; 0: none."""
-    skip_nonfinite: int = 0
+    skip_nonfinite: NotNegative = 0
     """Batches with a loss or gradient that is not finite that may be left out; then it stops."""
     freeze_backbone: bool = False
-    """Train heads, decisioners and recycling only (a second stage, see ``initial``)."""
-    report_steps: int = 20
+    """Train heads, decisioners and recycling only (a second stage, see ``init_from``)."""
+    report_steps: AtLeastOne = 20
     """Optimiser steps between two points of the curves."""
-    pictures: int = 4
+    sample_images: NotNegative = 4
     """Validation pairs drawn with the boxes of every exit after each epoch; 0: none."""
-    checkpoint_steps: int = 200
+    checkpoint_steps: AtLeastOne = 200
     """Optimiser steps between checkpoints; what a crash can cost at most."""
-    keep: int = 2
+    keep_checkpoints: Annotated[int, Bounds(low=2)] = 2
     """Checkpoints kept; at least two, so that a damaged one has a predecessor."""
     async_checkpoints: bool = True
     """Upload checkpoints while training goes on; what a crash can cost stays the same or grows
     by one interval where an upload takes longer than one."""
-    validate_every: int = 0
+    validate_every: NotNegative = 0
     """Validate every so many checkpoints in a task beside the training; 0: at the end only."""
-    max_failures: int = 3
+    max_failures: NotNegative = 3
     """How often a lost worker is replaced before the run fails."""
-    controller_failures: int = 3
+    controller_failures: NotNegative = 3
     """How often Ray Train may fail to start workers before the run fails."""
-    start_timeout_s: float = 60.0
+    start_timeout_s: Positive = 60.0
     """Seconds to wait for nodes and for the workers before saying that the cluster is too
     small."""
-    grace_s: float = 25.0
+    grace_s: NotNegativeFloat = 25.0
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
-    initial: str | None = None
+    init_from: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
-    or the folder of a tracker or of a run, whose whole network is taken; decisioners and recycling
-    of another kind than there start anew."""
+    or the folder of a tracker or of a run, whose whole network is taken; decisioners and
+    recycling of another kind than there start anew."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "workers", "checkpoint_steps", "report_steps"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: must be at least 1, got {value}")
+        check_bounds(self)
         require(
             0 <= self.min_workers <= self.workers,
             f"min_workers: must lie in [0, workers {self.workers}], got {self.min_workers}",
@@ -235,11 +224,10 @@ class TrainConfig:
             )
         share = self.batch_size // self.workers
         require(
-            1 <= self.accumulate <= share,
-            f"accumulate: must lie in [1, {share}], a worker's share of a batch, got "
-            f"{self.accumulate}",
+            1 <= self.grad_accum_steps <= share,
+            f"grad_accum_steps: must lie in [1, {share}], a worker's share of a batch, got "
+            f"{self.grad_accum_steps}",
         )
-        require(0 <= self.ema < 1, f"ema: must lie in [0, 1), got {self.ema}")
         require(
             not (self.parallel == "fsdp" and self.compile),
             "compile: works with parallel ddp only, got fsdp",
@@ -248,38 +236,19 @@ class TrainConfig:
             not (self.parallel == "fsdp" and self.precision == "fp16"),
             "precision: fp16 works with parallel ddp only, got fsdp; take bf16",
         )
-        require(self.keep >= 2, f"keep: must be at least 2, got {self.keep}")
-        for name in ("head_lr", "backbone_lr", "cpus_per_worker", "start_timeout_s"):
-            value = getattr(self, name)
-            require(value > 0, f"{name}: must be positive, got {value}")
-        for name in (
-            "weight_decay",
-            "clip_norm",
-            "max_failures",
-            "controller_failures",
-            "skip_nonfinite",
-            "validate_every",
-            "pictures",
-            "grace_s",
-        ):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        for name in ("drop_at", "warmup"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig:
     """What ``dytrack search`` may change, and how long it looks."""
 
-    trials: int = 8
+    trials: AtLeastOne = 8
     """Trials in all."""
-    concurrent: int = 2
+    max_concurrent: AtLeastOne = 2
     """Trials at the same time."""
-    epochs: int = 1
+    epochs: AtLeastOne = 1
     """Epochs of a trial."""
-    pairs_per_epoch: int = 0
+    pairs_per_epoch: NotNegative = 0
     """Pairs in an epoch of a trial; 0 takes the recipe's ``data.pairs_per_epoch``."""
     exits: tuple[tuple[int, ...], ...] = ()
     """Exit placements to choose from; empty: those of the recipe only."""
@@ -291,13 +260,7 @@ class SearchConfig:
     """Seed of the sampler."""
 
     def __post_init__(self) -> None:
-        for name in ("trials", "concurrent", "epochs"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: must be at least 1, got {value}")
-        require(
-            self.pairs_per_epoch >= 0,
-            f"pairs_per_epoch: must not be negative, got {self.pairs_per_epoch}",
-        )
+        check_bounds(self)
         low, high = self.distillation
         require(
             0 < low < high,
@@ -311,7 +274,7 @@ class ExperimentConfig:
 
     name: str
     """Name of the run: the folder under ``train.storage`` and the run in MLflow."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Seed of weights, pairs and augmentation."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
@@ -332,7 +295,7 @@ class ExperimentConfig:
             plain and not self.name.startswith("."),
             f"name: must be letters, digits, '-', '_' or '.', got {self.name!r}",
         )
-        require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
+        check_bounds(self)
         require(
             not self.train.activation_checkpointing or self.model.attention == "joint",
             "train.activation_checkpointing: works with model.attention joint only, got "

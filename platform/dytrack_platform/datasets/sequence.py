@@ -12,10 +12,10 @@ Boxes = NDArray[np.float64]
 
 
 class Frames(Protocol):
-    """The pictures of one sequence, by position from 0, always RGB."""
+    """The images of one sequence, by position from 0, always RGB."""
 
     def __len__(self) -> int:
-        """Give the number of frames."""
+        """Return the number of frames."""
         ...
 
     def read(self, index: int) -> Pixels:
@@ -47,7 +47,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sequence:
+class VideoSequence:
     """One target followed through frames, as a dataset's owner annotated it."""
 
     dataset: str

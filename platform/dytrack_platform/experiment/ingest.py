@@ -1,6 +1,6 @@
-"""Prepare a dataset over Ray Data: annotations are read here, pictures on the workers.
+"""Prepare a dataset over Ray Data: annotations are read here, images on the workers.
 
-A row of the pipeline is a shard to write, so pictures never travel through the object store, and
+A row of the pipeline is a shard to write, so images never travel through the object store, and
 a worker that dies costs one shard.
 """
 
@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dytrack_platform.datasets.preparation import (
+from dytrack_platform.datasets.prepared.preparation import (
     Preparation,
     Prepared,
     finish,
     finished_shards,
     plan_preparation,
 )
-from dytrack_platform.datasets.shards import ShardJob, ShardSummary, write_shard
-from dytrack_platform.datasets.windows import ClipConfig
+from dytrack_platform.datasets.prepared.shards import ShardJob, ShardSummary, write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.errors import DyTrackError, FailureError, StorageError
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster.session import session
 
 if TYPE_CHECKING:
     import ray.data
@@ -126,7 +126,7 @@ def _write_all(
 ) -> None:
     """Run pipelines until every shard is written; a worker that dies ends one, not the work.
 
-    Ray could restart a dead worker by itself, for ever: pictures that crash a decoder would be
+    Ray could restart a dead worker by itself, for ever: images that crash a decoder would be
     tried without end. Starting over with what is left is as safe, since a shard is whole or not
     there, and can be bounded.
     """
@@ -136,6 +136,7 @@ def _write_all(
     for name, level in _CHATTY.items():
         logging.getLogger(name).setLevel(level)
     jobs = {job.file: ray.put(job) for job in preparation.missing}
+    # One worker for each CPU: decoding and encoding keep it busy, reading is a small part.
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     left, fruitless = list(jobs), 0
     while left:
@@ -152,11 +153,14 @@ def _write_all(
         except (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError) as error:
             _LOG.warning("a worker died; starting over with the shards that are left")
             reason = " ".join(str(error).split())[:200]
+            # A worker's last shards may be whole on disk although their rows never came back.
             jobs_left = [job for job in preparation.missing if job.file not in written]
             written |= finished_shards(preparation.partition, jobs_left)
             tell()
         else:
             reason = "no worker said why"
+        # Progress resets the count: a spot instance that goes now and then must not end a
+        # preparation of a day.
         fruitless = 0 if len(written) > before else fruitless + 1
         left = [file for file in left if file not in written]
         # What was being written comes last: it may be to blame.
@@ -178,6 +182,9 @@ def _pipeline(jobs: list[Any], workers: int) -> "ray.data.Dataset":
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
+    # Back-pressure: an actor has at most ``_QUEUED`` shards waiting, and a shard is a number until
+    # an actor takes it. Windows never pass through the object store, so memory is bounded by what
+    # the actors work on, however slow the disk is.
     pool = ray.data.ActorPoolStrategy(
         min_size=1,
         max_size=len(jobs) if workers > 1 else 1,

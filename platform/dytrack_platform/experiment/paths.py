@@ -3,22 +3,22 @@
 from dataclasses import replace
 
 from dytrack_platform.config import ExperimentConfig, SourceConfig
-from dytrack_platform.experiment import storage
+from dytrack_platform.storage import files
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """Make local paths absolute: a worker runs in another folder."""
 
     def sources(found: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
-        return tuple(replace(source, path=storage.absolute(source.path)) for source in found)
+        return tuple(replace(source, path=files.absolute(source.path)) for source in found)
 
     data = replace(
         config.data, train=sources(config.data.train), validation=sources(config.data.validation)
     )
-    initial = config.train.initial
+    init_from = config.train.init_from
     train = replace(
         config.train,
-        storage=storage.absolute(config.train.storage),
-        initial=storage.absolute(initial) if initial else None,
+        storage=files.absolute(config.train.storage),
+        init_from=files.absolute(init_from) if init_from else None,
     )
     return replace(config, data=data, train=train)

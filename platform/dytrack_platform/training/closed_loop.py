@@ -139,20 +139,21 @@ class ManyTargets:
         boxes, predicted, peaks, summaries = [], [], [], []
         with self._autocast():
             tokens = network.embed_search(crops, template)
-            carry = None
+            exit_features = None
             for index in range(network.exit_count):
                 tokens = network.advance(index, tokens, template)
                 own = network.read(index, tokens, share)
-                carry = network.recycle(index, own, carry)
+                exit_features = network.recycle(index, own, exit_features)
                 with torch.autocast(tokens.device.type, enabled=False):
-                    full = carry._replace(
-                        features=carry.features.float(), iou_token=carry.iou_token.float()
+                    full = exit_features._replace(
+                        features=exit_features.features.float(),
+                        iou_token=exit_features.iou_token.float(),
                     )
                     maps = network.locate(index, full)
                     predicted.append(network.decide(index, full))
-                    if network.glances:
-                        glance = network.glances[index]
-                        summaries.append(glance.describe(own.features.float()))  # type: ignore[operator]
+                    if network.score_summaries:
+                        summary = network.score_summaries[index]
+                        summaries.append(summary.describe(own.features.float()))  # type: ignore[operator]
                 boxes.append(read_boxes(maps, self._window))
                 peaks.append((maps.score * self._window).flatten(1).amax(dim=1))
         found = _host(boxes) * sides[None, :, None]

@@ -22,20 +22,21 @@ import torch.distributed as dist
 
 from dytrack_platform.config import ExperimentConfig, load
 from dytrack_platform.errors import ConfigurationError, DyTrackError
-from dytrack_platform.training.parallel import Place
+from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.distributed import DistributedContext
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
-from dytrack_platform.training.worker import Outlet, check, train
+from dytrack_platform.training.worker import check, train
 
 _CHECKPOINT = "checkpoint_"
 Say = Callable[[str], None]
 
 
-class FolderOutlet(Outlet):
+class FolderCallbacks(Callbacks):
     """Keeps the newest checkpoints in a folder, and says a line at every report."""
 
-    def __init__(self, folder: Path, keep: int, place: Place, say: Say) -> None:
-        self._folder, self._keep, self._place, self._say = folder, keep, place, say
+    def __init__(self, folder: Path, keep: int, context: DistributedContext, say: Say) -> None:
+        self._folder, self._keep, self._context, self._say = folder, keep, context, say
 
     def progress(self, progress: Progress) -> None:
         """Say how far it is."""
@@ -61,13 +62,13 @@ class FolderOutlet(Outlet):
                 there.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, there)
         shutil.rmtree(folder)
-        if self._place.rank == 0:
+        if self._context.rank == 0:
             for old in checkpoints(self._folder)[self._keep :]:
                 shutil.rmtree(old)
 
     def say(self, sentence: str) -> None:
         """Say it once, whatever the number of workers."""
-        if self._place.rank == 0:
+        if self._context.rank == 0:
             self._say(sentence)
 
 
@@ -87,14 +88,14 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
         ConfigurationError: A GPU is asked for and none is there.
         DyTrackError: What :func:`~dytrack_platform.training.worker.train` raises.
     """
-    place = _place(config)
+    context = _context(config)
     folder = Path(config.train.storage) / config.name
-    outlet = FolderOutlet(folder, config.train.keep, place, say)
+    callbacks = FolderCallbacks(folder, config.train.keep_checkpoints, context, say)
     for sentence in check(config):
-        outlet.say(sentence)
-    state = train(config, outlet, place, [str(path) for path in checkpoints(folder)])
+        callbacks.say(sentence)
+    state = train(config, callbacks, context, [str(path) for path in checkpoints(folder)])
     tracker = folder / "tracker"
-    if place.rank == 0:
+    if context.rank == 0:
         newest = checkpoints(folder)[0] / "tracker"
         beside = folder / "tracker.part"
         shutil.rmtree(beside, ignore_errors=True)
@@ -107,7 +108,7 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
     return state, tracker
 
 
-def _place(config: ExperimentConfig) -> Place:
+def _context(config: ExperimentConfig) -> DistributedContext:
     """Find this process's rank and device, and meet the others."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -119,7 +120,7 @@ def _place(config: ExperimentConfig) -> Place:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if "RANK" in os.environ:  # also alone: the exchange is then that of several
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Place(rank=rank, world=world, device=device)
+    return DistributedContext(rank=rank, world=world, device=device)
 
 
 def main() -> int:

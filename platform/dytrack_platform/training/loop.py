@@ -9,9 +9,6 @@ and on whether to write a checkpoint or to stop: none of them waits for another 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -19,77 +16,24 @@ from torch import Tensor, nn
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.errors import TrainingError
-from dytrack_platform.training.meter import DTYPES, Meter, pair_gflop, peak_gflops
+from dytrack_platform.training.batches import Batch, Stream
+from dytrack_platform.training.callbacks import Callbacks, Request
+from dytrack_platform.training.distributed import highest, hold_gradients
+from dytrack_platform.training.metrics import DTYPES, Meter, pair_gflop, peak_gflops
 from dytrack_platform.training.objective import Losses
 from dytrack_platform.training.optim import clip, norms, rate_factor, rates, set_rate
-from dytrack_platform.training.parallel import highest, hold_gradients
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
-__all__ = ["Batch", "Hooks", "Stream", "Wish", "run"]
 
+class Writer(Protocol):
+    """Saves what the loop has reached."""
 
-class Batch(Protocol):
-    """Pairs as tensors."""
+    def checkpoint(self, state: TrainingState, progress: Progress) -> None:
+        """Write a checkpoint: every ``train.checkpoint_steps`` steps, on request, at the end."""
 
-    @property
-    def template(self) -> Tensor:
-        """(B, 3, T, T) uint8 RGB."""
-        ...
-
-    @property
-    def search(self) -> Tensor:
-        """(B, 3, S, S) uint8 RGB."""
-        ...
-
-    @property
-    def boxes_cxcywh(self) -> Tensor:
-        """(B, 4) float32, in [0, 1] of the search crop."""
-        ...
-
-    @property
-    def template_boxes_cxcywh(self) -> Tensor:
-        """(B, 4) float32, in [0, 1] of the template crop."""
-        ...
-
-
-class Stream(Protocol):
-    """A source of batches that can start anywhere."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Give the batches of an epoch from a step on."""
-        ...
-
-
-class Wish(IntEnum):
-    """What a worker wants after a step; all of them do what the one that wants most wants."""
-
-    NOTHING = 0
-    SAVE = 1
-    """Write a checkpoint now, and go on."""
-    STOP = 2
-    """Write a checkpoint now, and end."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hooks:
-    """What the loop calls."""
-
-    report: Callable[[Progress], None]
-    """After every ``train.report_steps`` steps and at the end of an epoch."""
-    checkpoint: Callable[[TrainingState, Progress], None]
-    """After every ``train.checkpoint_steps`` steps, when one is wished for, and at the end."""
-    wish: Callable[[int], Wish] = lambda step: Wish.NOTHING
-    """Asked after every step."""
-    keep_batch: Callable[[Batch, int], str] = lambda batch, step: "nowhere"
-    """Keeps a batch that was not finite, and says where."""
-    epoch: Callable[[TrainingState, Progress], None] = lambda state, progress: None
-    """At the end of an epoch."""
+    def sample_images(self, state: TrainingState) -> None:
+        """Draw sample predictions, at the end of an epoch."""
 
 
 def run(
@@ -97,7 +41,8 @@ def run(
     state: TrainingState,
     module: nn.Module,
     stream: Stream,
-    hooks: Hooks,
+    callbacks: Callbacks,
+    writer: Writer,
     device: torch.device,
 ) -> bool:
     """Train from ``state.step`` to the end.
@@ -107,11 +52,12 @@ def run(
         state: Module and optimiser; changed in place.
         module: ``state.module`` or a parallel wrapper around it; this is what is called.
         stream: This worker's part of the batches.
-        hooks: Callbacks.
+        callbacks: Take progress and broken batches, and may ask for a checkpoint or the end.
+        writer: Writes checkpoints and sample images.
         device: Where the module is.
 
     Returns:
-        Whether the last step was reached; if not, a worker wished to stop.
+        Whether the last step was reached; if not, a worker asked to stop.
 
     Raises:
         TrainingError: More batches than allowed had a loss or gradient that is not finite.
@@ -125,26 +71,26 @@ def run(
         if meter is None:
             meter = _meter(config, state, steps, per_epoch, device)
         while (batch := meter.wait_for(batches)) is not None:
-            wish = _step(config, state, module, batch, hooks, device, steps, meter)
+            request = _step(config, state, module, batch, callbacks, device, steps, meter)
             at_end = state.step % per_epoch == 0
             saving = state.step % config.train.checkpoint_steps == 0 or state.step == steps
-            saving = saving or wish != Wish.NOTHING
+            saving = saving or request != Request.NOTHING
             if at_end or saving or state.step % config.train.report_steps == 0:
                 progress = meter.flush(state.step, rates(state.optimizer), state.skipped)
                 if _unwatched(config, state, device) and not math.isfinite(progress.losses["loss"]):
                     raise TrainingError(
-                        f"the loss is not finite within the {config.train.report_steps} steps before "
-                        f"step {state.step}; lower the learning rates, or allow some such batches "
-                        "with train.skip_nonfinite"
+                        f"the loss is not finite within the {config.train.report_steps} steps "
+                        f"before step {state.step}; lower the learning rates, or allow some such "
+                        "batches with train.skip_nonfinite"
                     )
-                hooks.report(progress)
+                callbacks.progress(progress)
                 if at_end:
                     summary = {"epoch": float(epoch), "step": float(state.step)}
                     state.history.append({**summary, **progress.losses})
-                    hooks.epoch(state, progress)
+                    writer.sample_images(state)
                 if saving:
-                    hooks.checkpoint(state, progress)
-            if wish == Wish.STOP and state.step < steps:
+                    writer.checkpoint(state, progress)
+            if request == Request.STOP and state.step < steps:
                 return False
     return True
 
@@ -163,12 +109,12 @@ def _step(
     state: TrainingState,
     module: nn.Module,
     batch: Batch,
-    hooks: Hooks,
+    callbacks: Callbacks,
     device: torch.device,
     steps: int,
     meter: Meter,
-) -> Wish:
-    """Do one step, or leave its batch out where that is allowed; gives what was agreed on."""
+) -> Request:
+    """Do one step, or leave its batch out where that is allowed; returns what was agreed on."""
     settings = config.train
     set_rate(state.optimizer, rate_factor(settings, state.step / steps))
     # Batch norm has taken in what is not finite before anybody can see it.
@@ -180,25 +126,25 @@ def _step(
         # mean of the next report, which ends the training.
         state.optimizer.step()
         state.step += 1
-        if state.averages is not None:
-            state.averages.update(state.step)
+        if state.ema is not None:
+            state.ema.update(state.step)
         meter.add(values, len(batch.boxes_cxcywh))
-        return Wish(highest([int(hooks.wish(state.step))], device)[0])
+        return Request(highest([int(callbacks.request(state.step))], device)[0])
     # In fp16 an overflowing gradient is the scaler's everyday work: it halves its factor.
     fault = not torch.isfinite(loss) or not (state.scaler.is_enabled() or torch.isfinite(norm))
-    broken, wish = highest([int(fault), int(hooks.wish(state.step + 1))], device)
+    broken, request = highest([int(fault), int(callbacks.request(state.step + 1))], device)
     if broken:
-        _leave_out(config, state, batch, hooks, loss, norm)
+        _leave_out(config, state, batch, callbacks, loss, norm)
         for buffer, before in zip(state.module.buffers(), buffers, strict=True):
             buffer.copy_(before)
     else:
         state.scaler.step(state.optimizer)
         state.scaler.update()
     state.step += 1
-    if state.averages is not None and not broken:
-        state.averages.update(state.step)
+    if state.ema is not None and not broken:
+        state.ema.update(state.step)
     meter.add({} if broken else values, len(batch.boxes_cxcywh))
-    return Wish(wish)
+    return Request(request)
 
 
 def _unwatched(config: ExperimentConfig, state: TrainingState, device: torch.device) -> bool:
@@ -215,7 +161,7 @@ def _backward(
     device: torch.device,
     progress: float,
 ) -> dict[str, Tensor]:
-    """Leave the clipped gradient of a batch in the parameters; gives losses and norms."""
+    """Leave the clipped gradient of a batch in the parameters; returns losses and norms."""
     settings = config.train
     tensors = [
         t.to(device, non_blocking=True)
@@ -225,7 +171,7 @@ def _backward(
         for index in (0, 1):
             tensors[index] = tensors[index].contiguous(memory_format=torch.channels_last)
     pairs = len(tensors[2])
-    parts = list(zip(*(t.tensor_split(settings.accumulate) for t in tensors), strict=True))
+    parts = list(zip(*(t.tensor_split(settings.grad_accum_steps) for t in tensors), strict=True))
     values: dict[str, Tensor] = {}
     for number, part in enumerate(parts, 1):
         hold_gradients(module, number < len(parts))
@@ -236,17 +182,20 @@ def _backward(
             # Not before the forward pass: the memory of old gradients would go back to the
             # system and be asked for again, page by page (a twentieth of a step on a CPU).
             state.optimizer.zero_grad(set_to_none=True)
+        # Parts may differ by a pair; weighted by their pairs the gradient is that of the whole
+        # batch.
         share = len(part[2]) / pairs
         state.scaler.scale(losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": losses.total.detach(), **losses.parts}.items():
             values[name] = values.get(name, torch.zeros_like(value)) + value * share
+    # Before the norm: clipping is about the gradient, not about fp16's factor on it.
     state.scaler.unscale_(state.optimizer)
     values |= {f"norm/{name}": value for name, value in norms(state.module).items()}
-    if settings.clip_norm and _unwatched(config, state, device):
+    if settings.max_grad_norm and _unwatched(config, state, device):
         limited = [p for p in state.module.parameters() if p.grad is not None]
-        nn.utils.clip_grads_with_norm_(limited, settings.clip_norm, values["norm/all"])
-    elif settings.clip_norm:
-        clip(state.module, float(values["norm/all"]), settings.clip_norm)
+        nn.utils.clip_grads_with_norm_(limited, settings.max_grad_norm, values["norm/all"])
+    elif settings.max_grad_norm:
+        clip(state.module, float(values["norm/all"]), settings.max_grad_norm)
     return values
 
 
@@ -254,12 +203,12 @@ def _leave_out(
     config: ExperimentConfig,
     state: TrainingState,
     batch: Batch,
-    hooks: Hooks,
+    callbacks: Callbacks,
     loss: Tensor,
     norm: Tensor,
 ) -> None:
     """Keep a batch that was not finite; end training where no more may be left out."""
-    where = hooks.keep_batch(batch, state.step)
+    where = callbacks.keep_batch(batch, state.step)
     state.skipped += 1
     if state.skipped > config.train.skip_nonfinite:
         what = f"loss is {loss.item()}" if not torch.isfinite(loss) else f"gradient is {norm:.3g}"

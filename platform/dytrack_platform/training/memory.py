@@ -25,24 +25,24 @@ from dytrack_platform.datasets.resident.load import (
 from dytrack_platform.datasets.resident.store import PictureStore, build
 from dytrack_platform.datasets.resident.stream import ResidentStream
 from dytrack_platform.training.closed_loop import Film, ManyTargets, always, film_of, follow
-from dytrack_platform.training.objective import Trainable
-from dytrack_platform.training.parallel import Place
+from dytrack_platform.training.distributed import DistributedContext
+from dytrack_platform.training.objective import TrainModule
 
 _PLAIN = OverlayConfig(
     distractors=0.0, hidden=0.0, loose_template=0.0, tint=0.0, contrast=0.0, blur=0.0
 )
 
 
-def stream(config: ExperimentConfig, place: Place, part: str) -> ResidentStream:
+def stream(config: ExperimentConfig, context: DistributedContext, subset: str) -> ResidentStream:
     """Return this worker's pairs; those of validation are plain and always the same."""
     data, seed = config.data, config.seed
-    if part == "validation":
+    if subset == "validation":
         data = replace(
             data,
             resident=data.resident_validation or data.resident,
             resident_validation=(),
             overlay=_PLAIN,
-            grey=0.0,
+            grayscale_prob=0.0,
             flip=0.0,
             brightness=0.0,
             pairs_per_epoch=max(data.validation_pairs, config.train.batch_size),
@@ -51,16 +51,16 @@ def stream(config: ExperimentConfig, place: Place, part: str) -> ResidentStream:
     return ResidentStream(
         data,
         config.model,
-        _resident(_rooted(data, data.resident), _sizes(config.model), place.device),
+        _resident(_rooted(data, data.resident), _sizes(config.model), context.device),
         seed=seed,
         batch_size=config.train.batch_size,
-        rank=place.rank,
-        world=place.world,
+        rank=context.rank,
+        world=context.world,
     )
 
 
 def closed_loop(
-    config: ExperimentConfig, module: Trainable, device: torch.device
+    config: ExperimentConfig, module: TrainModule, device: torch.device
 ) -> dict[str, float]:
     """Follow the targets of ``data.resident_validation``, at every fixed exit.
 
@@ -81,9 +81,7 @@ def closed_loop(
     return scores
 
 
-def _rooted(
-    data: DataConfig, sources: tuple[ResidentSource, ...]
-) -> tuple[ResidentSource, ...]:
+def _rooted(data: DataConfig, sources: tuple[ResidentSource, ...]) -> tuple[ResidentSource, ...]:
     """Put relative roots below ``data.root``."""
     return tuple(
         source

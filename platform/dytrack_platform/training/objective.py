@@ -29,7 +29,7 @@ class Losses(NamedTuple):
     """(E, B) the decisioners' estimates."""
 
 
-class Trainable(nn.Module):
+class TrainModule(nn.Module):
     """Network, distiller and losses as one module, so that a parallel wrapper sees one forward."""
 
     def __init__(

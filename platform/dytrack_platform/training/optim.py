@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dytrack_platform.config import TrainConfig
-from dytrack_platform.training.parallel import whole
+from dytrack_platform.training.distributed import whole
 
 _BACKBONE, _HEADS = "backbone", "heads"
 
@@ -21,7 +21,10 @@ def optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        # Decay pulls towards zero, which is a sensible prior for a matrix, but not for a norm's
+        # gain or for what marks a token or a position.
         decayed = parameter.ndim >= 2 and not name.endswith(("token", "position", "type"))
+        # The pretrained backbone moves at a tenth of the rate of what is new (OSTrack's recipe).
         groups.setdefault((_part(name), decayed), []).append(parameter)
     described = []
     for (part, decayed), parameters in sorted(groups.items(), key=_order):
@@ -39,12 +42,12 @@ def optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def rate_factor(config: TrainConfig, progress: float) -> float:
-    """Give the factor on both learning rates at ``progress`` in [0, 1] of training."""
+    """Return the factor on both learning rates at ``progress`` in [0, 1] of training."""
     if progress < config.warmup:
         # Never zero: the first step of a schedule should move.
         return max(progress / config.warmup, 0.01)
     if config.schedule == "step":
-        return 0.1 if progress >= config.drop_at else 1.0
+        return 0.1 if progress >= config.lr_drop_at else 1.0
     span = 1.0 - config.warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / span)) if span else 1.0
 
@@ -56,12 +59,12 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Give the learning rate of each part that trains: ``heads``, and maybe ``backbone``."""
+    """Return the learning rate of each part that trains: ``heads``, and maybe ``backbone``."""
     return {group["part"]: float(group["lr"]) for group in optimizer.param_groups}
 
 
 def norms(module: nn.Module) -> dict[str, Tensor]:
-    """Give the gradient's norm, () scalars: of ``all``, and of each part that trains."""
+    """Return the gradient's norm, () scalars: of ``all``, and of each part that trains."""
     gradients: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
@@ -70,6 +73,7 @@ def norms(module: nn.Module) -> dict[str, Tensor]:
         part: whole(nn.utils.get_total_norm(tensors)).detach()
         for part, tensors in gradients.items()
     }
+    # The norm of norms is the norm of all: gradients are read once.
     return {"all": torch.stack(list(parts.values())).norm(), **parts}
 
 

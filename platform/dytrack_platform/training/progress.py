@@ -19,7 +19,7 @@ class Progress:
     """When this was, in seconds since 1970."""
     samples_per_s: float
     """Pairs per second of this worker since the last report, waiting included; checkpoints and
-    pictures are left out."""
+    images are left out."""
     step_s: float
     """Mean seconds of a step, waiting for data included."""
     data_wait: float
@@ -27,7 +27,7 @@ class Progress:
     gflops: float
     """Billions of floating point operations a second of this worker (model arithmetic: what is
     computed twice to save memory counts once)."""
-    peak_share: float
+    mfu: float
     """``gflops`` over what a large matrix product reached here in the same precision."""
     seconds_left: float
     """Estimate until the end."""

@@ -31,10 +31,11 @@ from dytrack_model import checkpoint
 from dytrack_model.pretrained.files import read_tensors
 from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
-from dytrack_platform.training import randomness
-from dytrack_platform.training.averages import Averages
-from dytrack_platform.training.objective import Trainable
-from dytrack_platform.training.parallel import ALONE, Place, fill, whole
+from dytrack_platform.storage.atomic import replacing
+from dytrack_platform.training import rng_state
+from dytrack_platform.training.distributed import SINGLE_PROCESS, DistributedContext, fill, whole
+from dytrack_platform.training.ema import EMA
+from dytrack_platform.training.objective import TrainModule
 
 TRACKER = "tracker"
 SEAL = "state.json"
@@ -45,11 +46,11 @@ _TENSORS = "state.safetensors"
 class TrainingState:
     """Everything that a step changes."""
 
-    module: Trainable
+    module: TrainModule
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     """Scales the loss in fp16; does nothing otherwise."""
-    averages: Averages | None = None
+    ema: EMA | None = None
     step: int = 0
     """Optimiser steps done, those that were left out included."""
     skipped: int = 0
@@ -60,32 +61,34 @@ class TrainingState:
     """Plain JSON that travels along: the MLflow run, the best score."""
 
 
-def trained(state: TrainingState, config: ExperimentConfig) -> Trainable:
-    """Give the module to validate and to save: whole, and with averaged weights where there are.
+def trained(state: TrainingState, config: ExperimentConfig) -> TrainModule:
+    """Return the module to validate and to save: whole, and with averaged weights where there are.
 
     All workers must call it where the weights are spread over them.
     """
     network = state.module.network
     spread = any(isinstance(value, DTensor) for value in network.parameters())
-    if state.averages is None and not spread:
+    if state.ema is None and not spread:
         return state.module
     tensors = {k: whole(v).detach() for k, v in state.module.state_dict().items()}
-    for name, average in (state.averages.values if state.averages else {}).items():
+    for name, average in (state.ema.values if state.ema else {}).items():
         tensors[name] = whole(average)
     with torch.random.fork_rng(devices=[]):  # making it must not move training's random state
-        plain = Trainable(config.model, config.loss, config.distillation)
+        plain = TrainModule(config.model, config.loss, config.distillation)
     plain.load_state_dict(tensors)
     return plain.to(next(network.parameters()).device)
 
 
 def gather(state: TrainingState) -> dict[str, Tensor]:
-    """Give what goes into ``state.safetensors``, whole; all workers must call it."""
+    """Return what goes into ``state.safetensors``, whole; all workers must call it."""
     module = state.module
     tensors = {f"distiller.{k}": whole(v) for k, v in module.distiller.state_dict().items()}
-    if state.averages is not None:
+    if state.ema is not None:
         tensors |= {f"network.{k}": whole(v) for k, v in module.network.state_dict().items()}
-        averaged = state.averages.values.items()
+        averaged = state.ema.values.items()
         tensors |= {f"average.{k}": whole(v) for k, v in averaged if k.startswith("distiller.")}
+    # The step count of AdamW is among them: without it bias correction would start again, and the
+    # first steps after a restart would be too long.
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": whole(value) for name, value in values.items()}
     return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
@@ -96,7 +99,7 @@ def save(
     state: TrainingState,
     config: ExperimentConfig,
     tensors: dict[str, Tensor],
-    network: Trainable,
+    network: TrainModule,
     world: int,
 ) -> None:
     """Write the first worker's part into an existing folder; the seal comes last.
@@ -123,11 +126,11 @@ def save(
         "history": state.history,
         "notes": state.notes,
         "workers": world,
+        # Not the random states: other workers may still be writing them.
         "files": {name: _digest(folder / name) for name in names},
     }
-    beside = folder / (SEAL + ".part")
-    beside.write_text(json.dumps(description, indent=2) + "\n")
-    beside.rename(folder / SEAL)
+    with replacing(folder / SEAL) as beside:
+        beside.write_text(json.dumps(description, indent=2) + "\n")
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -147,13 +150,18 @@ def verify(folder: str | Path) -> dict[str, Any]:
                 f"{expected['bytes']} bytes"
             )
     for rank in range(description["workers"]):
-        path = folder / randomness.file_of(rank)
+        path = folder / rng_state.file_of(rank)
         if not path.is_file():
             raise CheckpointError(f"{path}: missing: worker {rank} had not finished writing")
     return description
 
 
-def restore(folder: str | Path, state: TrainingState, place: Place = ALONE, seed: int = 0) -> None:
+def restore(
+    folder: str | Path,
+    state: TrainingState,
+    context: DistributedContext = SINGLE_PROCESS,
+    seed: int = 0,
+) -> None:
     """Read a checkpoint into a state made from the same configuration.
 
     Raises:
@@ -170,17 +178,19 @@ def restore(folder: str | Path, state: TrainingState, place: Place = ALONE, seed
     values = {f"network.{k}": v for k, v in network.items()}
     values |= {f"distiller.{k}": v for k, v in _part(tensors, "distiller.").items()}
     _fill_all(state.module.state_dict(), values, folder)
-    if state.averages is not None:
+    if state.ema is not None:
+        # With an average the tracker beside the state holds the averaged network; the distiller's
+        # average is no part of a tracker and lies in the state.
         averages = {f"network.{k}": v for k, v in saved.items()} | _part(tensors, "average.")
-        kept = {k: v for k, v in averages.items() if k in state.averages.values}
-        _fill_all(state.averages.values, kept, folder)
+        kept = {k: v for k, v in averages.items() if k in state.ema.values}
+        _fill_all(state.ema.values, kept, folder)
     _fill_optimizer(state.optimizer, _part(tensors, "optimizer."))
     state.scaler.load_state_dict(description["scaler"])
     state.step = int(description["step"])
     state.skipped = int(description["skipped"])
     state.history = list(description["history"])
     state.notes = dict(description["notes"])
-    randomness.restore(folder, place.rank, seed + state.step)
+    rng_state.restore(folder, context.rank, seed + state.step)
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -227,12 +237,13 @@ def _fill_optimizer(optimizer: torch.optim.Optimizer, values: dict[str, Tensor])
                 like = torch.empty_like(parameters[place], requires_grad=False)
                 fill(like, value)
                 named[key] = like
+    # Groups keep their rates, which follow from the configuration; only the moments come from disk.
     full = copy.copy(optimizer.state_dict())
     optimizer.load_state_dict({**full, "state": moments})
 
 
 def _digest(path: Path) -> dict[str, int]:
-    """Give size and CRC-32 of a file: enough to see damage, and fast."""
+    """Return size and CRC-32 of a file: enough to see damage, and fast."""
     crc = 0
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

@@ -8,16 +8,16 @@ from torch import Tensor
 
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import quantile_thresholds
-from dytrack_platform.calibration import calibrate
-from dytrack_platform.training.loop import Batch
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.confidence import calibrate
+from dytrack_platform.training.batches import Batch
+from dytrack_platform.training.objective import TrainModule
 
 Scores = tuple[Tensor, Tensor]
 """(E, N) predicted and (E, N) true IoU of every exit on N pairs."""
 
 
 @torch.inference_mode()
-def score(module: Trainable, batches: Iterable[Batch], device: torch.device) -> Scores:
+def score(module: TrainModule, batches: Iterable[Batch], device: torch.device) -> Scores:
     """Run every exit on validation pairs: (E, N) predicted and true IoU."""
     was_training = module.training
     module.eval()
@@ -52,7 +52,7 @@ def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
 
 
 def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
-    """Give the standard points from (E, N) validation scores.
+    """Return the standard points from (E, N) validation scores.
 
     ``fast`` always takes the first exit, ``accurate`` always the last; ``balanced`` spreads the
     frames evenly over the exits, and ``quick`` and ``careful`` lie between.
@@ -66,6 +66,8 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     for name, ratio in slopes.items():
         weights = [ratio**index for index in range(exits)]
         shares = tuple(weight / sum(weights) for weight in weights)
+        # By shares and not by values: predicted IoU of a young decisioner is not calibrated, but
+        # its order already means something.
         thresholds = quantile_thresholds(scores, shares)
         points.append(OperatingPoint(name=name, thresholds=thresholds))
     points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))

@@ -1,7 +1,7 @@
 """One training worker, from configuration to a finished tracker, whoever started it.
 
 Ray Train, a Tune trial and a test call the same function; what differs is where the worker's
-progress and checkpoints go, and that is the :class:`Outlet` they pass in.
+progress and checkpoints go; that is the :class:`Callbacks` they pass in.
 """
 
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,24 +19,22 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
 from dytrack_platform.config import ExperimentConfig
-from dytrack_platform.datasets.resident.stream import ResidentStream
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
-from dytrack_platform.training import memory, parallel, pictures, randomness, validation
+from dytrack_platform.training import distributed, memory, rng_state, sample_images, validation
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training.averages import Averages
-from dytrack_platform.training.loop import Batch, Hooks, Wish, run
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.batches import Batch, Stream
+from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.distributed import SINGLE_PROCESS, DistributedContext
+from dytrack_platform.training.ema import EMA
+from dytrack_platform.training.loop import run
+from dytrack_platform.training.objective import TrainModule
 from dytrack_platform.training.optim import optimizer
-from dytrack_platform.training.parallel import ALONE, Place
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
-if TYPE_CHECKING:
-    from dytrack_platform.datasets.pairs import PairStream
+__all__ = ["Callbacks", "DistributedContext", "check", "new_state", "train", "validate"]
 
-__all__ = ["Outlet", "Place", "check", "new_state", "train", "validate"]
-
-Part = Literal["train", "validation"]
+Subset = Literal["train", "validation"]
 Fetch = Callable[[str], AbstractContextManager[Path]]
 """Returns a checkpoint's location as a folder on this machine."""
 
@@ -46,49 +44,27 @@ def here(location: str) -> AbstractContextManager[Path]:
     return nullcontext(Path(location))
 
 
-class Outlet:
-    """Where a worker's progress and checkpoints go; this one keeps nothing."""
-
-    def progress(self, progress: Progress) -> None:
-        """Take a progress report."""
-
-    def checkpoint(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Take a checkpoint folder and remove it; every worker calls this with its own part."""
-        shutil.rmtree(folder)
-
-    def picture(self, png: bytes, step: int) -> None:
-        """Take a picture of sample predictions."""
-
-    def keep_batch(self, batch: Batch, step: int) -> str:
-        """Keep a batch that was not finite; gives where."""
-        return "nowhere"
-
-    def wish(self, step: int) -> Wish:
-        """Say whether something outside asks for a checkpoint, or for the end."""
-        return Wish.NOTHING
-
-    def say(self, sentence: str) -> None:
-        """Take a sentence for whoever watches."""
-
-
-def new_state(config: ExperimentConfig, place: Place = ALONE) -> TrainingState:
+def new_state(
+    config: ExperimentConfig, context: DistributedContext = SINGLE_PROCESS
+) -> TrainingState:
     """Make seeded weights and an optimiser; the same ones on every worker.
 
     Raises:
-        CheckpointError: ``train.initial`` does not fit.
+        CheckpointError: ``train.init_from`` does not fit.
     """
+    # Weights are made on every worker and not sent: the same seed makes the same ones.
     torch.manual_seed(config.seed)
     notes: dict[str, Any] = {}
-    module = Trainable(config.model, config.loss, config.distillation)
-    if config.train.initial is not None:
-        notes["initial"] = list(load_initial(module.network, config.train.initial))
-    parallel.arrange(module, config.train, place)
+    module = TrainModule(config.model, config.loss, config.distillation)
+    if config.train.init_from is not None:
+        notes["initial"] = list(load_initial(module.network, config.train.init_from))
+    distributed.arrange(module, config.train, context)
     scaling = config.train.precision == "fp16"
     return TrainingState(
         module=module,
         optimizer=optimizer(module, config.train),
-        scaler=torch.amp.GradScaler(place.device.type, enabled=scaling),
-        averages=Averages(module, config.train.ema) if config.train.ema else None,
+        scaler=torch.amp.GradScaler(context.device.type, enabled=scaling),
+        ema=EMA(module, config.train.ema) if config.train.ema else None,
         notes=notes,
     )
 
@@ -143,22 +119,23 @@ def check(config: ExperimentConfig) -> list[str]:
         CheckpointError: The initial weights do not fit.
         DataError: A prepared folder is missing, damaged, or smaller than a batch.
     """
-    if config.train.freeze_backbone and config.train.initial is None:
+    if config.train.freeze_backbone and config.train.init_from is None:
         raise ConfigurationError(
             "train.freeze_backbone: freezes weights that nobody trained; name a tracker or "
-            "backbone weights in train.initial"
+            "backbone weights in train.init_from"
         )
+    # The check must leave no trace in the random state that training starts from.
     with torch.random.fork_rng(devices=[]):
         state = new_state(config)
-    parts: tuple[Part, ...] = ("train", "validation")
     if config.data.resident:
         return list(state.notes.get("initial", ()))
     # Only prepared folders need Parquet.
-    from dytrack_platform.datasets.sources import part_rows
+    from dytrack_platform.datasets.loading.sources import subset_rows
 
-    for part in parts:
-        _stream(config, ALONE, part)
-    clips = sum(len(rows) for rows in part_rows(config.data, config.model, "train"))
+    subsets: tuple[Subset, ...] = ("train", "validation")
+    for subset in subsets:
+        _stream(config, SINGLE_PROCESS, subset)
+    clips = sum(len(rows) for rows in subset_rows(config.data, config.model, "train"))
     if clips < config.train.batch_size:
         raise DataError(
             f"data.train: holds {clips} clips for training, fewer than train.batch_size "
@@ -170,8 +147,8 @@ def check(config: ExperimentConfig) -> list[str]:
 
 def train(
     config: ExperimentConfig,
-    outlet: Outlet,
-    place: Place = ALONE,
+    callbacks: Callbacks,
+    context: DistributedContext = SINGLE_PROCESS,
     candidates: Sequence[str] = (),
     fetch: Fetch = here,
     notes: dict[str, str] | None = None,
@@ -180,8 +157,8 @@ def train(
 
     Args:
         config: The experiment.
-        outlet: Takes progress and checkpoints.
-        place: This worker's rank, the number of workers, and its device.
+        callbacks: Takes progress and checkpoints.
+        context: This worker's rank, the number of workers, and its device.
         candidates: Checkpoints to continue from, newest first.
         fetch: Makes a local folder of one of them.
         notes: Plain JSON to keep with the state, as the MLflow run.
@@ -194,21 +171,14 @@ def train(
         DataError: A prepared folder cannot be used.
         CheckpointError: This worker cannot read what the first one continues from.
     """
-    state = new_state(config, place)
-    _restore_newest(config, state, candidates, fetch, place, outlet)
+    state = new_state(config, context)
+    _restore_newest(config, state, candidates, fetch, context, callbacks)
     state.notes |= notes or {}
-    stream = _stream(config, place, "train")
-    module = parallel.wrapped(state.module, config.train, place)
-    writer = _Writer(config, outlet, place, config.train.epochs * stream.steps_per_epoch)
-    hooks = Hooks(
-        report=outlet.progress,
-        checkpoint=writer.checkpoint,
-        wish=outlet.wish,
-        keep_batch=outlet.keep_batch,
-        epoch=writer.picture,
-    )
+    stream = _stream(config, context, "train")
+    module = distributed.wrapped(state.module, config.train, context)
+    writer = _Writer(config, callbacks, context, config.train.epochs * stream.steps_per_epoch)
     try:
-        run(config, state, module, stream, hooks, place.device)
+        run(config, state, module, stream, callbacks, writer, context.device)
     finally:
         stream.close()
     return state
@@ -220,7 +190,7 @@ def steps_of(config: ExperimentConfig) -> int:
 
 
 def validate(
-    config: ExperimentConfig, module: Trainable, device: torch.device
+    config: ExperimentConfig, module: TrainModule, device: torch.device
 ) -> tuple[dict[str, float], tuple[OperatingPoint, ...]]:
     """Score every exit on the validation pairs.
 
@@ -236,10 +206,10 @@ def validate(
 
 
 def validation_scores(
-    config: ExperimentConfig, module: Trainable, device: torch.device
+    config: ExperimentConfig, module: TrainModule, device: torch.device
 ) -> validation.Scores:
     """Return (E, N) predicted and (E, N) true IoU on the validation pairs."""
-    stream = _stream(config, Place(device=device), "validation")
+    stream = _stream(config, DistributedContext(device=device), "validation")
     try:
         batches = _first(stream, config.data.validation_pairs)
         return validation.score(module, batches, device)
@@ -251,7 +221,7 @@ def validate_saved(
     folder: Path, config: ExperimentConfig, device: torch.device
 ) -> dict[str, float]:
     """Score the tracker inside of a checkpoint folder on the validation pairs."""
-    module = Trainable(config.model, config.loss, config.distillation)
+    module = TrainModule(config.model, config.loss, config.distillation)
     tracker_files.load_weights(module.network, folder / state_files.TRACKER / tracker_files.WEIGHTS)
     return validate(config, module.to(device), device)[0]
 
@@ -261,27 +231,29 @@ class _Writer:
     """Writes checkpoints; the last one is validated and carries operating points."""
 
     config: ExperimentConfig
-    outlet: Outlet
-    place: Place
+    callbacks: Callbacks
+    context: DistributedContext
     steps: int
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
         metrics = {"step": float(state.step), "loss": progress.losses["loss"]}
         module = state_files.trained(state, self.config)
         tensors = state_files.gather(state)
+        # On this machine first: a checkpoint reaches the shared storage as a whole, from Ray's
+        # upload.
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
         try:
-            randomness.save(folder, self.place.rank)
-            if self.place.rank == 0:
+            rng_state.save(folder, self.context.rank)
+            if self.context.rank == 0:
                 if state.step == self.steps:
-                    scores, points = validate(self.config, module, self.place.device)
+                    scores, points = validate(self.config, module, self.context.device)
                     metrics |= scores
                     state.notes["validation"] = scores
                     about = {"experiment": self.config.name, "step": state.step, **metrics}
                     where = folder / state_files.TRACKER
                     tracker_files.save(where, module.network, points, about)
-                state_files.save(folder, state, self.config, tensors, module, self.place.world)
-            self.outlet.checkpoint(folder, metrics)
+                state_files.save(folder, state, self.config, tensors, module, self.context.world)
+            self.callbacks.checkpoint(folder, metrics)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise StorageError(
@@ -289,17 +261,19 @@ class _Writer:
                 "whole: free space and run the same command again"
             ) from error
 
-    def picture(self, state: TrainingState, progress: Progress) -> None:
-        count = self.config.train.pictures
+    def sample_images(self, state: TrainingState) -> None:
+        count = self.config.train.sample_images
         if not count:
             return
         module = state_files.trained(state, self.config)
-        if self.place.rank == 0:
-            stream = _stream(self.config, ALONE, "validation")
+        if self.context.rank == 0:
+            # On the training's device: there lie the images that it keeps in memory.
+            single = DistributedContext(device=self.context.device)
+            stream = _stream(self.config, single, "validation")
             batch = next(stream.batches(0))
             stream.close()
-            png = pictures.sheet(module, batch, count, self.place.device)
-            self.outlet.picture(png, state.step)
+            png = sample_images.sheet(module, batch, count, self.context.device)
+            self.callbacks.sample_images(png, state.step)
 
 
 def _restore_newest(
@@ -307,58 +281,56 @@ def _restore_newest(
     state: TrainingState,
     candidates: Sequence[str],
     fetch: Fetch,
-    place: Place,
-    outlet: Outlet,
+    context: DistributedContext,
+    callbacks: Callbacks,
 ) -> None:
     """Continue from the newest checkpoint that is whole; say which ones are not.
 
     The first worker chooses, so that all of them continue from the same one.
     """
     chosen, refused = -1, []
-    if place.rank == 0:
+    if context.rank == 0:
         for number, location in enumerate(candidates):
             try:
                 with fetch(location) as folder:
                     state_files.verify(folder)
             except CheckpointError as error:
                 refused.append(str(error))
-                outlet.say(f"a checkpoint cannot be used, the one before it is tried: {error}")
+                callbacks.say(f"a checkpoint cannot be used, the one before it is tried: {error}")
                 continue
             chosen = number
             break
-    chosen = parallel.first_says(chosen, place.device)
+    # Not the newest that each finds whole: on storage that is slow to agree they would differ.
+    chosen = distributed.first_says(chosen, context.device)
     if chosen >= 0:
         with fetch(candidates[chosen]) as folder:
-            state_files.restore(folder, state, place, config.seed)
-        if place.rank == 0:
-            outlet.say(f"continuing from step {state.step} ({candidates[chosen]})")
+            state_files.restore(folder, state, context, config.seed)
+        if context.rank == 0:
+            callbacks.say(f"continuing from step {state.step} ({candidates[chosen]})")
     elif refused:
-        outlet.say("no checkpoint can be used: starting from step 0")
+        callbacks.say("no checkpoint can be used: starting from step 0")
     state.notes["refused_checkpoints"] = refused
 
 
-def _stream(
-    config: ExperimentConfig, place: Place, part: Part
-) -> "PairStream | ResidentStream":
+def _stream(config: ExperimentConfig, context: DistributedContext, subset: Subset) -> Stream:
     if config.data.resident:
-        return memory.stream(config, place, part)
-    from dytrack_platform.datasets.pairs import PairStream
+        return memory.stream(config, context, subset)
+    from dytrack_platform.datasets.loading.stream import PairStream
 
     return PairStream(
         config.data,
         config.model,
         seed=config.seed,
         batch_size=config.train.batch_size,
-        rank=place.rank,
-        world=place.world,
-        part=part,
+        rank=context.rank,
+        world=context.world,
+        subset=subset,
+        pin_memory=context.device.type == "cuda",
     )
 
 
-def _first(
-    stream: "PairStream | ResidentStream", pairs: int
-) -> Iterator[Batch]:
-    """Return whole batches until at least ``pairs`` pairs were seen or the stream ends."""
+def _first(stream: Stream, pairs: int) -> Iterator[Batch]:
+    """Yield whole batches until at least ``pairs`` pairs were seen or the stream ends."""
     seen = 0
     for batch in stream.batches(0):
         yield batch

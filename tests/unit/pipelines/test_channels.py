@@ -15,7 +15,7 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime.engine import Engine
 from dytrack_platform.datasets import readers
-from dytrack_platform.evaluation.protocol import run_sequence
+from dytrack_platform.evaluation.tracking.protocol import run_sequence
 
 FRAMES = 4
 BOX = (40.0, 30.0, 30.0, 30.0)
@@ -91,7 +91,7 @@ def test_evaluate(tracker, sequence, seen):
 
 
 def test_calibrate(tracker, sequence, seen):
-    from dytrack_platform.experiment.calibrate import follow, observe
+    from dytrack_platform.experiment.evaluate.calibrate import follow, observe
 
     loaded = Tracker.load(tracker)
     observe(loaded.engine, sequence)
@@ -104,7 +104,7 @@ def test_calibrate(tracker, sequence, seen):
 def test_a_published_model(tracker, sequence, seen):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow asks for its own kinds of type hints
-        from dytrack_platform.experiment.pyfunc_model import PublishedTracker
+        from dytrack_platform.experiment.registry.pyfunc_model import PublishedTracker
 
     model, context = PublishedTracker(), SimpleNamespace(artifacts={"tracker": str(tracker)})
     model.load_context(context)
@@ -149,8 +149,8 @@ def test_trax(tracker, sequence, seen, monkeypatch, tmp_path):
         Rectangle=SimpleNamespace(create=lambda *box: box),
     )
     monkeypatch.setitem(sys.modules, "trax", stub)
-    monkeypatch.delitem(sys.modules, "dytrack_platform.experiment.trax_server", raising=False)
-    from dytrack_platform.experiment.trax_server import serve
+    monkeypatch.delitem(sys.modules, "dytrack_platform.interop.trax", raising=False)
+    from dytrack_platform.interop.trax import serve
 
     assert serve(Tracker.load(tracker), "DyTrack") == FRAMES
     assert len(said) == FRAMES

@@ -53,7 +53,7 @@ def tracker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def video(made, tmp_path_factory):
-    from dytrack_pipelines.demo import film
+    from dytrack_pipelines.commands.demo import film
 
     return film(made, tmp_path_factory.mktemp("video") / "video.mp4")
 

@@ -14,7 +14,7 @@ def experiment(clips, folder, **changes):
             "train": [{"path": str(clips)}],
             "pairs_per_epoch": 32,
             "validation_pairs": 8,
-            "draws_per_row": 4,
+            "pairs_per_clip": 4,
         },
         "train": {
             "epochs": 2,
@@ -30,5 +30,5 @@ def experiment(clips, folder, **changes):
 
 @pytest.fixture
 def recipe(tmp_path, made_clips):
-    """Give a function that makes a tiny experiment on the prepared clips."""
+    """Return a function that makes a tiny experiment on the prepared clips."""
     return lambda **changes: experiment(made_clips, tmp_path, **changes)

@@ -1,9 +1,12 @@
+import re
 import subprocess
 import sys
 
 import pytest
 
 from dytrack_platform.config import dump, flatten, load, parse_override, resolve, to_dict
+from dytrack_platform.config.bounds import Bounds
+from dytrack_platform.config.recipes import RENAMED
 from dytrack_platform.errors import ConfigurationError
 
 
@@ -19,7 +22,7 @@ from dytrack_platform.errors import ConfigurationError
         ({"data": {"train": [{"path": ""}]}}, r"^data\.train\.0\.path: must name"),
         ({"data": {"train": [{"wieght": 1}]}}, r"^data\.train\.wieght: no such key"),
         ({"train": {"batch_size": 10, "workers": 4}}, r"^train\.batch_size: must be a multiple"),
-        ({"train": {"keep": 1}}, r"^train\.keep: must be at least 2"),
+        ({"train": {"keep_checkpoints": 1}}, r"^train\.keep_checkpoints: must be at least 2"),
         ({"model": {"iou_token": "reader"}}, "^model.iou_token: reader is now called read_only$"),
         ({"train": {"schedule": "linear"}}, r"^train\.schedule: input should be 'step' or"),
         ({"loss": {"giou": -1}}, r"^loss\.giou: must not be negative"),
@@ -31,6 +34,31 @@ from dytrack_platform.errors import ConfigurationError
 def test_a_mistake_is_named_by_its_dotted_key(values, message):
     with pytest.raises(ConfigurationError, match=message):
         resolve({"name": "x", **values})
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_older_recipe_is_refused_with_its_new_name(old, new):
+    with pytest.raises(ConfigurationError, match=rf"^{re.escape(f'{old}: is now called {new}')}$"):
+        resolve({"name": "x"}, {old: 1})
+    section, _, key = new.partition(".")
+    assert hasattr(getattr(resolve({"name": "x"}), section), key)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "message"),
+    [
+        (Bounds(low=1), (1, 9), (0, float("nan")), "be at least 1"),
+        (Bounds(low=0), (0,), (-1e-9,), "not be negative"),
+        (Bounds(above=0), (1e-9,), (0,), "be positive"),
+        (Bounds(low=0, high=1), (0, 1), (-0.1, 1.1), "lie in [0, 1]"),
+        (Bounds(low=0, below=1), (0, 0.9), (1,), "lie in [0, 1)"),
+        (Bounds(above=0, below=1), (0.1,), (0, 1), "lie in (0, 1)"),
+    ],
+)
+def test_bounds_hold_and_say_what_they_hold(bounds, inside, outside, message):
+    assert all(bounds.hold(value) for value in inside)
+    assert not any(bounds.hold(value) for value in outside)
+    assert str(bounds) == message
 
 
 def test_a_missing_name_is_asked_for():
@@ -91,7 +119,7 @@ def test_overrides_use_the_same_keys_and_are_checked():
         ("train.epochs=3", ("train.epochs", 3)),
         ("train.head_lr=1e-4", ("train.head_lr", 1e-4)),
         ("model.exits=[2, 6, 12]", ("model.exits", [2, 6, 12])),
-        ("train.initial=", ("train.initial", None)),
+        ("train.init_from=", ("train.init_from", None)),
     ],
 )
 def test_an_override_is_read_as_yaml(text, parsed):

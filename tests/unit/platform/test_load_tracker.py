@@ -14,7 +14,7 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform import load_tracker
 from dytrack_platform.errors import CheckpointError
-from dytrack_platform.evaluation import protocol
+from dytrack_platform.evaluation.tracking import protocol
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from dytrack_platform.datasets.readers import (
     video,
     vot,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 
 
@@ -28,8 +28,8 @@ class Reader(Protocol):
 
     def __call__(
         self, root: str, split: str | None = None, faults: list[Fault] | None = None
-    ) -> Iterator[Sequence]:
-        """Give the split's sequences; see :func:`read`."""
+    ) -> Iterator[VideoSequence]:
+        """Return the split's sequences; see :func:`read`."""
         ...
 
 
@@ -52,7 +52,7 @@ READERS: dict[str, Reader] = {
 
 def read(
     dataset: str, root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a dataset.
 
     Args:

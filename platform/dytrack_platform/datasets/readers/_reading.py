@@ -2,18 +2,37 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.annotations import box_faults, lines, parse_rows, usable_boxes
-from dytrack_platform.datasets.frames import ImageFrames, frame_number
-from dytrack_platform.datasets.readers._known import WRONG_BOXES, without_wrong_frames
-from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.io.frames import ImageFrames, frame_number
+from dytrack_platform.datasets.io.text import box_faults, lines, parse_rows, usable_boxes
+from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 _LOG = logging.getLogger(__name__)
+
+# Faults of published data that no program can see, as users reported them to the owners. They
+# are reported like any other damage, so that nobody trains on them unknowingly.
+_GOT10K_BOXES = [*range(8623, 8638), 9058, 9059]
+
+WRONG_BOXES: dict[str, frozenset[str]] = {
+    "got10k": frozenset(f"GOT-10k_Train_{number:06d}" for number in _GOT10K_BOXES),
+    "trackingnet": frozenset({"A63BoLTUNAM_0", "a1qoB1eERn0_0"}),
+}
+"""Sequences of each dataset whose boxes do not follow their target."""
+
+WRONG_FRAMES: dict[str, dict[str, range]] = {
+    "got10k": {
+        "GOT-10k_Train_001636": range(42, 53),
+        "GOT-10k_Train_001638": range(24, 33),
+    },
+}
+"""Frames, by position from 0, that show something else than the rest of their sequence. The
+reports count files, from 1."""
 
 
 def open_root(root: str) -> Tree:
@@ -45,9 +64,9 @@ def listed(tree: Tree, inside: str) -> list[str]:
 def each(
     dataset: str,
     names: Iterable[str],
-    open_one: Callable[[str], Sequence],
+    open_one: Callable[[str], VideoSequence],
     faults: list[Fault] | None,
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Open sequences one by one; report those that cannot be used and go on.
 
     A name that is listed twice gives one sequence. Without a list to report to, faults go to the
@@ -120,7 +139,7 @@ def assemble(
     flagged: NDArray[np.bool_] | None = None,
     attributes: tuple[str, ...] = (),
     object_class: str | None = None,
-) -> Sequence:
+) -> VideoSequence:
     """Bring frames and boxes to one length, and find the frames that can be used.
 
     Boxes without frames and frames without boxes are left out and reported; they are the last
@@ -136,7 +155,7 @@ def assemble(
     boxes_xywh, absent = boxes_xywh[:count], absent[:count]
     unreadable = [index for index in unreadable if index < count]
     faults += box_faults(dataset, name, boxes_xywh, ~absent, unreadable)
-    return Sequence(
+    return VideoSequence(
         dataset=dataset,
         name=name,
         frames=frames,
@@ -147,3 +166,18 @@ def assemble(
         object_class=object_class,
         faults=tuple(faults),
     )
+
+
+def without_wrong_frames(sequence: VideoSequence) -> VideoSequence:
+    """Count frames that are known to be wrong as not visible, and report them."""
+    known = WRONG_FRAMES.get(sequence.dataset, {}).get(sequence.name, range(0))
+    frames = [frame for frame in known if frame < len(sequence)]
+    if not frames:
+        return sequence
+    visible = sequence.visible & ~np.isin(np.arange(len(sequence)), frames)
+    reason = "the published image is known to be of another scene"
+    faults = [
+        Fault(dataset=sequence.dataset, sequence=sequence.name, frame=frame, reason=reason)
+        for frame in frames
+    ]
+    return replace(sequence, visible=visible, faults=(*sequence.faults, *faults))

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from dytrack_platform.datasets.frames import ImageFrames
+from dytrack_platform.datasets.io.frames import ImageFrames
 from dytrack_platform.datasets.readers._reading import each, open_root
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "coco"
 
 
 def read(
     root: str, split: str | None = "train", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a split of COCO's object annotations, by image and then by annotation.
 
     Args:
@@ -64,7 +64,7 @@ def _still(
     annotation: dict[str, Any],
     files: dict[int, str],
     classes: dict[int, str],
-) -> Sequence:
+) -> VideoSequence:
     if annotation["image_id"] not in files:
         raise DataError(f"annotation {annotation['id']} is of an image that is not listed")
     try:
@@ -77,7 +77,7 @@ def _still(
             f"annotation {annotation['id']}: the box {x:g},{y:g},{w:g},{h:g} has no area or is "
             "not finite"
         )
-    return Sequence(
+    return VideoSequence(
         dataset=DATASET,
         name=name,
         frames=ImageFrames(folder, (files[annotation["image_id"]],)),

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -27,9 +27,9 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "got10k"
 _HANDED_ON: dict[str, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ _HANDED_ON: dict[str, tuple[str, ...]] = {
 
 def read(
     root: str, split: str | None = "train", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a split of a folder in GOT-10k's layout.
 
     A frame counts as visible when its box has an area, ``absence.label`` is 0 and
@@ -88,7 +88,7 @@ def _indexed(tree: Tree, inside: str) -> list[str]:
     return [names[index] for index in indices]
 
 
-def _sequence(folder: Tree, name: str, hidden: bool) -> Sequence:
+def _sequence(folder: Tree, name: str, hidden: bool) -> VideoSequence:
     inside = folder / name
     frames = image_frames(inside, "", numbered=True, first=1)
     boxes, bad = read_boxes(inside, "groundtruth.txt")

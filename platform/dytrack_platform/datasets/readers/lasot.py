@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -25,9 +25,9 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "lasot"
 EXTENSION = "lasotext"
@@ -36,7 +36,7 @@ _LISTS = {"train": "training_set.txt", "test": "testing_set.txt"}
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a split of LaSOT.
 
     Args:
@@ -54,7 +54,7 @@ def read(
 
 def read_extension(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read LaSOText, which has the same tree and is all test; see :func:`read`."""
     is_whole = split == "test" and not Tree(root).is_file(_LISTS["test"])
     return _read(EXTENSION, root, None if is_whole else split, faults)
@@ -62,7 +62,7 @@ def read_extension(
 
 def _read(
     dataset: str, root: str, split: str | None, faults: list[Fault] | None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     tree = open_root(root)
     names = listed(tree, _LISTS.get(split, f"{split}.txt")) if split else _found(tree)
     return each(dataset, names, lambda name: _sequence(dataset, tree, name), faults)
@@ -83,7 +83,7 @@ def _found(tree: Tree) -> list[str]:
     return names
 
 
-def _sequence(dataset: str, tree: Tree, name: str) -> Sequence:
+def _sequence(dataset: str, tree: Tree, name: str) -> VideoSequence:
     category = name.rsplit("-", 1)[0]
     nested = f"{category}/{name}"
     inside = tree / (nested if tree.is_folder(nested) else name)

@@ -15,17 +15,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.annotations import lines
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import lines
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Boxes, Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Boxes, Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "nfs"
 _OTHER_CLIP = "dog_2"
@@ -33,7 +33,7 @@ _OTHER_CLIP = "dog_2"
 
 def read(
     root: str, split: str | None = "30", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read NFS.
 
     Args:
@@ -58,7 +58,7 @@ def read(
     return each(DATASET, names, lambda name: _sequence(tree, name, rate), faults)
 
 
-def _sequence(tree: Tree, name: str, rate: str) -> Sequence:
+def _sequence(tree: Tree, name: str, rate: str) -> VideoSequence:
     inside = tree / f"{name}/{rate}"
     boxes, lost, bad = _rows(inside, f"{name}.txt")
     frames = image_frames(inside, name, numbered=True, first=1)
@@ -98,7 +98,7 @@ def _rows(inside: Tree, file: str) -> tuple[Boxes, NDArray[np.bool_], list[int]]
     return boxes, lost, bad
 
 
-def _repacked(tree: Tree, name: str) -> Sequence:
+def _repacked(tree: Tree, name: str) -> VideoSequence:
     boxes, bad = read_boxes(tree, f"anno/nfs_{name}.txt")
     return assemble(
         dataset=DATASET,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -22,9 +22,9 @@ from dytrack_platform.datasets.readers._reading import (
     part_of,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "otb"
 
@@ -47,7 +47,7 @@ _ROWS_BEFORE = {"Tiger1": 354}
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read OTB-100.
 
     Args:
@@ -70,7 +70,7 @@ def read(
     names = listed(tree, f"{split}.txt") if split else sorted(targets)
     keys = {_plain(key): key for key in targets}
 
-    def one(name: str) -> Sequence:
+    def one(name: str) -> VideoSequence:
         key = keys.get(_plain(name))
         if key is None:
             raise DataError(f"{root}: has no sequence {name}, though the split's list names it")
@@ -98,7 +98,7 @@ def _targets(tree: Tree, folder: str) -> list[tuple[str, str]]:
     return [(f"{folder}-{number}", file) for number, file in enumerate(files, start=1)]
 
 
-def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
+def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
     inside = tree / folder
     frames = image_frames(inside, "img", numbered=True)
     boxes, bad = read_boxes(inside, file)

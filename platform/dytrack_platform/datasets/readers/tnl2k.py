@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels, usable_boxes
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels, usable_boxes
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -22,16 +22,16 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "tnl2k"
 
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read TNL2K.
 
     Args:
@@ -52,7 +52,7 @@ def read(
     return each(DATASET, names, lambda name: _sequence(tree, name), faults)
 
 
-def _sequence(tree: Tree, name: str) -> Sequence:
+def _sequence(tree: Tree, name: str) -> VideoSequence:
     inside = tree / name
     boxes, bad = read_boxes(inside, "groundtruth.txt")
     flags = f"absent/{name}.txt"

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import usable_boxes
-from dytrack_platform.datasets.archives import ZipFrames
-from dytrack_platform.datasets.frames import ImageFrames, image_frames
+from dytrack_platform.datasets.io.archives import ZipFrames
+from dytrack_platform.datasets.io.frames import ImageFrames, image_frames
+from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -23,16 +23,16 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "trackingnet"
 
 
 def read(
     root: str, split: str | None = "train", faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a split of TrackingNet.
 
     A frame counts as visible when its box has an area (the field's rule).
@@ -64,7 +64,7 @@ def _annotated(tree: Tree, chunk: str) -> list[str]:
     return [name.removesuffix(".txt") for name in names if name.endswith(".txt")]
 
 
-def _sequence(chunk: Tree, name: str, hidden: bool) -> Sequence:
+def _sequence(chunk: Tree, name: str, hidden: bool) -> VideoSequence:
     boxes, bad = read_boxes(chunk, f"anno/{name}.txt")
     frames = _frames(chunk, name)
     if hidden and len(boxes) == 1 and len(frames) > 1:

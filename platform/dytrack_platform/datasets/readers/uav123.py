@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import parse_labels
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
+from dytrack_platform.datasets.io.text import parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -23,9 +23,9 @@ from dytrack_platform.datasets.readers._reading import (
     part_of,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "uav123"
 LONG = "uav20l"
@@ -58,7 +58,7 @@ _STARTS = {
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read UAV123.
 
     Args:
@@ -74,14 +74,14 @@ def read(
 
 def read_long(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read UAV20L, 20 long sequences over the same images; see :func:`read`."""
     return _read(LONG, "UAV20L", root, split, faults)
 
 
 def _read(
     dataset: str, folder: str, root: str, split: str | None, faults: list[Fault] | None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     if split not in (None, "test"):
         raise DataError(f"split {split!r}: {folder} has one split, test")
     tree = open_root(root)
@@ -92,7 +92,7 @@ def _read(
     return each(dataset, names, lambda name: _sequence(dataset, folder, tree, name), faults)
 
 
-def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> Sequence:
+def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> VideoSequence:
     boxes, bad = read_boxes(tree, f"anno/{folder}/{name}.txt")
     images, start = name, 1
     base, _, part = name.rpartition("_")

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import fit_labels, parse_labels
-from dytrack_platform.datasets.frames import (
+from dytrack_platform.datasets.io.frames import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     ImageFrames,
     VideoFrames,
     image_frames,
 )
+from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -30,16 +30,16 @@ from dytrack_platform.datasets.readers._reading import (
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "video"
 
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a folder of videos.
 
     Args:
@@ -75,7 +75,7 @@ def _targets(tree: Tree, name: str) -> list[tuple[str, str, str]]:
     return targets
 
 
-def _sequence(tree: Tree, key: str, folder: str, file: str) -> Sequence:
+def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
     inside = tree / folder
     if not tree.is_folder(folder):
         raise DataError(f"{inside.root}: no such folder, or a link that leads nowhere")

@@ -15,20 +15,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dytrack_platform.datasets.annotations import lines, parse_labels
-from dytrack_platform.datasets.frames import IMAGE_SUFFIXES, ImageFrames, image_frames
+from dytrack_platform.datasets.io.frames import IMAGE_SUFFIXES, ImageFrames, image_frames
+from dytrack_platform.datasets.io.regions import parse_region, region_box
+from dytrack_platform.datasets.io.text import lines, parse_labels
 from dytrack_platform.datasets.readers._reading import assemble, each, listed, open_root
-from dytrack_platform.datasets.readers._regions import region_box
-from dytrack_platform.datasets.sequence import Fault, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 DATASET = "vot"
 
 
 def read(
     root: str, split: str | None = None, faults: list[Fault] | None = None
-) -> Iterator[Sequence]:
+) -> Iterator[VideoSequence]:
     """Read a VOT workspace or sequence folder.
 
     Args:
@@ -64,7 +64,7 @@ def _targets(tree: Tree, name: str) -> list[tuple[str, str]]:
     return objects
 
 
-def _sequence(tree: Tree, key: str, name: str, file: str) -> Sequence:
+def _sequence(tree: Tree, key: str, name: str, file: str) -> VideoSequence:
     inside = tree / name
     frames = _frames(inside)
     rows = lines(inside.read_text(file))
@@ -74,7 +74,7 @@ def _sequence(tree: Tree, key: str, name: str, file: str) -> Sequence:
     bad = []
     for index, row in enumerate(rows):
         try:
-            box = region_box(row)
+            box = region_box(parse_region(row))
         except ValueError:
             bad.append(index)
             continue

@@ -1,4 +1,4 @@
-"""Pictures that lie whole in a device's memory, from which pairs are drawn, cut and augmented there.
+"""Pictures that lie whole in a device's memory, where pairs are drawn, cut and augmented.
 
 A graphics card trains on more pairs a second than processors can decode and crop. Tracking
 datasets of tens of thousands of frames fit into its memory, so this room reads a dataset's raw

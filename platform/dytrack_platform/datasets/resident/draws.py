@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config.schema import DataConfig, OverlayConfig
-from dytrack_platform.datasets.resident.render import Floats, Integers, Layer, Light
+from dytrack_platform.datasets.prepared.windows import JITTER_LIMIT
+from dytrack_platform.datasets.resident.render import Floats, Integers, Layer, Light, View
 from dytrack_platform.datasets.resident.store import square_matrices
-from dytrack_platform.datasets.windows import JITTER_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +71,6 @@ class Things:
     """Width and height of each of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """One side of B pairs: the crops to render, and where the target is in them."""
-
-    pictures: Integers
-    matrices: Floats
-    layers: tuple[Layer, ...]
-    light: Light
-    boxes_cxcywh: Floats
-    """(B, 4) in [0, 1] of the crop."""
-
-
 class PairDraws:
     """Draws batches of pairs."""
 
@@ -114,7 +102,7 @@ class PairDraws:
             self._composed(rng, composed, template, search)
         if self._things is not None:
             self._passers_by(rng, order, search, set(composed.tolist()))
-        grey = rng.random(count) < self._data.grey
+        grey = rng.random(count) < self._data.grayscale_prob
         return (
             template.view(self._light(rng, count, grey)),
             search.view(self._light(rng, count, grey)),
@@ -242,8 +230,7 @@ class PairDraws:
         if rng.random() < 0.5:
             same = np.flatnonzero(things.kinds == things.kinds[thing])
             if len(same) > 1:
-                other = int(same[rng.integers(len(same))])
-                return other
+                return int(same[rng.integers(len(same))])
         return int(_pick(rng, self._things_ladder, 1)[0])
 
     def _passers_by(
@@ -265,7 +252,8 @@ class PairDraws:
             which = _pick(rng, self._things_ladder, len(kept))
             away = rng.uniform(0, 2 * np.pi, len(kept))
             direction = np.stack([np.cos(away), np.sin(away)], 1)
-            own = sides[kept] * rng.uniform(0.4 if hiding else 0.5, 0.9 if hiding else 1.3, len(kept))
+            least, most = (0.4, 0.9) if hiding else (0.5, 1.3)
+            own = sides[kept] * rng.uniform(least, most, len(kept))
             # Beside: the circles around both do not meet. Over it: up to half is hidden.
             radius = np.hypot(halves[kept, 0], halves[kept, 1])
             if hiding:
@@ -404,19 +392,3 @@ def _lay(
     matrices = np.concatenate([inverse, shift[..., None]], axis=2)
     boxes = np.hstack([centres, extents * scales[:, None]])
     return Layer(rows, which, matrices, gains), boxes
-
-
-def balanced(names: Sequence[str]) -> Floats:
-    """Return a chance for each entry so that a category's share grows with its size's root."""
-    categories, numbers, counts = np.unique(
-        np.array(names), return_inverse=True, return_counts=True
-    )
-    del categories
-    chances = 1 / np.sqrt(counts[numbers])
-    return np.asarray(chances / chances.sum(), np.float64)
-
-
-def smallest(model: ModelConfig) -> float:
-    """Return the shorter side in pixels below which a box says too little of its target."""
-    return max(3.0, model.template_size / model.template_factor / 14)
-

@@ -1,6 +1,6 @@
 """Read raw datasets into memory: every picture once, and which targets are to be seen in it."""
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -8,18 +8,18 @@ from fnmatch import fnmatch
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config.schema import DataConfig, ResidentSource
 from dytrack_platform.datasets import readers
-from dytrack_platform.datasets.annotations import usable_boxes
-from dytrack_platform.datasets.resident.draws import Group, Shots, Things, balanced, smallest
+from dytrack_platform.datasets.io.text import usable_boxes
+from dytrack_platform.datasets.resident.draws import Group, Shots, Things
 from dytrack_platform.datasets.resident.masks import CutOut, read_coco, read_folder
+from dytrack_platform.datasets.resident.render import Floats, Integers
 from dytrack_platform.datasets.resident.store import PictureStore, build
-from dytrack_platform.datasets.sequence import Fault, Pixels, Sequence
-from dytrack_platform.datasets.tree import Tree
+from dytrack_platform.datasets.sequence import Fault, Pixels, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 _THREADS = 8
 
@@ -74,7 +74,7 @@ def load(data: DataConfig, model: ModelConfig, device: torch.device) -> Resident
             continue
         sequences = wanted(source, faults)
         read_pictures(sequences, pictures, source.longest_side)
-        groups.append(_group(source, sequences, pictures, smallest(model)))
+        groups.append(_group(source, sequences, pictures, _smallest(model)))
         if source.masks:
             things += read_coco(Tree(source.root), source.split or "train", source.mask_file)
     if not groups:
@@ -90,7 +90,7 @@ def load(data: DataConfig, model: ModelConfig, device: torch.device) -> Resident
     )
 
 
-def wanted(source: ResidentSource, faults: list[Fault] | None = None) -> list[Sequence]:
+def wanted(source: ResidentSource, faults: list[Fault] | None = None) -> list[VideoSequence]:
     """List a source's sequences whose names its patterns let pass.
 
     Raises:
@@ -111,9 +111,11 @@ def wanted(source: ResidentSource, faults: list[Fault] | None = None) -> list[Se
     return sequences
 
 
-def read_pictures(sequences: List[Sequence], pictures: Pictures, longest_side: int) -> None:
+def read_pictures(
+    sequences: Sequence[VideoSequence], pictures: Pictures, longest_side: int
+) -> None:
     """Decode what is not there yet; what does not decode is left out."""
-    fresh: dict[str, Sequence] = {}
+    fresh: dict[str, VideoSequence] = {}
     for sequence in sequences:
         path = sequence.frames.path(0)
         if path not in pictures.numbers:
@@ -126,7 +128,7 @@ def read_pictures(sequences: List[Sequence], pictures: Pictures, longest_side: i
                     pictures.add(sequence.frames.path(index), frame, longest_side)
 
 
-def shots_of(sequence: Sequence, pictures: Pictures, least: float) -> Shots:
+def shots_of(sequence: VideoSequence, pictures: Pictures, least: float) -> Shots:
     """Return a sequence's frames that were read and show their target, none if there is none.
 
     Args:
@@ -151,7 +153,7 @@ def shots_of(sequence: Sequence, pictures: Pictures, least: float) -> Shots:
 
 
 def _group(
-    source: ResidentSource, sequences: List[Sequence], pictures: Pictures, least: float
+    source: ResidentSource, sequences: Sequence[VideoSequence], pictures: Pictures, least: float
 ) -> Group:
     found = [
         (shots, sequence.object_class or "")
@@ -163,15 +165,27 @@ def _group(
     # Kinds of things are balanced; videos, which are few, count alike.
     stills = all(len(shots.numbers) == 1 for shots, _ in found)
     names = [kind for _, kind in found] if stills else [""] * len(found)
-    return Group(source.weight, tuple(shots for shots, _ in found), balanced(names))
+    return Group(source.weight, tuple(shots for shots, _ in found), _balanced(names))
 
 
-def _things(things: List[CutOut], grounds: NDArray[np.int64], sizes: NDArray[np.float64]) -> Things:
+def _things(things: Sequence[CutOut], grounds: Integers, sizes: Floats) -> Things:
     kinds = np.unique([thing.category for thing in things], return_inverse=True)[1]
     return Things(
         hulls=np.stack([thing.hull for thing in things]),
         kinds=np.asarray(kinds, np.int64),
-        chances=balanced([thing.category for thing in things]),
+        chances=_balanced([thing.category for thing in things]),
         grounds=grounds,
         ground_sizes=sizes,
     )
+
+
+def _balanced(names: Sequence[str]) -> Floats:
+    """Return a chance for each entry so that a category's share grows with its size's root."""
+    _, numbers, counts = np.unique(np.array(names), return_inverse=True, return_counts=True)
+    chances = 1 / np.sqrt(counts[numbers])
+    return np.asarray(chances / chances.sum(), np.float64)
+
+
+def _smallest(model: ModelConfig) -> float:
+    """Return the shorter side in pixels below which a box says too little of its target."""
+    return max(3.0, model.template_size / model.template_factor / 14)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.frames import decode
+from dytrack_platform.datasets.io.frames import decode
 from dytrack_platform.datasets.sequence import Pixels
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 HULL_POINTS = 24
 _LEAST_SIDE = 16

@@ -3,7 +3,7 @@
 Dimensions: N crops, S side of a crop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from dytrack_platform.datasets.resident.store import PictureStore
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Put = Callable[[NDArray[np.generic]], Tensor]
+"""Takes an array to the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,18 @@ class Light:
     """(N, 2) direction and length of motion blur in pixels of the crop."""
     grain: Floats
     """(N,) standard deviation of noise in grey levels."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One side of B pairs: the crops to render, and where the target is in them."""
+
+    pictures: Integers
+    matrices: Floats
+    layers: tuple[Layer, ...]
+    light: Light
+    boxes_cxcywh: Floats
+    """(B, 4) in [0, 1] of the crop."""
 
 
 @torch.no_grad()
@@ -111,7 +125,7 @@ def crops(
     return drawn.clamp(0, 255).round().to(torch.uint8)
 
 
-def _coarser(drawn: Tensor, shares: Floats, put) -> Tensor:  # noqa: ANN001  (a local function)
+def _coarser(drawn: Tensor, shares: Floats, put: Put) -> Tensor:
     """Throw away resolution, in four steps: crops of one step are resampled together."""
     size = drawn.shape[-1]
     steps = np.round(shares * 5).clip(1, 5).astype(int)
@@ -125,7 +139,7 @@ def _coarser(drawn: Tensor, shares: Floats, put) -> Tensor:  # noqa: ANN001  (a 
     return drawn
 
 
-def _smeared(drawn: Tensor, smears: Floats, put) -> Tensor:  # noqa: ANN001  (a local function)
+def _smeared(drawn: Tensor, smears: Floats, put: Put) -> Tensor:
     """Average crops along a line, as a moving camera does."""
     lengths = np.hypot(smears[:, 0], smears[:, 1])
     rows = np.flatnonzero(lengths >= 1.5)

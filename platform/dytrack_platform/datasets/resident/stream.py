@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dytrack_model.config import ModelConfig
 from dytrack_platform.config.schema import DataConfig
-from dytrack_platform.datasets.resident.draws import PairDraws, View
+from dytrack_platform.datasets.resident.draws import PairDraws
 from dytrack_platform.datasets.resident.load import Resident
-from dytrack_platform.datasets.resident.render import crops
+from dytrack_platform.datasets.resident.render import View, crops
 from dytrack_platform.errors import ConfigurationError
 
 _AHEAD = 4

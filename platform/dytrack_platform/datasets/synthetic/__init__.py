@@ -1,4 +1,4 @@
-"""Made sequences: seeded, with known truth, as difficult as asked for."""
+"""Synthetic sequences: seeded, with known truth, as difficult as asked for."""
 
 from dytrack_platform.datasets.synthetic.config import CHALLENGES, SynthConfig
 from dytrack_platform.datasets.synthetic.maker import make

@@ -1,4 +1,4 @@
-"""Draw the lots of a made sequence: which challenges it has, and how everything moves."""
+"""Draw the lots of a synthetic sequence: which challenges it has, and how everything moves."""
 
 import cv2
 import numpy as np
@@ -31,12 +31,13 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
         rng: Source of all chance; the same state gives the same scene.
 
     Raises:
-        DataError: The folder of pictures cannot be used.
+        DataError: The folder of images cannot be used.
     """
-    supply = supply_for(config.pictures)
+    supply = supply_for(config.images)
     frames = int(rng.integers(config.frames[0], config.frames[1] + 1))
     has = {name: bool(rng.random() < getattr(config, name)) for name in CHALLENGES}
     strong = {name: config.strength if has[name] else 0.0 for name in CHALLENGES}
+    # The order of these draws is the scene: another order would make other scenes of the same seed.
     camera_x, camera_y, zoom, background = _camera(config, supply, rng, frames, strong["camera"])
     poses = _target_poses(config, rng, frames, strong)
     look = supply.look(rng)
@@ -45,6 +46,7 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
     if rng.random() < 0.5:
         others.append(_passer_by(config, supply, rng, frames, poses, supply.look(rng)))
     if has["distractors"]:
+        # A distractor that looks otherwise would distract nobody: it shares the target's look.
         near = supply.similar(rng, look)
         others += [
             _passer_by(config, supply, rng, frames, poses, near)
@@ -55,6 +57,7 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
             _occluder(supply, rng, frames, poses, config.strength)
             for _ in range(int(rng.integers(1, 3)))
         ]
+    # A little light changes in every sequence, or a tracker could learn to match by brightness.
     light = 1 + (0.08 + 0.45 * strong["illumination"]) * wander(rng, frames, frames)
     return Scene(
         width=config.width,
@@ -87,15 +90,16 @@ def _sprite(
 def _camera(
     config: SynthConfig, supply: Supply, rng: np.random.Generator, frames: int, strength: float
 ) -> tuple[Curve, Curve, Curve, Pixels]:
+    # The background is larger than the image, so that the camera can move over it.
     margin = 48
     background = supply.background(rng, config.height + 2 * margin, config.width + 2 * margin)
     for _ in range(int(rng.integers(3, 9))):  # things that stand about
         side = int(rng.integers(config.height // 8, config.height // 2))
-        picture = _sprite(supply, rng, side=side)
+        image = _sprite(supply, rng, side=side)
         left = int(rng.integers(0, background.shape[1] - side))
         top = int(rng.integers(0, background.shape[0] - side))
-        solid = picture[..., 3] > 127
-        background[top : top + side, left : left + side][solid] = picture[..., :3][solid]
+        solid = image[..., 3] > 127
+        background[top : top + side, left : left + side][solid] = image[..., :3][solid]
     if rng.random() < 0.5:
         background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.6, 1.6)))  # type: ignore[assignment]
     reach = 6 + 36 * min(strength, 1.3)
@@ -111,8 +115,10 @@ def _target_poses(
     config: SynthConfig, rng: np.random.Generator, frames: int, strong: dict[str, float]
 ) -> Poses:
     small, large = config.target_side
+    # Evenly in the logarithm: as many small targets as large ones for each factor of two.
     start = float(np.exp(rng.uniform(np.log(small), np.log(large))))
     growth = (0.1 + 0.6 * strong["scale"]) * wander(rng, frames, 1.3 * frames)
+    # Growth is relative to the first frame, whose size was drawn.
     size = start * np.exp(growth - growth[0])
     size = np.clip(size, 0.6 * small, min(1.3 * large, 0.7 * config.height))
     step = (_FAST_STEP if strong["fast_motion"] else _USUAL_STEP) * float(size.mean())
@@ -124,6 +130,7 @@ def _target_poses(
     y += shake * rng.normal(0, 1, frames)
     if strong["leaving_view"]:
         away = rise_and_fall(event(rng, frames, (frames // 3, frames // 2)))
+        # Out on the side that is nearer, as an object that leaves does.
         to_the_left = x[int(away.argmax())] < 0.5 * config.width
         beside = -0.7 * size if to_the_left else config.width + 0.7 * size
         x = x * (1 - away) + beside * away

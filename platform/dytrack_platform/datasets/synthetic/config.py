@@ -1,9 +1,10 @@
-"""How difficult made sequences are: one knob for each challenge."""
+"""How difficult synthetic sequences are: one knob for each challenge."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from dytrack_model.config import require
+from dytrack_platform.config.bounds import Bounds, NotNegative, Share, check_bounds
 
 CHALLENGES = {
     "occlusion": "POC",
@@ -23,61 +24,56 @@ CHALLENGES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthConfig:
-    """What made sequences look like.
+    """What synthetic sequences look like.
 
     Each challenge's knob is the share of sequences, in [0, 1], that have it; ``strength`` scales
     how bad the challenges are.
     """
 
-    width: int = 320
+    width: Annotated[int, Bounds(low=32, high=8192)] = 320
     """Width of a frame in pixels."""
-    height: int = 240
+    height: Annotated[int, Bounds(low=32, high=8192)] = 240
     """Height of a frame in pixels."""
     frames: tuple[int, int] = (60, 80)
     """Shortest and longest sequence."""
     target_side: tuple[float, float] = (30.0, 90.0)
     """Smallest and largest longer side of a target in pixels, in its first frame."""
-    occlusion: float = 0.35
+    occlusion: Share = 0.35
     """Something passes in front of the target."""
-    distractors: float = 0.4
+    distractors: Share = 0.4
     """Objects of the target's colours and size move about."""
-    fast_motion: float = 0.25
+    fast_motion: Share = 0.25
     """Steps up to about 0.6 of the target's size instead of 0.25."""
-    motion_blur: float = 0.25
+    motion_blur: Share = 0.25
     """The target is smeared along its motion."""
-    scale: float = 0.4
+    scale: Share = 0.4
     """The target grows and shrinks by up to about a factor of two."""
-    deformation: float = 0.5
+    deformation: Share = 0.5
     """The target's outline and texture wave."""
-    rotation: float = 0.3
+    rotation: Share = 0.3
     """The target turns in the image."""
-    aspect: float = 0.3
+    aspect: Share = 0.3
     """The target gets wider and narrower, as when seen from another side."""
-    illumination: float = 0.3
+    illumination: Share = 0.3
     """The light changes."""
-    leaving_view: float = 0.15
+    leaving_view: Share = 0.15
     """The target leaves the image for some frames and comes back."""
-    camera: float = 0.4
+    camera: Share = 0.4
     """The camera moves and shakes."""
-    strength: float = 1.0
+    strength: Annotated[float, Bounds(low=0, high=4)] = 1.0
     """Factor on how bad each challenge is."""
-    grain: float = 3.0
+    grain: Annotated[float, Bounds(low=0, high=64)] = 3.0
     """Standard deviation of sensor noise in grey levels."""
-    quality: int = 92
+    quality: Annotated[int, Bounds(low=1, high=100)] = 92
     """JPEG quality of the frames."""
-    pictures: str = ""
-    """Folder or URL of real pictures that backgrounds and objects are taken from, in COCO's
+    images: str = ""
+    """Folder or URL of real images that backgrounds and objects are taken from, in COCO's
     layout or with images alone; empty: both are drawn."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Seed of everything."""
 
     def __post_init__(self) -> None:
-        for name in CHALLENGES:
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
-        for name in ("width", "height"):
-            value = getattr(self, name)
-            require(32 <= value <= 8192, f"{name}: must lie in [32, 8192], got {value}")
+        check_bounds(self)
         low, high = self.frames
         require(2 <= low <= high, f"frames: must be a range from 2 up, got {self.frames}")
         small, large = self.target_side
@@ -85,13 +81,9 @@ class SynthConfig:
             8 <= small <= large <= min(self.width, self.height),
             f"target_side: must be a range from 8 up to the image's side, got {self.target_side}",
         )
-        require(0 <= self.strength <= 4, f"strength: must lie in [0, 4], got {self.strength}")
-        require(0 <= self.grain <= 64, f"grain: must lie in [0, 64], got {self.grain}")
-        require(1 <= self.quality <= 100, f"quality: must lie in [1, 100], got {self.quality}")
-        require(self.seed >= 0, f"seed: must not be negative, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON types; tuples become lists."""
+        """Return plain JSON types; tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod

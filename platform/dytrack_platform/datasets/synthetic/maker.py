@@ -1,4 +1,4 @@
-"""Write made sequences to disk in GOT-10k's layout.
+"""Write synthetic sequences to disk in GOT-10k's layout.
 
 Each sequence depends on (seed, split, its number) alone: the files are the same whatever the
 number of processes, and a second call goes on where the first one was stopped.
@@ -19,8 +19,8 @@ import numpy as np
 from dytrack_platform.datasets.synthetic.compose import compose
 from dytrack_platform.datasets.synthetic.config import SynthConfig
 from dytrack_platform.datasets.synthetic.scene import Drawn, draw
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError, StorageError
+from dytrack_platform.storage.tree import Tree
 
 _RECORD = "synthetic.json"
 

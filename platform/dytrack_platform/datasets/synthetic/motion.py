@@ -27,6 +27,7 @@ def wander(
     curve = np.zeros(frames)
     for wave in range(1, waves + 1):
         period = slowest / wave * rng.uniform(0.8, 1.25)
+        # Faster waves are weaker: real motion has little energy in short periods.
         curve += np.sin(2 * np.pi * (time / period + rng.random())) * rng.uniform(0.4, 1) / wave
     return curve / 1.4
 
@@ -59,6 +60,7 @@ def slowed(curve: Curve, largest_step: float) -> Curve:
     """Shrink a curve about its mean until its steps are at most ``largest_step``, mostly."""
     if len(curve) < 2:
         return curve
+    # Not the largest step, which a single crest would decide.
     step = float(np.quantile(np.abs(np.diff(curve)), 0.95))
     return curve * min(1.0, largest_step / max(step, 1e-9))
 

@@ -1,4 +1,4 @@
-"""A made sequence: what is in it, and the drawing of its frames."""
+"""A synthetic sequence: what is in it, and the drawing of its frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SPRITE_MARGIN = 0.25
 class Thing:
     """An object that moves: the target, a distractor, or something that hides the target."""
 
-    picture: Pixels
+    image: Pixels
     """(S, S, 4) uint8, the last channel its silhouette."""
     poses: Poses
     hides: bool = False
@@ -27,7 +27,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that a made sequence shows; drawing it needs no chance but the grain's."""
+    """Everything that a synthetic sequence shows; drawing it needs no chance but the grain's."""
 
     width: int
     height: int
@@ -109,7 +109,7 @@ def _is_near(thing: Thing, frame: int, canvas: Pixels) -> bool:
 
 def _patch(thing: Thing, frame: int) -> tuple[Pixels, tuple[int, int]]:
     """Draw an object in its pose: (P, P, 4) and the patch's left and top in the image."""
-    poses, side = thing.poses, thing.picture.shape[0]
+    poses, side = thing.poses, thing.image.shape[0]
     size = max(float(poses.size[frame]), 4.0)
     reach = int(np.ceil(size * (0.5 * np.sqrt(2) + _SPRITE_MARGIN)))
     x, y = float(poses.x[frame]), float(poses.y[frame])
@@ -132,8 +132,8 @@ def _patch(thing: Thing, frame: int) -> tuple[Pixels, tuple[int, int]]:
             v + np.float32(0.6 * amplitude) * np.sin(u * turn + np.float32(1.7 * phase)),
         )
     centre = np.float32(side / 2 - 0.5)
-    picture = cv2.remap(thing.picture, u + centre, v + centre, cv2.INTER_LINEAR)
-    return picture, (left, top)  # type: ignore[return-value]
+    image = cv2.remap(thing.image, u + centre, v + centre, cv2.INTER_LINEAR)
+    return image, (left, top)  # type: ignore[return-value]
 
 
 def _blurred(patch: Pixels, scene: Scene, frame: int) -> Pixels:

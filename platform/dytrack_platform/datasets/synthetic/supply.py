@@ -1,4 +1,4 @@
-"""What made scenes are made from: drawn textures, or pieces of real pictures."""
+"""What synthetic scenes are made from: drawn textures, or pieces of real images."""
 
 from functools import lru_cache
 from typing import Protocol
@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.frames import image_frames
+from dytrack_platform.datasets.io.frames import image_frames
 from dytrack_platform.datasets.readers import coco
-from dytrack_platform.datasets.sequence import Fault, Pixels, Sequence
+from dytrack_platform.datasets.sequence import Fault, Pixels, VideoSequence
 from dytrack_platform.datasets.synthetic.textures import blob, cut_out, palette, texture
-from dytrack_platform.datasets.tree import Tree
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 
 Look = NDArray[np.float32] | Pixels
-"""What makes an object recognisable: a palette, or a piece of a picture."""
+"""What makes an object recognisable: a palette, or a piece of an image."""
 
 _SMALLEST_OBJECT = 32
 """Shorter side in pixels below which an annotated object is too coarse to cut out."""
@@ -26,19 +26,19 @@ class Supply(Protocol):
     """Gives backgrounds and objects; all chance is the caller's."""
 
     def background(self, rng: np.random.Generator, height: int, width: int) -> Pixels:
-        """Give (height, width, 3) uint8, red first."""
+        """Return (height, width, 3) uint8, red first."""
         ...
 
     def look(self, rng: np.random.Generator) -> Look:
-        """Give the look of a new object."""
+        """Return the look of a new object."""
         ...
 
     def similar(self, rng: np.random.Generator, look: Look) -> Look:
-        """Give a look that is easily taken for ``look``."""
+        """Return a look that is easily taken for ``look``."""
         ...
 
     def cut_out(self, rng: np.random.Generator, side: int, aspect: float, look: Look) -> Pixels:
-        """Give (side, side, 4) uint8 of an object, its silhouette in the last channel."""
+        """Return (side, side, 4) uint8 of an object, its silhouette in the last channel."""
         ...
 
 
@@ -46,33 +46,33 @@ class DrawnSupply:
     """Textures from noise: needs nothing."""
 
     def background(self, rng: np.random.Generator, height: int, width: int) -> Pixels:
-        """Give (height, width, 3) uint8, red first."""
+        """Return (height, width, 3) uint8, red first."""
         return texture(rng, height, width)
 
     def look(self, rng: np.random.Generator) -> Look:
-        """Give a palette."""
+        """Return a palette."""
         return palette(rng)
 
     def similar(self, rng: np.random.Generator, look: Look) -> Look:
-        """Give nearly the same palette."""
+        """Return nearly the same palette."""
         return np.clip(look + rng.normal(0, 12, look.shape), 0, 255).astype(np.float32)
 
     def cut_out(self, rng: np.random.Generator, side: int, aspect: float, look: Look) -> Pixels:
-        """Give (side, side, 4) uint8 of a textured blob."""
+        """Return (side, side, 4) uint8 of a textured blob."""
         return cut_out(rng, side, aspect, np.asarray(look, np.float32))
 
 
-class PictureSupply:
-    """Pieces of real pictures: objects where they are annotated, else any part.
+class ImageSupply:
+    """Pieces of real images: objects where they are annotated, else any part.
 
     Objects are cut out along a made outline, since boxes say nothing of the true one.
     """
 
     def __init__(self, root: str) -> None:
-        self._pictures = _pictures(root)
+        self._images = _images(root)
 
     def background(self, rng: np.random.Generator, height: int, width: int) -> Pixels:
-        """Give a picture, cut to the asked shape and resampled."""
+        """Return an image, cut to the asked shape and resampled."""
         pixels = self._any(rng)[0]
         scale = max(height / pixels.shape[0], width / pixels.shape[1])
         size = (
@@ -85,18 +85,18 @@ class PictureSupply:
         return np.ascontiguousarray(large[y : y + height, x : x + width], np.uint8)
 
     def look(self, rng: np.random.Generator) -> Look:
-        """Give the picture of an object."""
+        """Return the image of an object."""
         pixels, box = self._any(rng)
         x, y, w, h = (round(float(value)) for value in box)
         return np.ascontiguousarray(pixels[max(y, 0) : y + h, max(x, 0) : x + w])
 
     def similar(self, rng: np.random.Generator, look: Look) -> Look:
-        """Give the object mirrored, in slightly other light."""
+        """Return the object mirrored, in slightly other light."""
         changed = np.clip(look[:, ::-1] * rng.uniform(0.85, 1.15), 0, 255)
         return np.ascontiguousarray(changed, np.uint8)
 
     def cut_out(self, rng: np.random.Generator, side: int, aspect: float, look: Look) -> Pixels:
-        """Give (side, side, 4) uint8 of the object in its own shape; ``aspect`` is not used."""
+        """Return (side, side, 4) uint8 of the object in its own shape; ``aspect`` is not used."""
         height, width = look.shape[:2]
         own = float(np.clip(width / height, 0.5, 2.0))
         inner = (round(side * min(1.0, own)), round(side * min(1.0, 1 / own)))
@@ -107,9 +107,9 @@ class PictureSupply:
         return np.dstack([filled, blob(rng, side, own)])
 
     def _any(self, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float64]]:
-        """Give a picture that decodes, and the box of something in it."""
+        """Return an image that decodes, and the box of something in it."""
         for _ in range(_TRIES):
-            still = self._pictures[int(rng.integers(len(self._pictures)))]
+            still = self._images[int(rng.integers(len(self._images)))]
             try:
                 pixels = still.frames.read(0)
             except DataError:
@@ -119,8 +119,8 @@ class PictureSupply:
                 box = _part(rng, pixels.shape[1], pixels.shape[0])
             return pixels, box
         raise DataError(
-            f"{self._pictures[0].frames.path(0)}: this and {_TRIES - 1} other pictures do not "
-            "decode; give another folder of pictures"
+            f"{self._images[0].frames.path(0)}: this and {_TRIES - 1} other images do not "
+            "decode; give another folder of images"
         )
 
 
@@ -130,7 +130,7 @@ def _part(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float
 
 
 @lru_cache(maxsize=2)
-def _pictures(root: str) -> list[Sequence]:
+def _images(root: str) -> list[VideoSequence]:
     """List the objects of a folder in COCO's layout, or the images of a plain folder.
 
     Raises:
@@ -138,7 +138,7 @@ def _pictures(root: str) -> list[Sequence]:
     """
     tree = Tree(root)
     if not tree.is_folder():
-        raise DataError(f"{root}: no such folder of pictures")
+        raise DataError(f"{root}: no such folder of images")
     if tree.is_folder("annotations"):
         split = "train" if tree.is_file("annotations/instances_train2017.json") else "val"
         faults: list[Fault] = []
@@ -150,8 +150,8 @@ def _pictures(root: str) -> list[Sequence]:
     else:
         frames = image_frames(tree, "")
         stills = [
-            Sequence(
-                dataset="pictures",
+            VideoSequence(
+                dataset="images",
                 name=name,
                 frames=type(frames)(tree, (name,)),
                 boxes_xywh=np.full((1, 4), np.nan),
@@ -164,6 +164,6 @@ def _pictures(root: str) -> list[Sequence]:
     return stills
 
 
-def supply_for(pictures: str) -> Supply:
-    """Give the supply of a folder of pictures, or the drawn one for an empty name."""
-    return PictureSupply(pictures) if pictures else DrawnSupply()
+def supply_for(images: str) -> Supply:
+    """Return the supply of a folder of images, or the drawn one for an empty name."""
+    return ImageSupply(images) if images else DrawnSupply()

@@ -1,4 +1,4 @@
-"""Textures and blobs: what made targets, distractors and backgrounds are made of."""
+"""Textures and blobs: what synthetic targets, distractors and backgrounds are made of."""
 
 import cv2
 import numpy as np

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dytrack_platform.datasets.io.regions import Polygon, Rectangle, Region, Special, mask_from_runs
 from dytrack_platform.errors import ResultError
-from dytrack_platform.evaluation.vot.regions import (
-    Polygon,
-    Rectangle,
-    Region,
-    Special,
-    mask_from_runs,
-)
 
 
 def read_binary(path: Path) -> list[Region]:

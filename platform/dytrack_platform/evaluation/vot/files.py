@@ -1,7 +1,7 @@
 """VOT's layout on disk: sequences with regions and tags, results by tracker and experiment."""
 
 import re
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,16 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.datasets.io.regions import UNKNOWN, Rectangle, Region, Special, parse_region
 from dytrack_platform.errors import ResultError
-from dytrack_platform.evaluation.boxfiles import read_numbers, read_text
+from dytrack_platform.evaluation.scoring.result_files import read_numbers, read_text
 from dytrack_platform.evaluation.vot.binary import read_binary
-from dytrack_platform.evaluation.vot.regions import (
-    UNKNOWN,
-    Rectangle,
-    Region,
-    Special,
-    parse_region,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +84,7 @@ def read_regions(path: Path) -> list[Region]:
         if line.strip():
             try:
                 regions.append(parse_region(line))
-            except ResultError as error:
+            except ValueError as error:
                 raise ResultError(f"{path}, line {number}: {error}") from None
     return regions
 
@@ -105,7 +99,7 @@ class Run:
     """(N,) 0 where the tracker gave none."""
 
 
-def experiment_folder(tracker: Path, names: List[str]) -> Path:
+def experiment_folder(tracker: Path, names: Sequence[str]) -> Path:
     """Find the folder of an experiment's results.
 
     Raises:
@@ -157,7 +151,7 @@ def read_run(stem: Path, frames: int) -> Run:
     return Run(path=path, regions=tuple(regions), confidence=_confidence(path, frames))
 
 
-def unusual_results(experiment: Path, sequences: List[VotSequence]) -> list[str]:
+def unusual_results(experiment: Path, sequences: Sequence[VotSequence]) -> list[str]:
     """Tell what is odd about an experiment's files, in words: extra sequences, NaN, no size."""
     known = {sequence.name for sequence in sequences}
     extra = sorted(f.name for f in experiment.iterdir() if f.is_dir() and f.name not in known)

@@ -1,15 +1,16 @@
 """Score VOT results: the four protocols, from a tracker's folder to its numbers."""
 
 import math
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from dytrack_platform.datasets.io.regions import FAILURE, Region, Special
 from dytrack_platform.errors import ConfigurationError, ResultError
-from dytrack_platform.evaluation.averages import plain_number
+from dytrack_platform.evaluation.scoring.dataset_scores import plain_number
 from dytrack_platform.evaluation.vot.files import (
     Run,
     VotSequence,
@@ -33,13 +34,7 @@ from dytrack_platform.evaluation.vot.measures import (
     supervised_accuracy,
     unsupervised_accuracy,
 )
-from dytrack_platform.evaluation.vot.regions import (
-    FAILURE,
-    Region,
-    Special,
-    overlap,
-    polygon_overlap,
-)
+from dytrack_platform.evaluation.vot.regions import overlap, polygon_overlap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +96,7 @@ VOT_PROFILES: dict[str, VotProfile] = {
 
 def score_vot(
     profile: VotProfile,
-    sequences: List[VotSequence],
+    sequences: Sequence[VotSequence],
     tracker: Path,
     *,
     experiment: str | None = None,
@@ -136,12 +131,14 @@ def score_vot(
     return _supervised(profile, sequences, folder, (low, high))
 
 
-def _overlaps(regions: List[Region], truth: List[Region], size: tuple[int, int] | None) -> Floats:
+def _overlaps(
+    regions: Sequence[Region], truth: Sequence[Region], size: tuple[int, int] | None
+) -> Floats:
     return np.array([overlap(a, b, size) for a, b in zip(regions, truth, strict=True)])
 
 
 def _supervised(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     cut: list[Fragment] = []
@@ -158,6 +155,7 @@ def _supervised(
             "robustness": failures / len(runs),
             "frames": len(sequence),
         }
+    # Sequences count by their length, as if all frames were one long video.
     lengths = np.array([row["frames"] for row in rows.values()])
     accuracy = float(np.average([row["accuracy"] for row in rows.values()], weights=lengths))
     failed = float(np.average([row["robustness"] for row in rows.values()], weights=lengths))
@@ -165,6 +163,8 @@ def _supervised(
     return {
         "accuracy": accuracy,
         "robustness": failed,
+        # The chance to survive ``sensitivity`` frames, if failures come at random at the observed
+        # rate.
         "ar_robustness": math.exp(-profile.sensitivity * failed / float(lengths.mean())),
         "eao": plain_number(eao_score(curve, *eao)),
         "eao_curve": curve.tolist(),
@@ -174,7 +174,7 @@ def _supervised(
 
 
 def _multistart(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     length = eao[1]
@@ -188,9 +188,11 @@ def _multistart(
             )
             progress, frames = progress + reached, frames + len(values)
             overlap_sum += float(values[:reached].sum())
+            # What comes after the failure was tracked by chance, and counts as lost.
             values[reached:] = 0.0
             cut.append(Fragment(values, failed=reached < len(values)))
         part, active = multistart_partial(cut, length)
+        # A sequence weighs by its runs that are still going at that length.
         total, weight = total + part * active, weight + active
         rows[sequence.name] = {
             "accuracy": overlap_sum / progress if progress else 0.0,
@@ -212,17 +214,22 @@ def _multistart(
     }
 
 
-def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, List[Region]]]:
+def _anchored(folder: Path, sequence: VotSequence) -> list[tuple[Run, Sequence[Region]]]:
     """Read the run of every anchor with the truth in the order it was seen."""
     forward, backward = sequence.anchors
     order = [(k, sequence.regions[k:]) for k in forward]
+    # Anchors in the second half run backwards: every run gets the longer part of the video.
     order += [(k, sequence.regions[k::-1]) for k in backward]
     name = sequence.name
     return [(read_run(folder / name / f"{name}_{k:08d}", len(truth)), truth) for k, truth in order]
 
 
-def _longterm(profile: VotProfile, sequences: List[VotSequence], folder: Path) -> dict[str, Any]:
+def _longterm(
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path
+) -> dict[str, Any]:
     runs = {sequence.name: read_repetitions(folder, sequence) for sequence in sequences}
+    # One set of thresholds for all sequences: F is read off the averaged curves, at one threshold
+    # that a user could set.
     said = np.concatenate([run.confidence for own in runs.values() for run in own])
     thresholds = longterm_thresholds(said, profile.resolution)
     rows: dict[str, dict[str, Any]] = {}
@@ -258,21 +265,23 @@ def _longterm(profile: VotProfile, sequences: List[VotSequence], folder: Path) -
 def _best(precision: Floats, recall: Floats) -> dict[str, Any]:
     """Read precision and recall where F is largest."""
     total = precision + recall
+    # The harmonic mean: neither silence nor guessing pays.
     f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
     at = int(np.argmax(f))
     return {"precision": float(precision[at]), "recall": float(recall[at]), "f": float(f[at])}
 
 
 def _supervised_pysot(
-    profile: VotProfile, sequences: List[VotSequence], folder: Path, eao: tuple[int, int]
+    profile: VotProfile, sequences: Sequence[VotSequence], folder: Path, eao: tuple[int, int]
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
-    whole: list[tuple[List[Region], Floats]] = []
+    whole: list[tuple[Sequence[Region], Floats]] = []
     pooled, failed, frames, repetitions = [], 0.0, 0, 1
     for sequence in sequences:
         runs = read_repetitions(folder, sequence)
         repetitions = len(runs)
         size = sequence.size
+        # Last column and row, where vot-toolkit takes width and height: pysot's region.c.
         bounds = None if size is None else (size[0] - 1.0, size[1] - 1.0)
         scored = []
         for run in runs:

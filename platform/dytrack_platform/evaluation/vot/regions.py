@@ -1,97 +1,19 @@
-"""VOT's regions and their overlap on a grid of pixels.
+"""The overlap of VOT's regions on a grid of pixels.
 
-A line of a VOT file is one region: one number is a code, four are a rectangle, six or more a
-polygon, and ``m...`` a mask in run lengths. Regions are compared as sets of pixels after
-rounding, so a rectangle of 20 x 20 covers 400 pixels while the polygon through the same corners
-covers 441.
+Regions are compared as sets of pixels after rounding, so a rectangle of 20 x 20 covers 400 pixels
+while the polygon through the same corners covers 441.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.datasets.io.regions import Polygon, Raster, Rectangle, Region, Special
 from dytrack_platform.errors import ResultError
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-UNKNOWN, INITIALISATION, FAILURE = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Special:
-    """A code in place of a region: 0 unknown, 1 initialisation, 2 failure."""
-
-    code: int
-    from_nan: bool = False
-    """Whether the file has NaN coordinates there, which pysot reads as a region."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """x, y, w, h in pixels."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-
-
-@dataclass(frozen=True, slots=True)
-class Polygon:
-    """(P, 2) corners in pixels."""
-
-    corners: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Raster:
-    """Pixels of a window whose first column and row are ``x`` and ``y``."""
-
-    x: int
-    y: int
-    pixels: Mask
-
-
-Region = Special | Rectangle | Polygon | Raster
 Bounds = tuple[int, int] | None
 """Width and height of the image, or None not to clip."""
-
-
-def parse_region(line: str) -> Region:
-    """Read one region; a rectangle or polygon with NaN is unknown.
-
-    Raises:
-        ResultError: The line is none of the four kinds.
-    """
-    line = line.strip()
-    try:
-        if line.startswith("m"):
-            x, y, w, h, *runs = (int(part) for part in line[1:].split(","))
-            return mask_from_runs(x, y, w, h, runs)
-        numbers = [float(part) for part in line.split(",")]
-    except ValueError:
-        raise ResultError(f"expected a VOT region, got {line!r:.60}") from None
-    if len(numbers) == 1:
-        return Special(int(numbers[0]))
-    if np.isnan(numbers).any():
-        return Special(UNKNOWN, from_nan=True)
-    if len(numbers) == 4:
-        return Rectangle(*numbers)
-    if len(numbers) >= 6 and len(numbers) % 2 == 0:
-        return Polygon(np.array(numbers).reshape(-1, 2))
-    raise ResultError(f"expected 1, 4 or an even number of 6 or more values, got {len(numbers)}")
-
-
-def mask_from_runs(x: int, y: int, w: int, h: int, runs: Sequence[int]) -> Raster:
-    """Build a mask from row-major run lengths inside its window, the first of zeros."""
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    pixels = np.zeros(w * h, dtype=np.bool_)
-    kept = min(len(flat), len(pixels))
-    pixels[:kept] = flat[:kept]
-    return Raster(x, y, pixels.reshape(h, w))
 
 
 def is_empty(region: Region) -> bool:

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.sequence import Sequence
+from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import DataError
 
 
 class Folder:
-    """Builds a tree; the grey level of a made image is 20 plus the number in its name."""
+    """Builds a tree; the grey level of a synthetic image is 20 plus the number in its name."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -48,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def number_of():
-    """Tell which made image a frame is, by its grey level."""
+    """Tell which synthetic image a frame is, by its grey level."""
     return lambda pixels: round(float(pixels.mean())) - 20
 
 
@@ -65,16 +65,16 @@ def moving():
 
 def a_moving_sequence(name="a", frames=40, size=(160, 120), box=(20.0, 30.0, 24.0, 18.0), step=1.0):
     rng = np.random.default_rng(list(name.encode()))
-    pictures = tuple(
+    images = tuple(
         cv2.GaussianBlur(rng.integers(0, 255, (size[1], size[0], 3), np.uint8), (0, 0), 2)
         for _ in range(min(frames, 8))
     )
     boxes = np.tile(np.array(box), (frames, 1))
     boxes[:, 0] += step * np.arange(frames)
-    return Sequence(
+    return VideoSequence(
         dataset="made",
         name=name,
-        frames=InMemory(name, pictures, frames),
+        frames=InMemory(name, images, frames),
         boxes_xywh=boxes,
         visible=np.ones(frames, bool),
     )
@@ -83,8 +83,8 @@ def a_moving_sequence(name="a", frames=40, size=(160, 120), box=(20.0, 30.0, 24.
 class InMemory:
     """Frames that are kept, a few of them in turn; those in ``broken`` do not decode."""
 
-    def __init__(self, name, pictures, count, broken=()):
-        self.name, self.pictures, self.count, self.broken = name, pictures, count, set(broken)
+    def __init__(self, name, images, count, broken=()):
+        self.name, self.images, self.count, self.broken = name, images, count, set(broken)
 
     def __len__(self):
         return self.count
@@ -95,7 +95,7 @@ class InMemory:
     def read(self, index):
         if index in self.broken:
             raise DataError(f"{self.path(index)}: does not decode as an image")
-        return self.pictures[index % len(self.pictures)]
+        return self.images[index % len(self.images)]
 
     def iterate(self):
         for index in range(self.count):

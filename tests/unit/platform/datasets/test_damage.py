@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dytrack_platform.datasets.preparation import finish, plan_preparation
-from dytrack_platform.datasets.shards import ShardReader, read_summary, write_shard
-from dytrack_platform.datasets.tree import Tree
-from dytrack_platform.datasets.windows import ClipConfig
+from dytrack_platform.datasets.prepared.preparation import finish, plan_preparation
+from dytrack_platform.datasets.prepared.shards import ShardReader, read_summary, write_shard
+from dytrack_platform.datasets.prepared.windows import ClipConfig
+from dytrack_platform.storage.tree import Tree
 
 SEQUENCES, FRAMES = 8, 25
 CLIPS = ClipConfig(frames=FRAMES, span=FRAMES, search_size=16)
@@ -39,7 +39,7 @@ def noise(rng):
 
 
 def damage(root, rng):
-    """Spoil some frames and rows; give each with what the rejects table must say of it."""
+    """Spoil some frames and rows; return each with what the rejects table must say of it."""
     expected = {}
     places = rng.choice(SEQUENCES * FRAMES, size=5, replace=False)
     for kind, place in enumerate(places.tolist()):
@@ -72,7 +72,7 @@ def prepare(root, out):
 
 
 def stored(folder):
-    """Give the window of every frame of every sequence."""
+    """Return the window of every frame of every sequence."""
     tree = Tree(folder)
     frames = {}
     for file in (name for name in tree.names() if name.startswith("part-")):

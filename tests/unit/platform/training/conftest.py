@@ -1,12 +1,11 @@
-"""An outlet that keeps what a worker hands out, as Ray Train would."""
+"""Callbacks that keep what a worker hands out, as Ray Train would."""
 
 import shutil
 
 import pytest
 import torch
 
-from dytrack_platform.training import worker
-from dytrack_platform.training.loop import Wish
+from dytrack_platform.training.callbacks import Callbacks, Request
 
 
 @pytest.fixture(autouse=True)
@@ -18,13 +17,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class KeepingOutlet(worker.Outlet):
+class KeepingCallbacks(Callbacks):
     """Keeps checkpoints, and can die after some steps."""
 
     def __init__(self, folder, die_at=None):
         self.folder, self.die_at = folder, die_at
-        self.losses, self.said, self.pictures, self.kept, self.reports = [], [], [], [], []
-        self.wishes = {}
+        self.losses, self.said, self.images, self.kept, self.reports = [], [], [], [], []
+        self.requests = {}
 
     def progress(self, progress):
         self.reports.append(progress)
@@ -42,30 +41,30 @@ class KeepingOutlet(worker.Outlet):
     def candidates(self):
         return [str(path) for path in sorted(self.folder.glob("step_*"), reverse=True)]
 
-    def picture(self, png, step):
-        self.pictures.append((step, png))
+    def sample_images(self, png, step):
+        self.images.append((step, png))
 
     def keep_batch(self, batch, step):
         self.kept.append((step, batch))
         return f"batch {step}"
 
-    def wish(self, step):
-        return self.wishes.get(step, Wish.NOTHING)
+    def request(self, step):
+        return self.requests.get(step, Request.NOTHING)
 
     def say(self, sentence):
         self.said.append(sentence)
 
 
 @pytest.fixture
-def new_outlet(tmp_path_factory):
-    """Give a function that makes outlets, each with a folder of its own unless one is given."""
+def new_callbacks(tmp_path_factory):
+    """Return a function that makes callbacks, each with a folder of its own unless one is given."""
 
     def make(folder=None, die_at=None):
-        return KeepingOutlet(folder or tmp_path_factory.mktemp("kept"), die_at)
+        return KeepingCallbacks(folder or tmp_path_factory.mktemp("kept"), die_at)
 
     return make
 
 
 @pytest.fixture
-def outlet(new_outlet):
-    return new_outlet()
+def callbacks(new_callbacks):
+    return new_callbacks()

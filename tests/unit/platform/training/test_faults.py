@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dytrack_platform.datasets import producer
+from dytrack_platform.datasets.loading import stream
 from dytrack_platform.errors import DataError, StorageError, TrainingError
 from dytrack_platform.training import objective, worker
 from dytrack_platform.training import state as state_files
@@ -14,10 +14,10 @@ from dytrack_platform.training import state as state_files
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Give a function after which the losses of some steps are not numbers."""
+    """Return a function after which the losses of some steps are not numbers."""
 
     def poison(*steps):
-        forward, count = objective.Trainable.forward, 0
+        forward, count = objective.TrainModule.forward, 0
 
         def spoilt(self, *inputs):
             nonlocal count
@@ -26,41 +26,41 @@ def poisoned(monkeypatch):
             bad = self.training and count - 1 in steps
             return losses._replace(total=losses.total * float("nan")) if bad else losses
 
-        monkeypatch.setattr(objective.Trainable, "forward", spoilt)
+        monkeypatch.setattr(objective.TrainModule, "forward", spoilt)
 
     return poison
 
 
-def test_a_loss_that_is_no_number_stops_training_and_keeps_the_batch(recipe, outlet, poisoned):
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_batch(recipe, callbacks, poisoned):
     poisoned(5)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 5.*is kept in batch 5"):
-        worker.train(recipe(), outlet)
-    ((step, batch),) = outlet.kept
+        worker.train(recipe(), callbacks)
+    ((step, batch),) = callbacks.kept
     assert step == 5
     assert batch.search.shape == (8, 3, 128, 128)
-    assert outlet.candidates()[0].endswith("step_00000003")
+    assert callbacks.candidates()[0].endswith("step_00000003")
 
 
-def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_outlet, poisoned):
+def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_callbacks, poisoned):
     poisoned(2, 5)
-    outlet = new_outlet()
-    state = worker.train(recipe(train__skip_nonfinite=2), outlet)
-    assert [step for step, _ in outlet.kept] == [2, 5]
+    callbacks = new_callbacks()
+    state = worker.train(recipe(train__skip_nonfinite=2), callbacks)
+    assert [step for step, _ in callbacks.kept] == [2, 5]
     assert state.step == 8
-    assert state.skipped == outlet.reports[-1].skipped == 2
-    assert state_files.describe(outlet.candidates()[0])["skipped"] == 2
+    assert state.skipped == callbacks.reports[-1].skipped == 2
+    assert state_files.describe(callbacks.candidates()[0])["skipped"] == 2
     for name, value in state.module.state_dict().items():
         assert torch.isfinite(value).all(), name
 
 
-def test_one_batch_more_than_allowed_stops_training(recipe, outlet, poisoned):
+def test_one_batch_more_than_allowed_stops_training(recipe, callbacks, poisoned):
     poisoned(2, 5)
     with pytest.raises(TrainingError, match="2 such batches, 1 allowed"):
-        worker.train(recipe(train__skip_nonfinite=1), outlet)
+        worker.train(recipe(train__skip_nonfinite=1), callbacks)
 
 
-def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, monkeypatch):
-    draw = producer._batch
+def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, callbacks, monkeypatch):
+    draw = stream._batch
     count = 0
 
     def spoilt(pairs, names):
@@ -71,16 +71,16 @@ def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, outlet, 
             batch.boxes_cxcywh.fill_(float("nan"))
         return batch
 
-    monkeypatch.setattr(producer, "_batch", spoilt)
-    # The pictures and the losses of this batch are spoilt before anybody can see it.
-    state = worker.train(recipe(train__skip_nonfinite=8, train__pictures=0), outlet)
+    monkeypatch.setattr(stream, "_batch", spoilt)
+    # The images and the losses of this batch are spoilt before anybody can see it.
+    state = worker.train(recipe(train__skip_nonfinite=8, train__sample_images=0), callbacks)
     assert state.skipped == 1
     for name, value in state.module.named_buffers():
         assert torch.isfinite(value).all(), name
 
 
-def test_a_loader_that_dies_ends_training_with_its_reason(recipe, outlet, monkeypatch):
-    read, count = producer.PairProducer._read, 0
+def test_a_loader_that_dies_ends_training_with_its_reason(recipe, callbacks, monkeypatch):
+    read, count = stream.PairProducer._read, 0
 
     def dying(self, row):
         nonlocal count
@@ -89,13 +89,15 @@ def test_a_loader_that_dies_ends_training_with_its_reason(recipe, outlet, monkey
             raise MemoryError("the loader's thread died")
         return read(self, row)
 
-    monkeypatch.setattr(producer.PairProducer, "_read", dying)
+    monkeypatch.setattr(stream.PairProducer, "_read", dying)
     with pytest.raises(MemoryError, match="the loader's thread died"):
-        worker.train(recipe(train__checkpoint_steps=1), outlet)
-    assert outlet.candidates()  # what was done before is kept
+        worker.train(recipe(train__checkpoint_steps=1), callbacks)
+    assert callbacks.candidates()  # what was done before is kept
 
 
-def test_a_shard_that_is_cut_off_ends_training_and_is_named(recipe, outlet, made_clips, tmp_path):
+def test_a_shard_that_is_cut_off_ends_training_and_is_named(
+    recipe, callbacks, made_clips, tmp_path
+):
     import shutil
 
     copied = tmp_path / "clips"
@@ -104,35 +106,35 @@ def test_a_shard_that_is_cut_off_ends_training_and_is_named(recipe, outlet, made
         shard.write_bytes(shard.read_bytes()[:2000])
     config = recipe(data__train=[{"path": str(copied)}])
     with pytest.raises(DataError, match="parquet"):
-        worker.train(config, outlet)
+        worker.train(config, callbacks)
 
 
-def test_a_full_disk_is_named_and_earlier_checkpoints_stay(recipe, outlet, monkeypatch):
-    keep = outlet.checkpoint
+def test_a_full_disk_is_named_and_earlier_checkpoints_stay(recipe, callbacks, monkeypatch):
+    keep = callbacks.checkpoint
 
     def full(folder, metrics):
         if metrics["step"] > 3:
             raise OSError(28, os.strerror(28), str(folder))
         keep(folder, metrics)
 
-    monkeypatch.setattr(outlet, "checkpoint", full)
+    monkeypatch.setattr(callbacks, "checkpoint", full)
     with pytest.raises(StorageError, match=r"step 6 cannot be written: .*No space left"):
-        worker.train(recipe(), outlet)
-    again = outlet.candidates()
+        worker.train(recipe(), callbacks)
+    again = callbacks.candidates()
     state_files.verify(again[0])
     assert again[0].endswith("step_00000003")
 
 
-def test_of_two_damaged_checkpoints_neither_is_used_and_training_starts_anew(recipe, outlet):
+def test_of_two_damaged_checkpoints_neither_is_used_and_training_starts_anew(recipe, callbacks):
     config = recipe()
-    worker.train(config, outlet)
-    for folder in outlet.candidates():
+    worker.train(config, callbacks)
+    for folder in callbacks.candidates():
         with Path(folder, "state.safetensors").open("r+b") as file:  # one flipped bit
             file.seek(-1, os.SEEK_END)
             byte = file.read(1)[0]
             file.seek(-1, os.SEEK_END)
             file.write(bytes([byte ^ 1]))
-    found = outlet.candidates()
-    state = worker.train(config, outlet, candidates=found)
-    assert "no checkpoint can be used: starting from step 0" in outlet.said
+    found = callbacks.candidates()
+    state = worker.train(config, callbacks, candidates=found)
+    assert "no checkpoint can be used: starting from step 0" in callbacks.said
     assert len(state.notes["refused_checkpoints"]) == len(found)

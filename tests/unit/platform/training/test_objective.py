@@ -7,7 +7,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import DistillationConfig, LossConfig, variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.pretrained import files
-from dytrack_platform.training.objective import Trainable
+from dytrack_platform.training.objective import TrainModule
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 PLAIN = LossConfig()
@@ -17,7 +17,7 @@ OFF = DistillationConfig(feature=0, prediction=0)
 def build(distillation=OFF, loss=PLAIN, **changes):
     torch.manual_seed(0)
     small = {"depth": 2, "exits": (1, 2), "width": 32, **changes}
-    return Trainable(variant("test", **small), loss, distillation)
+    return TrainModule(variant("test", **small), loss, distillation)
 
 
 def unused(module):

@@ -10,10 +10,10 @@ from torch import nn
 
 from dytrack_model import checkpoint
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError
-from dytrack_platform.training import loop, parallel, worker
+from dytrack_platform.training import distributed, loop, worker
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training.averages import Averages
-from dytrack_platform.training.loop import Wish
+from dytrack_platform.training.callbacks import Callbacks, Request
+from dytrack_platform.training.ema import EMA
 
 pytestmark = pytest.mark.slow
 
@@ -35,29 +35,29 @@ OPTIONS = {
     "averages": {"train__ema": 0.9},
     "bf16": {"train__precision": "bf16"},
     "channels": {"train__channels_last": True},
-    "parts": {"train__accumulate": 2},
+    "parts": {"train__grad_accum_steps": 2},
     "recomputed": {"train__activation_checkpointing": True},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_resumes_bit_for_bit(recipe, new_outlet, name):
+def test_every_option_resumes_bit_for_bit(recipe, new_callbacks, name):
     config = recipe(train__report_steps=1, **OPTIONS[name])
-    straight = new_outlet()
+    straight = new_callbacks()
     whole = worker.train(config, straight)
-    killed = new_outlet(die_at=4)
+    killed = new_callbacks(die_at=4)
     with pytest.raises(KeyboardInterrupt):
         worker.train(config, killed)
-    resumed = worker.train(config, new_outlet(killed.folder), candidates=killed.candidates())
+    resumed = worker.train(config, new_callbacks(killed.folder), candidates=killed.candidates())
     assert same(weights(whole), weights(resumed))
-    if whole.averages is not None:
-        assert same(whole.averages.values, resumed.averages.values)
+    if whole.ema is not None:
+        assert same(whole.ema.values, resumed.ema.values)
 
 
-def test_recomputed_activations_change_nothing(recipe, outlet):
-    plain = worker.train(recipe(), outlet)
+def test_recomputed_activations_change_nothing(recipe, callbacks):
+    plain = worker.train(recipe(), callbacks)
     config = recipe(train__activation_checkpointing=True)
-    assert same(weights(plain), weights(worker.train(config, worker.Outlet())))
+    assert same(weights(plain), weights(worker.train(config, Callbacks())))
 
 
 def test_recomputed_activations_keep_less_memory(recipe):
@@ -72,40 +72,40 @@ def test_recomputed_activations_keep_less_memory(recipe):
             return tensor
 
         module = worker.new_state(config).module
-        pictures = [torch.zeros(4, 3, side, side, dtype=torch.uint8) for side in (64, 128)]
+        images = [torch.zeros(4, 3, side, side, dtype=torch.uint8) for side in (64, 128)]
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            module(*pictures, torch.full((4, 4), 0.5), 0.5)
+            module(*images, torch.full((4, 4), 0.5), 0.5)
         return kept
 
     # Blocks are only a part of what this small model keeps.
     assert saved(recipe(train__activation_checkpointing=True)) < 0.9 * saved(recipe())
 
 
-def test_channels_last_is_a_layout_and_changes_no_result(recipe, outlet):
+def test_channels_last_is_a_layout_and_changes_no_result(recipe, callbacks):
     config = recipe(train__channels_last=True)
-    state = worker.train(config, outlet)
+    state = worker.train(config, callbacks)
     patches = state.module.network.backbone.patch_embed.weight
     assert patches.is_contiguous(memory_format=torch.channels_last)
     moments = state.optimizer.state[patches]["exp_avg"]
     assert moments.stride() == patches.stride()
-    close(weights(worker.train(recipe(), worker.Outlet())), weights(state), 1e-3)
+    close(weights(worker.train(recipe(), Callbacks())), weights(state), 1e-3)
 
 
 def test_two_equal_parts_give_the_gradient_of_one(recipe):
     """With the same pairs in both parts, batch norm sees what it would see without parts."""
 
-    def gradient(accumulate, copies):
-        config = recipe(train__accumulate=accumulate, train__clip_norm=0)
+    def gradient(steps, copies):
+        config = recipe(train__grad_accum_steps=steps, train__max_grad_norm=0)
         state = worker.new_state(config)
         generator = torch.Generator().manual_seed(0)
-        pictures = [
+        images = [
             torch.randint(0, 256, (4, 3, side, side), generator=generator, dtype=torch.uint8)
             for side in (64, 128)
         ]
         boxes = torch.full((4, 4), 0.4)
 
         class Pairs:
-            template, search = (torch.cat([p] * copies) for p in pictures)
+            template, search = (torch.cat([p] * copies) for p in images)
             boxes_cxcywh = torch.cat([boxes] * copies)
 
         loop._backward(config, state, state.module, Pairs(), torch.device("cpu"), 0.5)
@@ -117,7 +117,7 @@ def test_two_equal_parts_give_the_gradient_of_one(recipe):
 def test_averages_follow_the_weights_slowly():
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 0.0)
-    averages = Averages(module, 0.9)
+    averages = EMA(module, 0.9)
     nn.init.constant_(module.weight, 1.0)
     averages.update(10_000)
     assert averages.values["weight"].item() == pytest.approx(0.1)
@@ -125,34 +125,34 @@ def test_averages_follow_the_weights_slowly():
     assert averages.values["weight"].item() == pytest.approx(1 - 0.9 * 2 / 11)
 
 
-def test_the_saved_tracker_holds_the_averages(recipe, outlet):
-    state = worker.train(recipe(train__ema=0.99), outlet)
-    saved = checkpoint.load(f"{outlet.candidates()[0]}/tracker").network.state_dict()
+def test_the_saved_tracker_holds_the_averages(recipe, callbacks):
+    state = worker.train(recipe(train__ema=0.99), callbacks)
+    saved = checkpoint.load(f"{callbacks.candidates()[0]}/tracker").network.state_dict()
     name = "backbone.blocks.0.attn.qkv.weight"
-    assert torch.equal(saved[name], state.averages.values[f"network.{name}"])
+    assert torch.equal(saved[name], state.ema.values[f"network.{name}"])
     assert not torch.equal(saved[name], state.module.network.state_dict()[name])
 
 
-def test_fp16_scales_the_loss_and_keeps_its_factor(recipe, outlet):
+def test_fp16_scales_the_loss_and_keeps_its_factor(recipe, callbacks):
     config = recipe(train__precision="fp16", train__epochs=1, data__pairs_per_epoch=8)
-    state = worker.train(config, outlet)
+    state = worker.train(config, callbacks)
     assert state.scaler.is_enabled()
     kept = state.scaler.state_dict()
     assert kept["scale"] > 1
     again = worker.new_state(config)
-    state_files.restore(outlet.candidates()[0], again)
+    state_files.restore(callbacks.candidates()[0], again)
     assert again.scaler.state_dict() == kept
 
 
-def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
-    first = new_outlet()
+def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_callbacks):
+    first = new_callbacks()
     worker.train(recipe(), first)
     tracker = f"{first.candidates()[0]}/tracker"
-    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second")
+    config = recipe(train__freeze_backbone=True, train__init_from=tracker, name="second")
     worker.check(config)
     before = weights(worker.new_state(config))
     assert same(checkpoint.load(tracker).network.state_dict(), _network(before))
-    after = weights(worker.train(config, new_outlet()))
+    after = weights(worker.train(config, new_callbacks()))
     for name, value in after.items():
         frozen = ".backbone." in name
         if frozen or "num_batches" not in name:
@@ -168,12 +168,12 @@ def test_a_second_stage_trains_everything_but_the_backbone(recipe, new_outlet):
     ],
 )
 def test_a_second_stage_may_have_other_decisioners_or_another_reuse(
-    recipe, new_outlet, change, anew
+    recipe, new_callbacks, change, anew
 ):
-    first = new_outlet()
+    first = new_callbacks()
     worker.train(recipe(), first)
     tracker = f"{first.candidates()[0]}/tracker"
-    config = recipe(train__freeze_backbone=True, train__initial=tracker, name="second", **change)
+    config = recipe(train__freeze_backbone=True, train__init_from=tracker, name="second", **change)
     assert worker.check(config)[0].endswith(f"loaded; anew: {', '.join(sorted(anew))}")
     before = _network(weights(worker.new_state(config)))
     start = _network(weights(worker.new_state(recipe(**change))))
@@ -181,7 +181,7 @@ def test_a_second_stage_may_have_other_decisioners_or_another_reuse(
     for name, value in before.items():
         expected = start if name.split(".")[0] in anew else trained
         assert torch.equal(value, expected[name]), name
-    worker.train(config, new_outlet())
+    worker.train(config, new_callbacks())
 
 
 def _network(tensors):
@@ -189,23 +189,23 @@ def _network(tensors):
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def test_a_run_folder_is_as_good_as_its_tracker(recipe, new_outlet):
-    first = new_outlet()
+def test_a_run_folder_is_as_good_as_its_tracker(recipe, new_callbacks):
+    first = new_callbacks()
     worker.train(recipe(), first)
     folder = first.candidates()[0]
-    tracker = weights(worker.new_state(recipe(train__initial=f"{folder}/tracker")))
-    assert same(tracker, weights(worker.new_state(recipe(train__initial=folder))))
+    tracker = weights(worker.new_state(recipe(train__init_from=f"{folder}/tracker")))
+    assert same(tracker, weights(worker.new_state(recipe(train__init_from=folder))))
 
 
-def test_a_second_stage_on_another_model_is_refused(recipe, outlet):
-    worker.train(recipe(), outlet)
-    config = recipe(train__initial=outlet.candidates()[0], model__width=64)
+def test_a_second_stage_on_another_model_is_refused(recipe, callbacks):
+    worker.train(recipe(), callbacks)
+    config = recipe(train__init_from=callbacks.candidates()[0], model__width=64)
     with pytest.raises(CheckpointError, match="not the weights of this configuration"):
         worker.check(config)
 
 
 def test_freezing_what_nobody_trained_is_refused(recipe):
-    with pytest.raises(ConfigurationError, match=r"train\.freeze_backbone: .* train\.initial"):
+    with pytest.raises(ConfigurationError, match=r"train\.freeze_backbone: .* train\.init_from"):
         worker.check(recipe(train__freeze_backbone=True))
 
 
@@ -215,66 +215,66 @@ def test_fewer_clips_than_a_batch_are_refused_with_the_numbers(recipe):
         worker.check(config)
 
 
-def test_a_wish_writes_a_checkpoint_and_goes_on(recipe, outlet):
-    outlet.wishes = {2: Wish.SAVE}
-    state = worker.train(recipe(train__checkpoint_steps=100), outlet)
-    assert [path[-1] for path in outlet.candidates()] == ["8", "2"]
+def test_a_wish_writes_a_checkpoint_and_goes_on(recipe, callbacks):
+    callbacks.requests = {2: Request.CHECKPOINT}
+    state = worker.train(recipe(train__checkpoint_steps=100), callbacks)
+    assert [path[-1] for path in callbacks.candidates()] == ["8", "2"]
     assert state.step == 8
 
 
-def test_a_wish_to_stop_writes_a_checkpoint_and_continues_later(recipe, new_outlet):
+def test_a_wish_to_stop_writes_a_checkpoint_and_continues_later(recipe, new_callbacks):
     config = recipe(train__checkpoint_steps=100)
-    told = new_outlet()
-    told.wishes = {5: Wish.STOP}
+    told = new_callbacks()
+    told.requests = {5: Request.STOP}
     assert worker.train(config, told).step == 5
-    again = new_outlet(told.folder)
+    again = new_callbacks(told.folder)
     resumed = worker.train(config, again, candidates=told.candidates())
     assert "continuing from step 5" in again.said[0]
-    assert same(weights(worker.train(config, worker.Outlet())), weights(resumed))
+    assert same(weights(worker.train(config, Callbacks())), weights(resumed))
 
 
-def test_random_states_travel_with_the_checkpoint(recipe, outlet):
+def test_random_states_travel_with_the_checkpoint(recipe, callbacks):
     config = recipe()
-    worker.train(config, outlet)
+    worker.train(config, callbacks)
     expected = torch.rand(3)
     state = worker.new_state(config)
-    state_files.restore(outlet.candidates()[0], state)
+    state_files.restore(callbacks.candidates()[0], state)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_checkpoint_that_lacks_a_workers_part_is_refused(recipe, outlet):
-    worker.train(recipe(), outlet)
-    folder = outlet.candidates()[0]
+def test_a_checkpoint_that_lacks_a_workers_part_is_refused(recipe, callbacks):
+    worker.train(recipe(), callbacks)
+    folder = callbacks.candidates()[0]
     state_files.verify(folder)
     (Path(folder) / "workers/rank_00000.safetensors").unlink()
     with pytest.raises(CheckpointError, match="worker 0 had not finished writing"):
         state_files.verify(folder)
 
 
-def test_the_state_keeps_the_losses_of_every_epoch_and_the_run(recipe, outlet):
-    state = worker.train(recipe(), outlet, notes={"run_id": "abc"})
-    described = state_files.describe(outlet.candidates()[0])
+def test_the_state_keeps_the_losses_of_every_epoch_and_the_run(recipe, callbacks):
+    state = worker.train(recipe(), callbacks, notes={"run_id": "abc"})
+    described = state_files.describe(callbacks.candidates()[0])
     assert [summary["epoch"] for summary in described["history"]] == [0.0, 1.0]
     assert described["history"][1]["loss"] == state.history[1]["loss"]
     assert described["notes"]["run_id"] == "abc"
     assert described["recipe"]["train"]["batch_size"] == 8
 
 
-def test_progress_tells_times_arithmetic_and_the_share_of_the_peak(recipe, outlet):
-    worker.train(recipe(), outlet)
-    last = outlet.reports[-1]
+def test_progress_tells_times_arithmetic_and_the_share_of_the_peak(recipe, callbacks):
+    worker.train(recipe(), callbacks)
+    last = callbacks.reports[-1]
     assert 0 <= last.data_wait < 1
     assert last.samples_per_s == pytest.approx(8 / last.step_s, rel=1e-6)
-    assert 0 < last.peak_share < 1.5
+    assert 0 < last.mfu < 1.5
     assert set(last.rates) == {"heads", "backbone"}
     assert set(last.grad_norms) == {"all", "heads", "backbone"}
 
 
-def test_pictures_of_sample_predictions_are_png_files(recipe, outlet):
-    worker.train(recipe(train__pictures=2), outlet)
-    assert [step for step, _ in outlet.pictures] == [4, 8]
-    picture = cv2.imdecode(np.frombuffer(outlet.pictures[0][1], np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (2 * (64 + 128), 2 * 2 * 128, 3)
+def test_images_of_sample_predictions_are_png_files(recipe, callbacks):
+    worker.train(recipe(train__sample_images=2), callbacks)
+    assert [step for step, _ in callbacks.images] == [4, 8]
+    image = cv2.imdecode(np.frombuffer(callbacks.images[0][1], np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (2 * (64 + 128), 2 * 2 * 128, 3)
 
 
 def test_optimiser_steps_are_fused(recipe):
@@ -290,7 +290,7 @@ def test_optimiser_steps_are_fused(recipe):
             {"train__workers": 4, "train__min_workers": 2},
             r"train\.batch_size: must be a multiple of workers 3, got 8",
         ),
-        ({"train__accumulate": 9}, r"train\.accumulate: must lie in \[1, 8\]"),
+        ({"train__grad_accum_steps": 9}, r"train\.grad_accum_steps: must lie in \[1, 8\]"),
         ({"train__ema": 1.0}, r"train\.ema: must lie in \[0, 1\), got 1"),
         ({"train__parallel": "fsdp", "train__compile": True}, r"train\.compile: works with"),
         (
@@ -307,12 +307,12 @@ def test_options_that_do_not_fit_are_refused(recipe, changes, sentence):
 
 def test_one_process_needs_no_group():
     cpu = torch.device("cpu")
-    assert parallel.highest([1, 2], cpu) == [1, 2]
-    assert parallel.first_says(7, cpu) == 7
+    assert distributed.highest([1, 2], cpu) == [1, 2]
+    assert distributed.first_says(7, cpu) == 7
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, while it traces
-def test_compiling_takes_the_whole_network_in_one_piece(recipe, outlet, monkeypatch):
+def test_compiling_takes_the_whole_network_in_one_piece(recipe, callbacks, monkeypatch):
     """The compiler itself takes minutes and is not called; what it would be given is counted."""
     pieces = []
 
@@ -321,8 +321,8 @@ def test_compiling_takes_the_whole_network_in_one_piece(recipe, outlet, monkeypa
         return module.forward
 
     monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", instead)
-    state = worker.train(recipe(train__compile=True, train__epochs=1), outlet)
-    # One piece for training and one for looking at pictures and validation, without gradients.
+    state = worker.train(recipe(train__compile=True, train__epochs=1), callbacks)
+    # One piece for training and one for looking at images and validation, without gradients.
     assert 1 <= len(pieces) <= 3
-    assert same(weights(worker.train(recipe(train__epochs=1), worker.Outlet())), weights(state))
+    assert same(weights(worker.train(recipe(train__epochs=1), Callbacks())), weights(state))
     torch._dynamo.reset()

@@ -15,13 +15,15 @@ def weights(state):
     return {name: value.clone() for name, value in state.module.state_dict().items()}
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, outlet, new_outlet):
+def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(
+    recipe, callbacks, new_callbacks
+):
     config = recipe(train__report_steps=1)
-    whole = weights(worker.train(config, outlet))
-    killed = new_outlet(die_at=4)
+    whole = weights(worker.train(config, callbacks))
+    killed = new_callbacks(die_at=4)
     with pytest.raises(KeyboardInterrupt):
         worker.train(config, killed)
-    again = new_outlet(killed.folder)
+    again = new_callbacks(killed.folder)
     assert [Path(path).name for path in again.candidates()] == ["step_00000003"]
     resumed = weights(worker.train(config, again, candidates=again.candidates()))
     assert again.losses[0][0] == 4
@@ -29,37 +31,39 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, outl
         assert torch.equal(value, resumed[name]), name
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(recipe, outlet):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(recipe, callbacks):
     config = recipe()
-    worker.train(config, outlet)
-    newest, before = outlet.candidates()[:2]
+    worker.train(config, callbacks)
+    newest, before = callbacks.candidates()[:2]
     file = Path(newest) / "tracker" / checkpoint.WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    state = worker.train(config, outlet, candidates=[newest, before])
-    assert f"continuing from step {int(before[-8:])} ({before})" in outlet.said[-1]
-    assert re.search(r"cannot be used.*model\.safetensors: damaged.*expected \d+", outlet.said[-2])
+    state = worker.train(config, callbacks, candidates=[newest, before])
+    assert f"continuing from step {int(before[-8:])} ({before})" in callbacks.said[-1]
+    assert re.search(
+        r"cannot be used.*model\.safetensors: damaged.*expected \d+", callbacks.said[-2]
+    )
     assert "model.safetensors" in state.notes["refused_checkpoints"][0]
 
 
-def test_the_last_checkpoint_is_a_tracker_with_operating_points(recipe, outlet):
-    worker.train(recipe(), outlet)
-    saved = checkpoint.load(Path(outlet.candidates()[0]) / "tracker")
+def test_the_last_checkpoint_is_a_tracker_with_operating_points(recipe, callbacks):
+    worker.train(recipe(), callbacks)
+    saved = checkpoint.load(Path(callbacks.candidates()[0]) / "tracker")
     assert [point.name for point in saved.points] == [
         "fast", "quick", "balanced", "careful", "accurate",
     ]  # fmt: skip
-    assert {"val/exit1/iou", "val/exit2/iou_error"} <= set(outlet.metrics)
+    assert {"val/exit1/iou", "val/exit2/iou_error"} <= set(callbacks.metrics)
     assert saved.notes["step"] == 8
 
 
 @pytest.mark.slow
-def test_training_lowers_the_loss(recipe, outlet):
-    worker.train(recipe(train__epochs=6), outlet)
-    assert outlet.losses[-1][1] < outlet.losses[0][1]
+def test_training_lowers_the_loss(recipe, callbacks):
+    worker.train(recipe(train__epochs=6), callbacks)
+    assert callbacks.losses[-1][1] < callbacks.losses[0][1]
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(recipe, outlet):
+def test_a_loss_that_is_not_finite_stops_with_advice(recipe, callbacks):
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+, 1 such .*: lower"):
-        worker.train(recipe(train__head_lr=1e30, train__backbone_lr=1e30), outlet)
+        worker.train(recipe(train__head_lr=1e30, train__backbone_lr=1e30), callbacks)
 
 
 def test_missing_data_is_told_before_training(recipe, tmp_path):
@@ -80,7 +84,7 @@ def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path
     tensors["pos_embed"] = torch.zeros(1, 197, width)
     tensors["decoder.weight"] = torch.zeros(1)
     save_file(tensors, tmp_path / "vit.safetensors")
-    told = worker.check(recipe(train__initial=str(tmp_path / "vit.safetensors")))
+    told = worker.check(recipe(train__init_from=str(tmp_path / "vit.safetensors")))
     assert any("1 ignored: decoder.weight" in sentence for sentence in told)
     assert any("untouched: cls_token, norm.bias, norm.weight" in sentence for sentence in told)
     assert worker.check(recipe()) == []
@@ -89,13 +93,13 @@ def test_what_became_of_initial_weights_is_told_before_training(recipe, tmp_path
 def test_a_tracker_that_computes_something_else_is_told_before_training(recipe, tmp_path):
     config = recipe(model__iou_token="read_only")
     checkpoint.save(tmp_path / "tracker", worker.new_state(config).module.network)
-    told = worker.check(recipe(train__initial=str(tmp_path / "tracker")))
+    told = worker.check(recipe(train__init_from=str(tmp_path / "tracker")))
     assert told[0].endswith("tensors of a whole tracker loaded")
     assert told[1:] == ["model.iou_token was 'read_only' there and is 'bidirectional' here"]
 
 
-def test_a_checkpoint_without_its_seal_is_refused(recipe, outlet):
-    worker.train(recipe(), outlet)
-    (Path(outlet.candidates()[0]) / "state.json").unlink()
+def test_a_checkpoint_without_its_seal_is_refused(recipe, callbacks):
+    worker.train(recipe(), callbacks)
+    (Path(callbacks.candidates()[0]) / "state.json").unlink()
     with pytest.raises(state_files.CheckpointError, match=r"state\.json: missing or damaged"):
-        state_files.describe(outlet.candidates()[0])
+        state_files.describe(callbacks.candidates()[0])

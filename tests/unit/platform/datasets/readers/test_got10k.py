@@ -80,7 +80,7 @@ def test_boxes_and_frames_that_are_known_to_be_wrong_are_reported(folder, faults
 
 
 def test_a_box_beyond_the_image_is_rejected_when_its_window_is_cut(folder):
-    from dytrack_platform.datasets.windows import ClipConfig, cut_window
+    from dytrack_platform.datasets.prepared.windows import ClipConfig, cut_window
 
     inside = a_split(folder, frames=2)
     folder.text(f"{inside}/groundtruth.txt", "1,2,8,6\n900,700,8,6\n")

@@ -129,7 +129,7 @@ def test_a_root_without_sequences_is_refused(folder):
 
 
 def test_the_hundred_published_files_are_all_read(shared):
-    from dytrack_platform.datasets.annotations import parse_rows
+    from dytrack_platform.datasets.io.text import parse_rows
 
     files = sorted((shared / "evaluation" / "otb100" / "groundtruth").glob("*.txt"))
     tables = {file.stem: parse_rows(file.read_text()) for file in files}

@@ -122,7 +122,7 @@ def test_a_member_behind_a_password_is_a_fault_of_its_frame(folder, jpegs):
 
 
 def test_an_archive_on_a_store_that_is_not_local_is_read_in_place(folder, jpegs, number_of):
-    from dytrack_platform.datasets.tree import Tree
+    from dytrack_platform.storage.tree import Tree
 
     path = a_zip(folder, "a.zip", jpegs)
     remote = Tree(f"memory://{folder.root.parent.name}-zip")

@@ -72,7 +72,7 @@ def test_another_split_is_refused(folder):
 
 
 def test_published_files_hold_as_many_absent_frames_as_counted(shared):
-    from dytrack_platform.datasets.annotations import parse_rows
+    from dytrack_platform.datasets.io.text import parse_rows
 
     files = sorted((shared / "evaluation" / "uav123" / "groundtruth").glob("*.txt"))
     tables = [parse_rows(file.read_text()) for file in files]

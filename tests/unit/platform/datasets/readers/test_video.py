@@ -70,7 +70,7 @@ def test_images_may_stand_for_a_video(folder, number_of):
 
 
 def test_a_dataset_that_is_not_local_is_read_videos_included(folder):
-    from dytrack_platform.datasets.tree import Tree
+    from dytrack_platform.storage.tree import Tree
 
     path = a_video(folder, frames=3)
     remote = Tree(f"memory://{folder.root.parent.name}")
@@ -163,7 +163,7 @@ def test_a_folder_that_holds_itself_is_a_fault(folder, faults):
 def test_frames_of_a_video_that_are_huge_are_refused_before_one_is_decoded(
     folder, faults, monkeypatch
 ):
-    from dytrack_platform.datasets import frames
+    from dytrack_platform.datasets.io import frames
 
     a_video(folder)
     monkeypatch.setattr(frames, "LARGEST_IMAGE", 64 * 48 - 1)

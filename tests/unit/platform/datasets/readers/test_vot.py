@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from dytrack_platform.datasets.io.regions import parse_region, region_box
 from dytrack_platform.datasets.readers import read
-from dytrack_platform.datasets.readers._regions import region_box
 from dytrack_platform.errors import DataError
 
 
@@ -27,7 +27,7 @@ def a_sequence(folder, name="seq1", regions="20,40,40,30\n22,40,40,30\n", frames
     ],
 )
 def test_every_kind_of_region_gives_its_extent(text, box):
-    found = region_box(text)
+    found = region_box(parse_region(text))
     assert (found is None) == (box is None)
     if box is not None:
         x, y, w, h = box
@@ -44,12 +44,12 @@ def test_every_kind_of_region_gives_its_extent(text, box):
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "m1,2", "m0,0,2,2,9", ""])
 def test_a_line_that_is_no_region_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
-        region_box(text)
+        region_box(parse_region(text))
 
 
 def test_a_mask_larger_than_any_image_is_refused_without_making_it():
     with pytest.raises(ValueError, match="larger than any image"):
-        region_box("m0,0,1000000,1000000,5")
+        region_box(parse_region("m0,0,1000000,1000000,5"))
 
 
 def test_rectangles_and_tags_are_read(folder):

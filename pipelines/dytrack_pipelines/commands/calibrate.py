@@ -1,0 +1,126 @@
+"""Choose thresholds: ``dytrack calibrate RUN --dataset got10k --root DIR --budget-ms 8``.
+
+Takes the time of tracking the sequences twice, once through every exit. They must be held out:
+neither trained on nor reported on. The new operating point goes into the tracker's folder, with
+what it promised and what the tracker then really gave.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import Precision, Runtime
+
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.evaluate.calibrate import Calibrated
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A tracker's folder, or models:/NAME@ALIAS.")],
+    dataset: Annotated[str, typer.Option(help="Layout of the sequences, such as got10k.")],
+    root: Annotated[str, typer.Option(help="Folder or URL of the dataset.")],
+    split: Annotated[str | None, typer.Option(help="A split that was not trained on.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Largest mean milliseconds of a frame, here.")
+    ] = None,
+    budget_gmacs: Annotated[
+        float | None, typer.Option(help="Largest mean GMACs of a frame.")
+    ] = None,
+    risk: Annotated[
+        float | None, typer.Option(help="Largest mean loss of IoU against full depth.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How surely the risk is kept.")] = 0.9,
+    hysteresis: Annotated[
+        float, typer.Option(help="How much thresholds move towards the last frame's exit.")
+    ] = 0.0,
+    name: Annotated[str, typer.Option(help="Name of the operating point.")] = "calibrated",
+    out: Annotated[
+        Path | None, typer.Option(help="Tracker to write; the given one where left out.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
+    device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda.")] = "cpu",
+    runtime: Runtime = None,
+    precision: Precision = "auto",
+) -> None:
+    """Turn held-out sequences and a budget or a risk into an operating point, and try it."""
+    import torch
+
+    from dytrack_model import checkpoint
+    from dytrack_platform.datasets import readers
+    from dytrack_platform.datasets.sequence import Fault
+    from dytrack_platform.errors import ConfigurationError
+    from dytrack_platform.experiment.evaluate import calibrate as calibration
+    from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+    from dytrack_platform.experiment.registry import registry
+
+    # Say what must be kept, and where the result goes.
+    goal = calibration.Goal(
+        milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence
+    )
+    if out is None and model.startswith("models:/"):
+        raise ConfigurationError("out: a registered model stays as it is; name a folder")
+    torch.set_num_threads(threads)
+    runtime_config = RuntimeConfig(
+        runtime=runtime or "torch", precision=precision, device=device, threads=threads
+    )
+    # Read the tracker and the sequences.
+    saved = registry.load(model)
+    faults: list[Fault] = []
+    sequences = list(readers.read(dataset, root, split, faults))
+    # Choose the thresholds, and run the tracker with them.
+    with screen.live_line() as line:
+        outcome = calibration.calibrate(
+            saved,
+            sequences,
+            goal,
+            name,
+            runtime_config,
+            hysteresis,
+            lambda what, done, count: line.show(f"{what}: {done}/{count} sequences"),
+        )
+    # Keep the point in the tracker, with its record.
+    points = [point for point in saved.points if point.name != name]
+    notes = {**saved.notes}
+    record = {**outcome.to_dict(), "dataset": dataset, "split": split}
+    notes["calibration"] = {**dict(notes.get("calibration", {})), name: record}
+    folder = checkpoint.save(
+        out or registry.find(model), saved.network, [*points, outcome.point], notes
+    )
+    show(outcome, saved.network.config.exits)
+    if faults:
+        screen.say(f"{len(faults)} faults in the data, the first: {faults[0].reason}")
+    screen.say(f"operating point {name} is in {folder}")
+
+
+def show(outcome: "Calibrated", blocks: tuple[int, ...]) -> None:
+    """Put what was promised beside what the tracker gave."""
+    rows = [
+        [
+            title,
+            f"{run.mean_iou:.3f}",
+            f"{run.gmacs:.4f}",
+            f"{run.milliseconds:.2f}",
+            f"{run.regret:.3f}",
+            f"{run.regret_bound:.3f}",
+            " ".join(f"{share:.0%}" for share in run.shares),
+        ]
+        for title, run in (
+            ("promised (recorded crops)", outcome.promised),
+            ("got (closed loop)", outcome.got),
+            ("full depth", outcome.full),
+        )
+    ]
+    after = " / ".join(map(str, blocks))
+    columns = ["", "mean IoU", "GMACs", "ms", "regret", "its bound", f"exits after block {after}"]
+    where = f"{outcome.runtime}, {outcome.precision}"
+    title = f"{outcome.sequences} sequences, {outcome.frames} frames, {where}"
+    screen.table(title, columns, rows)
+    values = ", ".join(f"{value:.4g}" for value in outcome.point.thresholds)
+    screen.say(f"thresholds {values}")
+    scores = zip(outcome.auroc, outcome.calibration_error, strict=True)
+    said = ", ".join(f"{auroc:.2f} / {error:.3f}" for auroc, error in scores)
+    screen.say(f"predicted IoU after block {after}, AUROC / calibration error: {said}")
+    if outcome.remark:
+        screen.say(outcome.remark)

@@ -1,0 +1,72 @@
+"""Say what a tracker costs: ``dytrack describe models:/dytrack@champion`` or ``… tiny``.
+
+Counts are exact (attention products included); milliseconds are measured here and now, each
+route in turn, on one thread unless told otherwise.
+"""
+
+from typing import Annotated
+
+import typer
+
+from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import Precision, Runtime
+
+
+def describe(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A variant (test, tiny, small, base), a tracker's folder, or models:/NAME@ALIAS."
+        ),
+    ],
+    frames: Annotated[int, typer.Option(help="Frames to time at each exit; 0 times none.")] = 20,
+    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
+    runtime: Runtime = None,
+    precision: Precision = "auto",
+) -> None:
+    """Show parameters, GMACs and milliseconds of each exit, and the operating points."""
+    import torch
+
+    from dytrack_model.config import VARIANTS
+    from dytrack_model.cost import exit_costs
+    from dytrack_model.network import DyTrackNetwork
+    from dytrack_model.runtime import build
+    from dytrack_platform.experiment.registry import registry
+
+    # Find the network: a preset without training, or a saved tracker.
+    torch.set_num_threads(threads)
+    saved = None if model in VARIANTS else registry.load(model)
+    network = saved.network if saved else DyTrackNetwork(VARIANTS[model])
+    # Count and time every route.
+    engine = build(network, runtime or "torch", precision, threads=threads)
+    costs = exit_costs(network, engine, frames=frames)
+    deepest = costs[-1]
+    # Show them as absolute numbers and as shares of full depth.
+    rows = [
+        [
+            f"{cost.depth}",
+            f"{cost.parameters / 1e6:.3f} M",
+            f"{cost.gmacs:.4f}",
+            f"{cost.gmacs / deepest.gmacs:.0%}",
+            "" if cost.milliseconds is None else f"{cost.milliseconds:.2f}",
+            ""
+            if cost.milliseconds is None or deepest.milliseconds is None
+            else f"{cost.milliseconds / deepest.milliseconds:.0%}",
+        ]
+        for cost in costs
+    ]
+    config = network.config
+    title = (
+        f"{config.variant}: {config.backbone}, template {config.template_size}, "
+        f"search {config.search_size}, {config.attention} attention, {config.recycling} recycling"
+    )
+    columns = ["exit after block", "parameters", "GMACs", "of full", "ms", "of full"]
+    screen.table(title, columns, rows)
+    if frames:
+        plural = "s" if threads > 1 else ""
+        how = f"{engine.runtime}, {engine.precision}, {threads} thread{plural}"
+        screen.say(f"ms: median of {frames} frames on {how}, search crop to box")
+    screen.say("GMACs: linear layers, convolutions and both attention products; FLOPs are twice.")
+    for point in saved.points if saved else ():
+        values = ", ".join(f"{value:.4g}" for value in point.thresholds)
+        screen.say(f"operating point {point.name}: leave where the predicted IoU reaches {values}")

@@ -1,0 +1,99 @@
+"""Measure a tracker on a benchmark at every operating point, beside other trackers.
+
+    dytrack evaluate --model models:/dytrack@champion --dataset lasot --root /data/LaSOT \
+        --split test --out runs/lasot --workers 8 --baseline fixed --baseline cv2:MIL
+
+Hardware: one CPU a worker, or a share of a GPU with ``--device cuda``. Time: frames x points over
+workers x frames per second; the variant ``test`` runs at some hundred frames/s on one core. Run it
+again after an interruption: finished sequences are kept. Leaves ``summary.json``, ``report.html``,
+``pareto.png``, ``rejects.jsonl`` and ``results/POINT/SEQ.txt`` in the folder given by ``--out``.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dytrack_pipelines.terminal.options import Precision, Runtime, key_values
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="Layout of the data: got10k, lasot, video, ...")],
+    root: Annotated[str, typer.Option(help="Folder or URL that the dataset's owner published")],
+    out: Annotated[Path, typer.Option(help="Folder for results and report")],
+    split: Annotated[
+        str | None, typer.Option(help="The dataset's split; its default where left out")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A tracker's folder, or models:/NAME@ALIAS")
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", "--points", help="Stored point, full, or 0.6,0.8; all if none"),
+    ] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Another tracker: cv2:MIL, cv2:Nano, ..., static")
+    ] = None,
+    tracker_option: Annotated[
+        list[str] | None, typer.Option(help="Option of an OpenCV tracker: backbone=FILE")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="fixed, random, cycle, oracle, static or cv2:NAME; fixed and static"),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Profile of success and precision; the dataset's by default")
+    ] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Also write got10k, trackingnet, text or pytracking files")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Sequences at a time")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker")] = 1,
+    device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda")] = "cpu",
+    runtime: Runtime = None,
+    precision: Precision = "auto",
+) -> None:
+    """Evaluate a tracker: official scores, speed, exits, one HTML report."""
+    from dytrack_pipelines.terminal import screen
+    from dytrack_pipelines.terminal.progress import progress_line
+    from dytrack_pipelines.terminal.tables import show_points
+    from dytrack_platform.datasets import readers
+    from dytrack_platform.datasets.sequence import Fault
+    from dytrack_platform.evaluation.tracking.exports import export_points
+    from dytrack_platform.experiment.evaluate import evaluate as evaluation
+    from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+
+    # Read the dataset: annotations now, images on the workers.
+    faults: list[Fault] = []
+    sequences = list(readers.read(dataset, root, split, faults))
+    # Say what is compared with what.
+    standard = ("fixed", "static") if model else ()
+    job = evaluation.Evaluation(
+        dataset=dataset,
+        out=out,
+        model=model,
+        points=tuple(point or ()),
+        baselines=(*(standard if baseline is None else baseline), *(tracker or ())),
+        tracker_options=key_values(tracker_option or []),
+        protocol=protocol,
+        workers=workers,
+        runtime=RuntimeConfig(
+            runtime=runtime or "torch", precision=precision, device=device, threads=threads
+        ),
+    )
+    # Track everything, score it, and write the report; what is reused, and why not, is logged.
+    with screen.log_file(out / "evaluation.log"), screen.live_line() as line:
+        summary = evaluation.evaluate(job, sequences, faults, progress_line(line))
+    # Write what servers and other toolkits take.
+    if export is not None:
+        entries = summary["points"] or summary["baselines"]
+        exports = export_points(out, export, [entry["name"] for entry in entries])
+        screen.say(f"{export} files: {', '.join(str(path) for path in exports)}")
+    # Show the points and where to look.
+    show_points(summary)
+    if summary["reused"]:
+        log = out / "evaluation.log"
+        screen.say(f"{summary['reused']} results were finished before and reused: see {log}")
+    if summary["unusual"]:
+        screen.say(f"{len(summary['unusual'])} unusual things, the first: {summary['unusual'][0]}")
+    screen.say(f"report: {out / 'report.html'}")

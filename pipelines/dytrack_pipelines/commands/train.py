@@ -1,0 +1,73 @@
+"""Train a tracker from a recipe: ``dytrack train RECIPE``.
+
+Hardware: whatever the recipe's ``train.workers`` asks for, on this machine or, with
+``RAY_ADDRESS`` set, on a Ray cluster. Each recipe states its time and the score to expect.
+
+The same command continues a run that was killed, from its last checkpoint.
+"""
+
+from typing import TYPE_CHECKING
+
+from dytrack_pipelines import recipes
+from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import Overrides, Recipe
+
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.train.train import Trained
+    from dytrack_platform.training.progress import Progress
+
+
+def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
+    """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
+    from dytrack_platform.config import load, parse_override
+
+    # Read and check the whole recipe before anything starts.
+    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    # Only now load what is heavy: a mistake is told at once.
+    from dytrack_platform.experiment.train.train import train as run
+
+    def show(progress: "Progress") -> None:
+        line.show(describe(progress, config.train.epochs, config.train.workers))
+        if progress.step % progress.steps_per_epoch == 0:
+            screen.say(summarise(progress, config.model.exits))
+
+    # Train, with one line that says where it is.
+    screen.say(f"{config.name}: starting {config.train.workers} workers")
+    with screen.live_line() as line:
+        trained = run(config, show, screen.say)
+    # Say what came of it and where it lies.
+    report(trained, config.model.exits)
+
+
+def describe(progress: "Progress", epochs: int, workers: int) -> str:
+    """Put a progress report into one line."""
+    return (
+        f"epoch {progress.epoch + 1}/{epochs}  step {progress.step}/{progress.steps}  "
+        f"{progress.samples_per_s * workers:.0f} samples/s  loss {progress.losses['loss']:.3f}  "
+        f"data wait {progress.data_wait:.1%}  {progress.gflops * workers:.0f} GFLOP/s "
+        f"({progress.mfu:.0%} of peak)  {screen.clock(progress.seconds_left)} left"
+    )
+
+
+def summarise(progress: "Progress", exits: tuple[int, ...]) -> str:
+    """Put a finished epoch into one line: each exit's IoU and the decisioner's error."""
+    losses = progress.losses
+    said = f"epoch {progress.epoch + 1} done: loss {losses['loss']:.3f}"
+    for depth in exits:
+        iou, error = losses.get(f"exit{depth}/iou"), losses.get(f"exit{depth}/iou_error")
+        said += f"  exit {depth}: IoU {iou:.3f}, its estimate off by {error:.3f}" if iou else ""
+    return said
+
+
+def report(trained: "Trained", exits: tuple[int, ...]) -> None:
+    """Print the last validation and where the tracker lies."""
+    rows = [
+        [
+            f"{depth}",
+            f"{trained.metrics[f'val/exit{depth}/iou']:.3f}",
+            f"{trained.metrics[f'val/exit{depth}/iou_error']:.3f}",
+        ]
+        for depth in exits
+    ]
+    screen.table("validation pairs", ["exit after block", "IoU", "error of predicted IoU"], rows)
+    screen.say(f"tracker: {trained.tracker}")

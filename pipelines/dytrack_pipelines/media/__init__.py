@@ -1,0 +1,1 @@
+"""Videos: read, drawn on, written."""

@@ -1,0 +1,103 @@
+"""What a person sees: one live line, tables, and single sentences on standard error."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+# A log has no width of its own; a table needs one that fits it.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Line:
+    """A line that replaces itself on a terminal, and is repeated now and then in a log."""
+
+    def __init__(self, live: Live | None, every_s: float) -> None:
+        self._live = live
+        self._every_s = every_s
+        self._printed = float("-inf")
+        self._last = ""
+
+    def show(self, text: str) -> None:
+        """Show the newest state."""
+        self._last = text
+        if self._live is not None:
+            self._live.update(Text(text))
+        elif time.monotonic() - self._printed >= self._every_s:
+            self._printed = time.monotonic()
+            self.finish()
+
+    def finish(self) -> None:
+        """Print the newest state once more, so that a log ends with it."""
+        if self._last and self._live is None:
+            console.print(Text(self._last))
+            sys.stdout.flush()
+            self._last = ""
+
+
+@contextmanager
+def live_line(every_s: float = 10.0) -> Iterator[Line]:
+    """Yield a line to show progress on; in a log it appears every ``every_s`` seconds."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            yield Line(live, every_s)
+    else:
+        line = Line(None, every_s)
+        yield line
+        line.finish()
+
+
+def say(text: str) -> None:
+    """Print a sentence."""
+    console.print(Text(text))
+    sys.stdout.flush()
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column and unnamed ones are left-aligned, the others numbers."""
+    drawn = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if index == 0 or not column else "right")
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as 1:05 or 2:01:05."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def raw(text: str) -> None:
+    """Pass on a piece of a log as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append what the platform has to tell, with its time, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("dytrack_platform")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

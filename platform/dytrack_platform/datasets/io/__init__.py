@@ -1,0 +1,1 @@
+"""What readers share: frames, archives, image headers and annotation text."""

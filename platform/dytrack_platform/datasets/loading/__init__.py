@@ -1,0 +1,1 @@
+"""From prepared clips to the pairs that training sees."""

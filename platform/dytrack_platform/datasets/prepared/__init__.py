@@ -1,0 +1,1 @@
+"""Prepared folders: clips cut from sequences, stored in shards under a manifest."""

@@ -1,0 +1,1 @@
+"""What an evaluation found, as numbers, figures and one HTML page."""

@@ -1,0 +1,1 @@
+"""Official measures and the rules by which benchmarks turn boxes into scores."""

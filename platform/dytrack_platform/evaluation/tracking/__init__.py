@@ -1,0 +1,1 @@
+"""Run trackers on sequences, and store what they gave."""

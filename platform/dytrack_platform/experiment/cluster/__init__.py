@@ -1,0 +1,1 @@
+"""Ray clusters: reach one, check it before work starts, end gently, submit jobs."""

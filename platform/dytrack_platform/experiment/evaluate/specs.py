@@ -1,0 +1,154 @@
+"""What is evaluated: operating points of our tracker, its baselines, and other trackers."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+
+import dytrack_model
+from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.policy import FULL, find_point, shares_to_cycle
+from dytrack_platform.datasets.sequence import VideoSequence
+from dytrack_platform.errors import ConfigurationError, DataError
+from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
+
+BASELINES = ("fixed", "random", "cycle", "oracle", "static")
+"""What a tracker of ours is compared with, besides OpenCV's trackers as ``cv2:NAME``."""
+
+Rule = Literal["thresholds", "fixed", "random", "cycle", "third-party"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackerSpec:
+    """One thing to evaluate: our tracker at some point, or another tracker."""
+
+    name: str
+    """Folder of its results and name in the report."""
+    rule: Rule
+    """How our tracker chooses exits; ``third-party`` for a tracker that is not ours."""
+    values: tuple[float, ...] = ()
+    """Thresholds; the exit's index; shares of the exits; or the cycle of exits."""
+    hysteresis: float = 0.0
+    """Of thresholds: how much they move towards the exit of the frame before."""
+    third_party: str = ""
+    """``static`` or ``cv2:NAME``."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Options of a third-party tracker, such as the files of its network."""
+
+    def __str__(self) -> str:
+        if self.rule == "third-party":
+            files = ",".join(f"{key}={value}" for key, value in self.options)
+            return f"{self.third_party}({files}), OpenCV {cv2.__version__}"
+        held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
+        return f"{self.rule}{self.values}{held}"
+
+
+def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerSpec]:
+    """Spell out operating points.
+
+    Args:
+        saved: Our tracker.
+        names: Names of stored points, or thresholds such as ``0.6,0.8``; empty for all stored
+            ones, or full depth where none is stored.
+
+    Raises:
+        ConfigurationError: A name is unknown, or there are too few or too many thresholds.
+    """
+    stored = [point.name for point in saved.points] or [FULL]
+    points = [find_point(saved.points, n, saved.network.exit_count) for n in names or stored]
+    return [
+        TrackerSpec(
+            name=point.name,
+            rule="thresholds",
+            values=point.thresholds,
+            hysteresis=point.hysteresis,
+        )
+        for point in points
+    ]
+
+
+def baseline_specs(
+    names: Sequence[str], saved: SavedTracker | None, options: Mapping[str, str]
+) -> list[TrackerSpec]:
+    """Spell out baselines; those matched to a point's cost follow from :func:`matched_specs`.
+
+    Args:
+        names: Of :data:`BASELINES` and ``cv2:NAME``.
+        saved: Our tracker, or None to judge other trackers only.
+        options: Options of OpenCV's trackers.
+
+    Raises:
+        ConfigurationError: A name is unknown, needs a model, or its options are wrong.
+        RuntimeMissingError: The installed OpenCV lacks a tracker.
+    """
+    specs: list[TrackerSpec] = []
+    for name in names:
+        if name == "static" or name.startswith("cv2:"):
+            given = tuple(sorted(options.items())) if name != "static" else ()
+            opencv_trackers.make_third_party(
+                name, dict(given)
+            )  # refuses here what a worker would refuse later
+            safe = name.replace(":", "-")
+            specs.append(
+                TrackerSpec(name=safe, rule="third-party", third_party=name, options=given)
+            )
+        elif name not in BASELINES:
+            known = ", ".join((*BASELINES, "cv2:NAME"))
+            raise ConfigurationError(f"baselines: must be of {known}, got {name!r}")
+        elif saved is None:
+            raise ConfigurationError(f"baselines: {name} needs a tracker of ours; give --model")
+    if saved is not None and {"fixed", "oracle"} & set(names):
+        specs = fixed_specs(saved.network.config.exits) + specs
+    return specs
+
+
+def fixed_specs(blocks: Sequence[int]) -> list[TrackerSpec]:
+    """One baseline per exit, the model of fixed depth that shares these weights.
+
+    Its name tells the depth in blocks.
+    """
+    return [
+        TrackerSpec(name=f"exit-{block}", rule="fixed", values=(float(k),))
+        for k, block in enumerate(blocks)
+    ]
+
+
+def matched_specs(shares: Sequence[float]) -> list[TrackerSpec]:
+    """Baselines at the cost of a point: its exit shares drawn at random, and in a fixed cycle."""
+    cycle = tuple(float(k) for k in shares_to_cycle(shares))
+    return [
+        TrackerSpec(name="random", rule="random", values=tuple(shares)),
+        TrackerSpec(name="cycle", rule="cycle", values=cycle),
+    ]
+
+
+def code_version() -> str:
+    """Digest the source that decides a box: the model's package and the protocol."""
+    folder = Path(dytrack_model.__file__).parent
+    files = [*folder.rglob("*.py"), Path(protocol.__file__), Path(opencv_trackers.__file__)]
+    return _digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
+
+
+def sequence_version(sequence: VideoSequence) -> str:
+    """Digest a sequence's annotation and its first image: enough to know the data by."""
+    try:
+        first = sequence.frames.read(0).tobytes()
+    except DataError:  # the tracker will meet it too, and say so
+        first = b""
+    return _digest({"boxes": sequence.boxes_xywh.tobytes(), "first": first})
+
+
+def model_version(folder: Path) -> str:
+    """Digest a tracker's weights and configuration."""
+    files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json")]
+    return _digest({file.name: file.read_bytes() for file in files})
+
+
+def _digest(contents: Mapping[str, bytes]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(contents):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(contents[name]).digest())
+    return whole.hexdigest()[:16]

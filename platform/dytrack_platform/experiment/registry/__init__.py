@@ -1,0 +1,1 @@
+"""Published trackers in MLflow's model registry."""

@@ -1,0 +1,1 @@
+"""Runs in MLflow: opened, written through a journal, and always ended."""

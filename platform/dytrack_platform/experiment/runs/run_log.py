@@ -1,0 +1,62 @@
+"""Record a training in MLflow: opened, written through a journal, and always ended."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dytrack_platform.experiment.runs import tracking
+from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.run_lock import run_lock
+from dytrack_platform.experiment.runs.watchdog import watched
+
+_WAIT_S = 20.0
+
+
+@contextmanager
+def logged_run(
+    name: str, folder: Path, run_id: str | None, say: Callable[[str], None]
+) -> Iterator[tuple[str, Journal]]:
+    """Open a run, or go on with ``run_id``; yields its id and its journal.
+
+    It ends as FINISHED, FAILED (with the reason as the tag ``failure``) or KILLED, whatever
+    happens to this process. Where MLflow does not answer at the end, what it lacks stays in
+    ``folder``, and ``say`` tells how to deliver it.
+
+    Raises:
+        StorageError: MLflow does not answer at the start, or another command owns the run.
+    """
+    with run_lock(folder):
+        run_id = tracking.begin(name, run_id)
+        journal = Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries))
+        with watched(folder, run_id):
+            journal.start()
+            try:
+                yield run_id, journal
+            except (KeyboardInterrupt, SystemExit) as error:
+                journal.tags({"failure": f"told to end ({type(error).__name__})"})
+                _end(journal, "KILLED", folder, say)
+                raise
+            except Exception as error:
+                journal.tags({"failure": f"{type(error).__name__}: {error}"[:5000]})
+                _end(journal, "FAILED", folder, say)
+                raise
+            _end(journal, "FINISHED", folder, say)
+
+
+def upload(folder: Path, run_id: str) -> None:
+    """Deliver what MLflow lacks of a run that nobody is at work on.
+
+    Raises:
+        StorageError: MLflow does not answer, or a command is at work on the run.
+    """
+    with run_lock(folder, wait_s=2.0):
+        Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries)).deliver_all()
+
+
+def _end(journal: Journal, status: str, folder: Path, say: Callable[[str], None]) -> None:
+    journal.end(status)
+    if not journal.stop(_WAIT_S):
+        say(
+            f"MLflow lacks a part of this run ({journal.trouble or 'it was too slow'}); it is kept "
+            f"in {folder}: deliver it with  dytrack upload {folder}"
+        )

@@ -1,0 +1,256 @@
+"""Runs in MLflow: started, logged in batches, and always ended with what became of them."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# At its defaults MLflow tries an unreachable server for minutes; the journal has its own patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from dytrack_platform.errors import StorageError
+
+# Its messages about tables and monitors say nothing that a user of the command can act on.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+EXPERIMENT = "dytrack"
+DEFAULT_URI = "sqlite:///mlflow.db"
+_LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
+_PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is open."""
+
+    run_id: str
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """Log parameters that are not there yet; MLflow refuses to change one."""
+        client = mlflow.MlflowClient()
+        known = client.get_run(self.run_id).data.params
+        new = [
+            Param(key, str(value)[:_LONGEST_PARAMETER])
+            for key, value in values.items()
+            if key not in known
+        ]
+        for start in range(0, len(new), 100):
+            client.log_batch(self.run_id, params=new[start : start + 100])
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics of one step in one call."""
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, step) for key, value in values.items()]
+        mlflow.MlflowClient().log_batch(self.run_id, metrics=batch)
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Keep a file with the run."""
+        mlflow.MlflowClient().log_artifact(self.run_id, str(path), folder)
+
+    def text(self, content: str, name: str) -> None:
+        """Keep a text with the run."""
+        mlflow.MlflowClient().log_text(self.run_id, content, name)
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag."""
+        mlflow.MlflowClient().set_tag(self.run_id, key, value)
+
+
+def uri() -> str:
+    """Return the tracking store: ``MLFLOW_TRACKING_URI``, or an SQLite file in this folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+
+
+def connect() -> str:
+    """Choose the store and make its tables; call it before workers start.
+
+    Several processes that meet an empty SQLite file race in its migration and most of them die;
+    once it is made they get along.
+
+    Returns:
+        The id of the experiment that runs go to.
+
+    Raises:
+        StorageError: The store does not answer or cannot be written.
+    """
+    mlflow.set_tracking_uri(uri())
+    try:
+        found = mlflow.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(mlflow.create_experiment(EXPERIMENT, artifact_location=_artifact_folder()))
+    except (MlflowException, OSError) as error:
+        raise _unreachable(error) from error
+
+
+@contextmanager
+def run(
+    name: str, *, run_id: str | None = None, parent: str | None = None, kind: str = "search"
+) -> Iterator[Run]:
+    """Open a run, or go on with ``run_id``, and end it as FINISHED, FAILED or KILLED.
+
+    A failed run carries its reason as the tag ``failure``.
+    """
+    experiment = connect()
+    mlflow.start_run(
+        run_id=run_id,
+        experiment_id=None if run_id else experiment,
+        run_name=None if run_id else name,
+        parent_run_id=None if run_id else parent,
+        nested=parent is not None,
+        tags={"kind": kind},
+        log_system_metrics=False,
+    )
+    active = mlflow.active_run()
+    assert active is not None  # just started
+    handle = Run(active.info.run_id)
+    status = "FAILED"
+    try:
+        yield handle
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except Exception as error:
+        handle.tag("failure", f"{type(error).__name__}: {error}"[:5000])
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def begin(name: str, run_id: str | None, kind: str = "train") -> str:
+    """Make a run, or open an earlier one again; returns its id.
+
+    Raises:
+        StorageError: The store does not answer.
+    """
+    experiment = connect()
+    client = mlflow.MlflowClient()
+    try:
+        if run_id is None:
+            made = client.create_run(experiment, run_name=name, tags={"kind": kind})
+            return str(made.info.run_id)
+        client.set_terminated(run_id, "RUNNING")
+        if "failure" in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, "failure")
+    except (MlflowException, OSError) as error:
+        raise _unreachable(error) from error
+    return run_id
+
+
+def deliver(run_id: str, folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Log entries of a journal, in order.
+
+    Args:
+        run_id: The run.
+        folder: Where the files that entries name lie.
+        entries: What :class:`~dytrack_platform.experiment.runs.journal.Journal` noted.
+
+    Raises:
+        StorageError: The store does not answer: try again later.
+    """
+    mlflow.set_tracking_uri(uri())
+    client = mlflow.MlflowClient()
+    # Metrics of many entries in few calls: a call costs a server the same for one point as for a
+    # thousand.
+    metrics = [
+        Metric(key, float(value), entry["time"], entry["step"])
+        for entry in entries
+        for key, value in entry.get("metrics", {}).items()
+    ]
+    for start in range(0, len(metrics), 1000):
+        some = metrics[start : start + 1000]
+        _attempt(partial(client.log_batch, run_id, metrics=some))
+    for entry in entries:
+        _attempt(partial(_deliver_one, client, run_id, folder, entry))
+
+
+def _attempt(call: Callable[[], object]) -> None:
+    """Make a call; what MLflow will never take is passed over with a warning.
+
+    Raises:
+        StorageError: The store does not answer.
+    """
+    try:
+        call()
+    except MlflowException as error:
+        # What the server refuses for good would be refused at every try and block what comes after
+        # it.
+        if error.error_code not in _PERMANENT:
+            raise _unreachable(error) from error
+        _LOG.warning("MLflow refuses a part of the journal: %s", _first_line(error))
+    except OSError as error:
+        raise _unreachable(error) from error
+
+
+def _deliver_one(
+    client: mlflow.MlflowClient, run_id: str, folder: Path, entry: dict[str, Any]
+) -> None:
+    if "parameters" in entry:
+        Run(run_id).parameters(entry["parameters"])
+    elif "tags" in entry:
+        tags = [RunTag(key, value) for key, value in entry["tags"].items()]
+        client.log_batch(run_id, tags=tags)
+    elif "file" in entry:
+        path = folder / entry["file"]
+        inside = str(Path(entry["file"]).parent)
+        if path.is_file():
+            client.log_artifact(run_id, str(path), None if inside == "." else inside)
+    elif "status" in entry:
+        client.set_terminated(run_id, entry["status"], end_time=entry["time"])
+
+
+def _unreachable(error: Exception) -> StorageError:
+    return StorageError(
+        f"the MLflow store {uri()} does not answer: {_first_line(error)}; set MLFLOW_TRACKING_URI"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def exists(run_id: str) -> bool:
+    """Say whether the store knows a run (another store may be set than when it was made)."""
+    connect()
+    try:
+        mlflow.MlflowClient().get_run(run_id)
+    except MlflowException:
+        return False
+    return True
+
+
+def _artifact_folder() -> str | None:
+    """Keep the artefacts of a local SQLite store beside it; a server has its own place."""
+    store = uri()
+    if not store.startswith("sqlite:///"):
+        return None
+    beside = Path(store.removeprefix("sqlite:///")).absolute().parent / "mlartifacts"
+    return beside.as_uri()
+
+
+def has_child(parent: str, name: str) -> bool:
+    """Say whether a run has a finished child of this name."""
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=(
+            f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`mlflow.runName` = '{name}' "
+            "AND attributes.status = 'FINISHED'"
+        ),
+        output_format="list",
+    )
+    return len(found) > 0

@@ -1,0 +1,79 @@
+"""The watchdog: a run whose command is killed does not stay "running" in MLflow.
+
+A command that records a run starts this module as a process of its own and keeps its standard
+input open. When the command is killed, even with SIGKILL, that pipe closes without the word that
+all is well; then this process notes the end in the run's journal and delivers what is left of it.
+It imports nothing heavy until then.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dytrack_platform.errors import StorageError
+from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.run_lock import run_lock
+
+_WELL = b"well"
+_TRIES_S = 120.0
+
+
+@contextmanager
+def watched(folder: Path, run_id: str) -> Iterator[None]:
+    """Have this process watched while the body runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(folder), run_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # What is killed with this command's process group must not end its watchdog.
+        start_new_session=True,
+    )
+    assert process.stdin is not None  # a pipe, as asked for
+    try:
+        yield
+    finally:
+        # Whatever happens from here on, the run's end is in the journal already.
+        try:
+            process.communicate(_WELL, timeout=10)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            process.kill()
+            process.wait()
+
+
+def end_killed(folder: Path, run_id: str) -> bool:
+    """Note that the command was killed, once, and deliver; returns whether all went out."""
+    from dytrack_platform.experiment.runs import tracking  # MLflow: seconds, and only needed now
+
+    journal = Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries))
+    marker = folder / "journal.killed"
+    if not marker.exists():
+        journal.tags({"failure": "the command was killed"})
+        journal.end("KILLED")
+        marker.touch()
+    try:
+        journal.deliver_all()
+    except StorageError:
+        return False
+    marker.unlink()
+    return True
+
+
+def main(folder: str, run_id: str) -> None:
+    """Wait for the command's end, and record it where the command could not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.stdin.buffer.read() == _WELL:
+        return
+    deadline = time.monotonic() + _TRIES_S
+    with run_lock(Path(folder), wait_s=0.0):
+        while not end_killed(Path(folder), run_id) and time.monotonic() < deadline:
+            time.sleep(5.0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

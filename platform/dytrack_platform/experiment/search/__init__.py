@@ -1,0 +1,1 @@
+"""Search over Ray Tune, and its Pareto front."""

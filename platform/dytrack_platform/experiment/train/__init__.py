@@ -1,0 +1,1 @@
+"""Training over Ray Train."""

@@ -1,0 +1,1 @@
+"""Our tracker in other projects' toolkits."""

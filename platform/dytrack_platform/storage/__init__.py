@@ -1,0 +1,1 @@
+"""Folders and files on any storage: a local path, NFS, or an object store's URL."""

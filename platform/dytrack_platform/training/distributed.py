@@ -1,0 +1,127 @@
+"""Several workers as one: how the module is spread, and what they agree on at each step.
+
+The loop and the module know nothing of this. Without a process group every function here is the
+trivial one, so that one process needs no special case.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+from dytrack_platform.config import TrainConfig
+from dytrack_platform.training.objective import TrainModule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistributedContext:
+    """A worker's rank among the workers, and its device."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+SINGLE_PROCESS = DistributedContext()
+
+
+def arrange(module: TrainModule, config: TrainConfig, context: DistributedContext) -> None:
+    """Put a module where it trains, in the layout and with the savings that were asked for.
+
+    Parameters keep their names. With ``fsdp`` they become sharded tensors, so this comes before
+    the optimiser is made.
+    """
+    module.to(context.device)
+    backbone = module.network.backbone
+    if config.freeze_backbone:
+        backbone.requires_grad_(False)
+    if config.channels_last:
+        # torch's own stubs forget that Module.to takes a memory format alone.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.activation_checkpointing:
+        for block in backbone.blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if config.compile:
+        _compile(module, context.device)
+    if config.parallel == "fsdp" and context.world > 1:
+        mesh = init_device_mesh(context.device.type, (context.world,))
+        if not backbone.cached:  # cached attention reaches into blocks without calling them
+            for block in backbone.blocks:
+                fully_shard(block, mesh=mesh)
+        # The rest (heads, decisioners, embeddings) is one more shard around the blocks.
+        fully_shard(module, mesh=mesh)
+
+
+def _compile(module: TrainModule, device: torch.device) -> None:
+    if device.type != "cuda":
+        module.network.compile()
+        return
+    # All blocks share one compiled graph: seconds to make, where the whole network takes a
+    # minute. A processor gains from the whole one.
+    for block in module.network.backbone.blocks:
+        block.compile()
+
+
+def wrapped(module: TrainModule, config: TrainConfig, context: DistributedContext) -> nn.Module:
+    """Return what the loop calls: the module itself, or its gradients' exchange around it."""
+    if context.world == 1 or config.parallel == "fsdp":
+        return module
+    on_gpu = context.device.type == "cuda"
+    return nn.parallel.DistributedDataParallel(
+        module,
+        device_ids=[context.device] if on_gpu else None,
+        # A static graph lets gradients travel while others are computed, without searching for
+        # unused parameters. It does not know steps whose gradients stay at home.
+        static_graph=config.grad_accum_steps == 1,
+        gradient_as_bucket_view=True,
+    )
+
+
+def hold_gradients(module: nn.Module, hold: bool) -> None:
+    """Let the next backward pass keep its gradients at home, or exchange them."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        module.require_backward_grad_sync = not hold
+    elif isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(not hold)
+
+
+def highest(values: list[int], device: torch.device) -> list[int]:
+    """Return the highest of every value over all workers."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    votes = torch.tensor(values, device=device)
+    # The highest wins: one worker that must stop or whose loss is broken decides for all, and all
+    # learn it in the same step, so that none waits in an exchange that the others never join.
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return cast(list[int], votes.tolist())
+
+
+def first_says(value: int, device: torch.device) -> int:
+    """Return to every worker what the first one says."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    said = torch.tensor([value], device=device)
+    dist.broadcast(said, 0)
+    return int(said.item())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor (A, B) that may be spread over the workers; all must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def fill(target: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor (A, B) into one that may be spread over the workers."""
+    if isinstance(target, DTensor):
+        placed = value.to(target.device, target.dtype)
+        target.copy_(distribute_tensor(placed, target.device_mesh, target.placements))
+    else:
+        target.copy_(value)

@@ -1,0 +1,137 @@
+"""Calibrate, export and run a tracker from the command line."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from dytrack_model import checkpoint
+from dytrack_model.config import variant
+from dytrack_model.cost import exit_gmacs
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import OperatingPoint, find_point
+from dytrack_platform.datasets import readers
+from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.experiment.evaluate.calibrate import Goal, calibrate
+from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    torch.manual_seed(0)
+    points = [OperatingPoint(name="accurate", thresholds=(math.inf, math.inf))]
+    return checkpoint.save(tmp_path / "tracker", DyTrackNetwork(variant("test")), points)
+
+
+@pytest.fixture
+def held_out(made):
+    return ["--dataset", "got10k", "--root", str(made), "--split", "test"]
+
+
+def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracker, held_out):
+    saved = checkpoint.load(tracker)
+    costs = exit_gmacs(saved.network)
+    budget = 0.5 * (costs[0] + costs[2])
+    done = dytrack("calibrate", str(tracker), *held_out, "--budget-gmacs", f"{budget}")
+    assert done.returncode == 0, done.stderr
+    after = checkpoint.load(tracker)
+    assert [point.name for point in after.points] == ["accurate", "calibrated"]
+    record = after.notes["calibration"]["calibrated"]
+    assert record["promised"]["gmacs"] <= budget
+    assert record["got"]["gmacs"] <= costs[2]
+    assert record["full"]["shares"] == [0.0, 0.0, 1.0]
+    assert record["full"]["regret"] == 0.0
+    assert "got (closed loop)" in done.stdout
+    again = dytrack("calibrate", str(tracker), *held_out, "--budget-gmacs", "100", "--name", "deep")
+    assert again.returncode == 0, again.stderr
+    names = [point.name for point in checkpoint.load(tracker).points]
+    assert names == ["accurate", "calibrated", "deep"]
+    assert set(checkpoint.load(tracker).notes["calibration"]) == {"calibrated", "deep"}
+
+
+def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
+    dytrack, tracker, held_out, tmp_path
+):
+    before = (tracker / checkpoint.DESCRIPTION).read_text()
+    out = tmp_path / "other"
+    done = dytrack("calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "no exit before the last could be proved" in done.stdout
+    assert find_point(checkpoint.load(out).points, "calibrated", 3).thresholds == (
+        math.inf,
+        math.inf,
+    )
+    assert (tracker / checkpoint.DESCRIPTION).read_text() == before
+
+
+def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, made):
+    """At infinite thresholds the recorded track and the closed loop are the same run."""
+    saved = checkpoint.load(tracker)
+    sequences = list(readers.read("got10k", str(made), "test"))
+    outcome = calibrate(saved, sequences, Goal(gmacs=100.0), "deep", RuntimeConfig())
+    assert outcome.promised.mean_iou == pytest.approx(outcome.full.mean_iou)
+    assert outcome.got.mean_iou == pytest.approx(outcome.full.mean_iou)
+    assert outcome.got.regret == 0.0
+    assert (outcome.sequences, outcome.runtime, outcome.precision) == (3, "torch", "fp32")
+    assert len(outcome.auroc) == len(outcome.calibration_error) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "give one of --budget-ms, --budget-gmacs and --risk, got 0"),
+        (["--risk", "0.1", "--budget-ms", "3"], "got 2 of them"),
+        (["--budget-gmacs", "1e-9"], "budget: the first exit alone costs"),
+        (["--risk", "2"], "risk: must lie between 0 and 1, got 2.0"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_refused(dytrack, tracker, held_out, words, sentence):
+    done = dytrack("calibrate", str(tracker), *held_out, *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr.replace("\n", " ")
+    assert [point.name for point in checkpoint.load(tracker).points] == ["accurate"]
+
+
+def test_a_tracker_with_one_exit_has_nothing_to_calibrate(made):
+    saved = checkpoint.SavedTracker(network=DyTrackNetwork(variant("test", exits=(4,))))
+    with pytest.raises(ConfigurationError, match="has one exit"):
+        calibrate(saved, [], Goal(gmacs=1.0), "x", RuntimeConfig())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_an_export_is_described_and_tracks_a_video(dytrack, tracker, made, tmp_path, kind):
+    from dytrack_pipelines.commands.demo import film
+
+    video, box = film(made, tmp_path / "video.mp4")
+    init = ",".join(f"{value:g}" for value in box)
+    exported = tmp_path / "exported"
+    done = dytrack("export", str(tracker), "--out", str(exported), "--runtime", kind)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference to PyTorch" in done.stdout
+    assert json.loads((exported / "stages.json").read_text())["kind"] == kind
+    common = ["track", str(video), "--init", init, "--point", "accurate", "--precision", "fp32"]
+    tables = []
+    for name, model in (("torch", tracker), (kind, exported)):
+        table = tmp_path / f"{name}.csv"
+        done = dytrack(*common, "--model", str(model), "--csv", str(table))
+        assert done.returncode == 0, done.stderr
+        assert f"runtime {name}, fp32" in done.stdout
+        rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+        tables.append([[float(value) for value in row] for row in rows])
+    for theirs, ours in zip(*tables, strict=True):
+        assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_describe_names_the_runtime_that_it_timed(dytrack, tracker):
+    done = dytrack("describe", str(tracker), "--frames", "1", "--runtime", "onnx")
+    assert done.returncode == 0, done.stderr
+    assert "median of 1 frames on onnx, fp32, 1 thread" in done.stdout
+
+
+def test_a_runtime_that_computes_no_bf16_is_refused(dytrack, tracker):
+    words = ["--runtime", "onnx", "--precision", "bf16"]
+    done = dytrack("describe", str(tracker), *words)
+    assert done.returncode == 2
+    assert "computes in fp32 on a CPU, got bf16" in done.stderr.replace("\n", " ")
