@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dytrack_platform.experiment.cluster.session import session  # isort: skip (Ray reads its settings)
+from dytrack_platform.experiment.cluster.session import ray_session  # isort: skip (Ray reads its settings)
 
 import torch
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place, session(cpus=2):
+    with tempfile.TemporaryDirectory() as place, ray_session(cpus=2):
         torch.manual_seed(0)
         model = save(Path(place) / "model", DyTrackNetwork(VARIANTS["test"]), [])
         root = Path(place) / "data"

@@ -28,7 +28,7 @@ from dytrack_platform.datasets import readers
 from dytrack_platform.datasets.io.frames import decode
 from dytrack_platform.datasets.prepared.windows import ClipConfig, cut_window
 from dytrack_platform.datasets.synthetic import SynthConfig, make
-from dytrack_platform.experiment.cluster.session import session
+from dytrack_platform.experiment.cluster.session import ray_session
 from dytrack_platform.experiment.ingest import prepare
 
 CLIPS = ClipConfig(frames=40, span=40)
@@ -98,7 +98,7 @@ def main() -> None:
         make(f"{root}/tiny", replace(look, frames=(2, 2)), "train", 4 * cores, workers=1)
         ours, gross, loops, limits, fixed = [], [], [], [], []
         start = time.perf_counter()
-        with session(), spawn.Pool(2) as pool:
+        with ray_session(), spawn.Pool(2) as pool:
             prepare("got10k", root, "train", f"{root}/warm", CLIPS)
             startup = time.perf_counter() - start
             halves = [(root, 0, sequences // 2), (root, sequences // 2, sequences)]

@@ -103,7 +103,7 @@ def under_ray(given, workers):
         config = recipe(given, **{"train.workers": workers, "train.storage": folder})
         reports = []
         before = time.time()
-        with session.session(cpus=2):
+        with session.ray_session(cpus=2):
             began = time.time()
             train(config, reports.append, lambda sentence: None)
     first, last = reports[0], reports[-1]

@@ -3,12 +3,12 @@
 import pytest
 import yaml
 
-from dytrack_platform.experiment.cluster.session import session
+from dytrack_platform.experiment.cluster import session
 
 
 @pytest.fixture(scope="session")
 def ray_session():
-    with session(cpus=4):
+    with session.ray_session(cpus=4):
         yield
 
 

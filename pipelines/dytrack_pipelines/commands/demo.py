@@ -44,7 +44,7 @@ def demo(
     _step("1/8  make sequences with known truth")
     for split, count in (("train", 200), ("test", 16)):
         make(made, difficulty(), split, count)
-    with session.session():
+    with session.ray_session():
         _step("2/8  prepare clips with Ray Data")
         prepare("got10k", str(made), str(clips), split="train", search_size=128)
         _step("3/8  train a tracker with three exits with Ray Train")

@@ -21,7 +21,7 @@ from dytrack_platform.datasets.prepared.preparation import (
 from dytrack_platform.datasets.prepared.shards import ShardJob, ShardSummary, write_shard
 from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.errors import DyTrackError, FailureError, StorageError
-from dytrack_platform.experiment.cluster.session import session
+from dytrack_platform.experiment.cluster.session import ray_session
 
 if TYPE_CHECKING:
     import ray.data
@@ -115,7 +115,7 @@ def prepare(
 
     tell()
     if preparation.missing:
-        with session():
+        with ray_session():
             start = time.monotonic()
             _write_all(preparation, written, tell)
     return finish(preparation, written)

@@ -51,7 +51,7 @@ def joined() -> bool:
 
 
 @contextmanager
-def session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
+def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.
 
     Only a Ray that this call started is stopped at the end.

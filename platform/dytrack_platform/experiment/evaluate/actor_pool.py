@@ -100,7 +100,7 @@ def open_pool(
         ClusterError: Ray does not start, or lacks the CPUs or GPUs.
     """
     threads, device = runtime.threads, runtime.device
-    with session.session(cpus=workers * threads):
+    with session.ray_session(cpus=workers * threads):
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if has.get("CPU", 0) < workers * threads:
             raise ClusterError(

@@ -71,7 +71,7 @@ def search(config: ExperimentConfig, say: Callable[[str], None]) -> Searched:
         record["run_id"] = None
     with (
         tracking.run(name, run_id=record["run_id"], kind="search") as run,
-        session.session(dashboard=False),
+        session.ray_session(dashboard=False),
     ):
         files.write_json(f"{location}/{_RECORD}", {"run_id": run.run_id})
         run.parameters(flatten(to_dict(config)))

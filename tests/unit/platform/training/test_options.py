@@ -215,14 +215,14 @@ def test_fewer_clips_than_a_batch_are_refused_with_the_numbers(recipe):
         worker.check(config)
 
 
-def test_a_wish_writes_a_checkpoint_and_goes_on(recipe, callbacks):
+def test_a_request_writes_a_checkpoint_and_goes_on(recipe, callbacks):
     callbacks.requests = {2: Request.CHECKPOINT}
     state = worker.train(recipe(train__checkpoint_steps=100), callbacks)
     assert [path[-1] for path in callbacks.candidates()] == ["8", "2"]
     assert state.step == 8
 
 
-def test_a_wish_to_stop_writes_a_checkpoint_and_continues_later(recipe, new_callbacks):
+def test_a_request_to_stop_writes_a_checkpoint_and_continues_later(recipe, new_callbacks):
     config = recipe(train__checkpoint_steps=100)
     told = new_callbacks()
     told.requests = {5: Request.STOP}
