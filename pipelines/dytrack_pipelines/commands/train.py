@@ -3,26 +3,42 @@
 Hardware: whatever the recipe's ``train.workers`` asks for, on this machine or, with
 ``RAY_ADDRESS`` set, on a Ray cluster. Each recipe states its time and the score to expect.
 
+``--local`` trains in this process instead, without Ray, MLflow and the journal, on one device.
+
 The same command continues a run that was killed, from its last checkpoint.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Overrides, Recipe
 
 if TYPE_CHECKING:
-    from dytrack_platform.experiment.train.train import Trained
     from dytrack_platform.training.progress import Progress
 
 
-def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
+def train(
+    recipe: Recipe,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    local: Annotated[
+        bool, typer.Option("--local", help="Train in this process, without Ray and MLflow.")
+    ] = False,
+) -> None:
     """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
     from dytrack_platform.config import load, parse_override
 
     # Read and check the whole recipe before anything starts.
     config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    if local:
+        from dytrack_platform.training.local import train_local
+
+        state, tracker = train_local(config, screen.say)
+        report(state.notes["validation"], str(tracker), config.model.exits)
+        return
     # Only now load what is heavy: a mistake is told at once.
     from dytrack_platform.experiment.train.train import train as run
 
@@ -36,7 +52,7 @@ def train(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (ty
     with screen.live_line() as line:
         trained = run(config, show, screen.say)
     # Say what came of it and where it lies.
-    report(trained, config.model.exits)
+    report(trained.metrics, trained.tracker, config.model.exits)
 
 
 def describe(progress: "Progress", epochs: int, workers: int) -> str:
@@ -59,15 +75,15 @@ def summarise(progress: "Progress", exits: tuple[int, ...]) -> str:
     return said
 
 
-def report(trained: "Trained", exits: tuple[int, ...]) -> None:
+def report(metrics: Mapping[str, float], tracker: str, exits: tuple[int, ...]) -> None:
     """Print the last validation and where the tracker lies."""
     rows = [
         [
             f"{depth}",
-            f"{trained.metrics[f'val/exit{depth}/iou']:.3f}",
-            f"{trained.metrics[f'val/exit{depth}/iou_error']:.3f}",
+            f"{metrics[f'val/exit{depth}/iou']:.3f}",
+            f"{metrics[f'val/exit{depth}/iou_error']:.3f}",
         ]
         for depth in exits
     ]
     screen.table("validation pairs", ["exit after block", "IoU", "error of predicted IoU"], rows)
-    screen.say(f"tracker: {trained.tracker}")
+    screen.say(f"tracker: {tracker}")

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from dytrack_model.config import require
 from dytrack_platform.config import ExperimentConfig, load
 from dytrack_platform.errors import ConfigurationError, DyTrackError
 from dytrack_platform.training.callbacks import Callbacks
@@ -85,9 +86,10 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
         The finished state, and the folder of the trained tracker.
 
     Raises:
-        ConfigurationError: A GPU is asked for and none is there.
+        ConfigurationError: A GPU is asked for and none is there, or something that only Ray does.
         DyTrackError: What :func:`~dytrack_platform.training.worker.train` raises.
     """
+    _refuse_what_ray_does(config)
     context = _context(config)
     folder = Path(config.train.storage) / config.name
     callbacks = FolderCallbacks(folder, config.train.keep_checkpoints, context, say)
@@ -106,6 +108,28 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
         dist.barrier()
         dist.destroy_process_group()
     return state, tracker
+
+
+def _refuse_what_ray_does(config: ExperimentConfig) -> None:
+    settings, world = config.train, int(os.environ.get("WORLD_SIZE", "1"))
+    require(
+        settings.workers in (1, world),
+        f"train.workers: training without Ray runs {world}, got {settings.workers}; start as many "
+        "with torchrun, or train over Ray",
+    )
+    require(
+        settings.min_workers == 0,
+        f"train.min_workers: only Ray goes on with fewer workers, got {settings.min_workers}",
+    )
+    require(
+        settings.validate_every == 0,
+        "train.validate_every: only Ray validates beside a training, got "
+        f"{settings.validate_every}; data.resident_validation is tracked at the end",
+    )
+    require(
+        "://" not in settings.storage,
+        f"train.storage: without Ray it is a folder of this machine, got {settings.storage}",
+    )
 
 
 def _context(config: ExperimentConfig) -> DistributedContext:

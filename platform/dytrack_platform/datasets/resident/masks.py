@@ -27,7 +27,7 @@ class CutOut:
     picture: Pixels
     """(H, W, 4) uint8, red first, the last channel its silhouette."""
     hull: NDArray[np.float64]
-    """(HULL_POINTS, 2) convex hull of the silhouette in pixels, the last point repeated."""
+    """(HULL_POINTS, 2) points of the silhouette's convex hull in pixels; some may be equal."""
     category: str
 
 
@@ -160,9 +160,8 @@ def _hull(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     ys, xs = np.nonzero(mask)
     points = np.stack([xs, ys], axis=1).astype(np.int32)
     hull = cv2.convexHull(points)[:, 0].astype(np.float64) + 0.5
-    if len(hull) > HULL_POINTS:  # extents survive: the extreme points are kept
-        keep = np.linspace(0, len(hull) - 1, HULL_POINTS - 4).astype(int).tolist()
-        extreme = [*hull.argmin(axis=0).tolist(), *hull.argmax(axis=0).tolist()]
-        hull = hull[sorted({*keep, *extreme})]
-    padding = np.repeat(hull[-1:], HULL_POINTS - len(hull), axis=0)
-    return np.concatenate([hull, padding])
+    # The outermost point in each of as many directions. A corner is the outermost one in all
+    # directions that its angle leaves open: none that shows is lost, however the thing is turned.
+    angles = np.linspace(0, 2 * np.pi, HULL_POINTS, endpoint=False)
+    outwards = np.stack([np.cos(angles), np.sin(angles)])
+    return np.asarray(hull[(hull @ outwards).argmax(axis=0)], np.float64)

@@ -74,6 +74,7 @@ def crops(
     layers: Sequence[Layer],
     light: Light,
     seed: int,
+    noisy_of: tuple[int, int] | None = None,
 ) -> Tensor:
     """Render a batch.
 
@@ -86,6 +87,8 @@ def crops(
         layers: What is laid over it, bottom to top.
         light: What happens to the light.
         seed: Seed of the noise.
+        noisy_of: Where the crops are a worker's part of a batch: how many crops with noise the
+            batch has before them, and in all. The noise is then that of the whole batch.
 
     Returns:
         (N, 3, S, S) uint8, red first.
@@ -119,8 +122,9 @@ def crops(
     if len(noisy):
         generator = torch.Generator(device).manual_seed(seed)
         rows = put(noisy)
-        shape = (len(noisy), 3, size, size)
-        noise = torch.randn(shape, generator=generator, device=device)
+        before, total = noisy_of or (0, len(noisy))
+        noise = torch.randn((total, 3, size, size), generator=generator, device=device)
+        noise = noise[before : before + len(noisy)]
         drawn[rows] = drawn[rows] + noise * put(light.grain[noisy])[:, None, None, None]
     return drawn.clamp(0, 255).round().to(torch.uint8)
 

@@ -49,6 +49,9 @@ class PictureStore:
         """
         if self.pixels.device.type == "cpu":
             return self._crops_by_opencv(index, matrices, size)
+        return self._crops_by_taps(index, matrices, size)
+
+    def _crops_by_taps(self, index: Tensor, matrices: Tensor, size: int) -> Tensor:
         axis = torch.arange(size, device=self.pixels.device, dtype=torch.float32)
         m = matrices[:, :, :, None, None]
         x = m[:, 0, 0] * axis[None, None] + m[:, 0, 1] * axis[None, :, None] + m[:, 0, 2]

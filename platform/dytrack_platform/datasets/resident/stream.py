@@ -80,7 +80,8 @@ class ResidentStream:
 
     def render(self, template: View, search: View, number: int) -> RenderedBatch:
         """Render this worker's part of a batch."""
-        views = [_cut(view, self._part) for view in (template, search)]
+        whole = (template, search)
+        views = [_cut(view, self._part) for view in whole]
         resident = self._resident
         device = resident.pictures.pixels.device
         rendered = [
@@ -93,6 +94,7 @@ class ResidentStream:
                 view.layers,
                 view.light,
                 seed=2 * number + side,
+                noisy_of=_noisy_before(whole[side], self._part),
             )
             for side, (view, size) in enumerate(
                 zip(views, (self._model.template_size, self._model.search_size), strict=True)
@@ -107,6 +109,11 @@ class ResidentStream:
     def _draw(self, epoch: int, step: int) -> tuple[View, View]:
         rng = np.random.default_rng([self._seed, epoch, step])
         return self._draws.draw(rng, self._batch)
+
+
+def _noisy_before(view: View, part: slice) -> tuple[int, int]:
+    noisy = view.light.grain > 0
+    return int(noisy[: part.start].sum()), int(noisy.sum())
 
 
 def _cut(view: View, part: slice) -> View:

@@ -1,0 +1,150 @@
+"""Training without Ray: checkpoints in a folder, continued from the newest one."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dytrack_model import Tracker
+from dytrack_platform.config import dump
+from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.training import state as state_files
+from dytrack_platform.training.local import checkpoints, train_local
+
+
+def weights(tracker):
+    return load_file(tracker / "model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+class Killed:
+    """Takes sentences until a step was told."""
+
+    def __init__(self, step):
+        self.step, self.said = step, []
+
+    def __call__(self, sentence):
+        self.said.append(sentence)
+        if sentence.startswith(f"step {self.step}/"):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(resident_recipe):
+    """Return a configuration whose training died in its fifth step of eight."""
+    config = resident_recipe(name="resumed")
+    with pytest.raises(KeyboardInterrupt):
+        train_local(config, Killed(5))
+    return config
+
+
+@pytest.fixture
+def whole(resident_recipe):
+    """Return the folder of a tracker that was trained without a break."""
+    return train_local(resident_recipe(name="whole"), lambda _: None)[1]
+
+
+def folder_of(config):
+    return Path(config.train.storage) / config.name
+
+
+def test_a_training_leaves_a_tracker_and_its_validation(resident_recipe, raw_folders):
+    config, said = resident_recipe(), []
+    state, tracker = train_local(config, said.append)
+    assert state.step == 8
+    assert tracker == folder_of(config) / "tracker"
+    validation = state.notes["validation"]
+    for depth in (1, 2):
+        assert 0 <= validation[f"val/exit{depth}/iou"] <= 1
+        assert 0 <= validation[f"val/exit{depth}/tracked_iou"] <= 1
+    assert sum(sentence.startswith("step ") for sentence in said) == 8
+    assert any("val" not in sentence and "IoU exit1" in sentence for sentence in said)
+    followed = Tracker.load(tracker).track(raw_folders / "videos/three/img", (20, 30, 30, 24))
+    assert len(list(followed)) == 9
+
+
+def test_a_training_continues_from_its_newest_checkpoint(interrupted, whole):
+    said = []
+    state, tracker = train_local(interrupted, said.append)
+    assert any("continuing from step 3" in sentence for sentence in said)
+    assert sum(sentence.startswith("step ") for sentence in said) == 5
+    assert state.step == 8
+    assert equal(weights(tracker), weights(whole))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(interrupted, whole):
+    folder = folder_of(interrupted)
+    (newest,) = checkpoints(folder)
+    torn = folder / "checkpoint_000000004"
+    shutil.copytree(newest, torn)
+    (torn / "state.json").unlink()
+    said = []
+    _, tracker = train_local(interrupted, said.append)
+    assert any("cannot be used" in sentence for sentence in said)
+    assert any("continuing from step 3" in sentence for sentence in said)
+    assert equal(weights(tracker), weights(whole))
+
+
+def test_a_finished_training_is_told_again_and_not_done_again(whole, resident_recipe):
+    said = []
+    state, tracker = train_local(resident_recipe(name="whole"), said.append)
+    assert not any(sentence.startswith("step ") for sentence in said)
+    assert "val/exit2/iou" in state.notes["validation"]
+    assert tracker == whole
+
+
+def test_the_newest_checkpoints_are_kept(resident_recipe):
+    config = resident_recipe(train__checkpoint_steps=2)
+    train_local(config, lambda _: None)
+    kept = checkpoints(folder_of(config))
+    assert [path.name for path in kept] == ["checkpoint_000000008", "checkpoint_000000006"]
+    assert json.loads((kept[0] / "state.json").read_text())["step"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__workers": 2}, r"^train\.workers: training without Ray runs 1, got 2"),
+        ({"train__min_workers": 1}, r"^train\.min_workers: only Ray goes on with fewer"),
+        ({"train__validate_every": 1}, r"^train\.validate_every: only Ray validates beside"),
+        ({"train__storage": "s3://bucket/runs"}, r"^train\.storage: without Ray it is a folder"),
+        ({"train__gpu": True}, r"^train\.gpu: this machine has no CUDA device"),
+    ],
+)
+def test_what_only_ray_or_a_gpu_does_is_refused(resident_recipe, monkeypatch, changes, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match=message):
+        train_local(resident_recipe(**changes), lambda _: None)
+
+
+def test_it_needs_neither_ray_nor_mlflow_nor_parquet():
+    code = (
+        "import sys, dytrack_platform.training.local\n"
+        "sys.exit(bool({'ray', 'mlflow', 'pyarrow', 'plotly', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_tracker_on_two_processes(resident_recipe, tmp_path):
+    config, recipe = resident_recipe(name="spread"), tmp_path / "recipe.yaml"
+    recipe.write_text(dump(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    told = subprocess.run(
+        [*command, "2", "-m", "dytrack_platform.training.local", str(recipe)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.count("step 8/8") == 1, "the first process speaks for both"
+    newest = checkpoints(folder_of(config))[0]
+    assert state_files.verify(newest)["workers"] == 2
+    assert equal(weights(newest / "tracker"), weights(folder_of(config) / "tracker"))
