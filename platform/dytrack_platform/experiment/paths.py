@@ -12,8 +12,12 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     def sources(found: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
         return tuple(replace(source, path=files.absolute(source.path)) for source in found)
 
+    resident = config.data.resident or config.data.resident_validation
     data = replace(
-        config.data, train=sources(config.data.train), validation=sources(config.data.validation)
+        config.data,
+        train=sources(config.data.train),
+        validation=sources(config.data.validation),
+        root=files.absolute(config.data.root) if resident else config.data.root,
     )
     init_from = config.train.init_from
     train = replace(

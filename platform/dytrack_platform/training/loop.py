@@ -148,9 +148,13 @@ def _step(
 
 
 def _unwatched(config: ExperimentConfig, state: TrainingState, device: torch.device) -> bool:
-    """Whether steps go on without the host looking at their losses."""
+    """Whether steps go on without the host looking at their losses.
+
+    Not with FSDP: torch's clipping cannot mix spread weights with a norm that is not.
+    """
     settings = config.train
-    return device.type == "cuda" and not settings.skip_nonfinite and not state.scaler.is_enabled()
+    watched = settings.skip_nonfinite or settings.parallel == "fsdp" or state.scaler.is_enabled()
+    return device.type == "cuda" and not watched
 
 
 def _backward(

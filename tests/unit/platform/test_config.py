@@ -22,6 +22,23 @@ from dytrack_platform.errors import ConfigurationError
         ({"data": {"train": [{"path": ""}]}}, r"^data\.train\.0\.path: must name"),
         ({"data": {"train": [{"wieght": 1}]}}, r"^data\.train\.wieght: no such key"),
         ({"train": {"batch_size": 10, "workers": 4}}, r"^train\.batch_size: must be a multiple"),
+        (
+            {"data": {"resident": [{"dataset": "video", "root": ""}]}},
+            r"^data\.resident\.0\.root: must name a folder",
+        ),
+        (
+            {"data": {"resident": [{"dataset": "video", "root": "a", "longest_side": 8}]}},
+            r"^data\.resident\.0\.longest_side: must be at least 32, got 8",
+        ),
+        (
+            {"data": {"resident": [{"dataset": "video", "root": "a", "masks": True}]}},
+            r"^data\.resident\.0\.masks: are read of dataset coco only, got 'video'",
+        ),
+        (
+            {"data": {"overlay": {"hidden": 2}}},
+            r"^data\.overlay\.hidden: must lie in \[0, 1\], got 2",
+        ),
+        ({"data": {"overlay": {"turn": -1}}}, r"^data\.overlay\.turn: must not be negative"),
         ({"train": {"keep_checkpoints": 1}}, r"^train\.keep_checkpoints: must be at least 2"),
         ({"model": {"iou_token": "reader"}}, "^model.iou_token: reader is now called read_only$"),
         ({"train": {"schedule": "linear"}}, r"^train\.schedule: input should be 'step' or"),
