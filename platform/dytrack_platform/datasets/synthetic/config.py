@@ -68,6 +68,11 @@ class SynthConfig:
     pictures: str = ""
     """Folder or URL of real pictures that backgrounds and objects are taken from, in COCO's
     layout or with images alone; empty: both are drawn."""
+    cutouts: str = ""
+    """Folder of real things with silhouettes: RGBA pictures with ``index.json``, or COCO's layout
+    with run-length masks. Needs ``backgrounds`` or ``pictures``."""
+    backgrounds: str = ""
+    """Folder or URL of real pictures that only backgrounds are taken from; empty: ``pictures``."""
     seed: int = 0
     """Seed of everything."""
 
@@ -84,6 +89,10 @@ class SynthConfig:
         require(
             8 <= small <= large <= min(self.width, self.height),
             f"target_side: must be a range from 8 up to the image's side, got {self.target_side}",
+        )
+        require(
+            not self.cutouts or bool(self.backgrounds or self.pictures),
+            "cutouts: need pictures to lie over; name a folder in backgrounds",
         )
         require(0 <= self.strength <= 4, f"strength: must lie in [0, 4], got {self.strength}")
         require(0 <= self.grain <= 64, f"grain: must lie in [0, 64], got {self.grain}")
