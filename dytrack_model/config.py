@@ -195,6 +195,12 @@ class DistillationConfig:
     """Weight of the masked feature distance to the deepest exit; 0 switches it off."""
     prediction: float = 0.5
     """Weight of the box distance (2 GIoU + 5 L1) to the deepest exit's box; 0 switches it off."""
+    teacher: str = ""
+    """Folder of a trained tracker that every exit learns from besides; empty: none."""
+    teacher_feature: float = 0.5
+    """Weight of the masked feature distance to the teacher."""
+    teacher_prediction: float = 0.5
+    """Weight of the box distance (2 GIoU + 5 L1) to the teacher's box."""
     mask: MaskShape = "gaussian"
     """Shape of the target mask over the search tokens."""
     outside: float = 0.1
@@ -205,7 +211,7 @@ class DistillationConfig:
     """Fraction of training over which its weight rises from 0 to 1 after ``start``."""
 
     def __post_init__(self) -> None:
-        for name in ("feature", "prediction"):
+        for name in ("feature", "prediction", "teacher_feature", "teacher_prediction"):
             value = getattr(self, name)
             require(value >= 0, f"{name}: must not be negative, got {value}")
         require(0 < self.outside <= 1, f"outside: must lie in (0, 1], got {self.outside}")

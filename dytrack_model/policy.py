@@ -33,6 +33,20 @@ class Policy(Protocol):
         """Say whether to stop at this exit (counted from 0; never asked at the last one)."""
         ...
 
+    @property
+    def learns_from_depth(self) -> bool:
+        """Whether :meth:`full_depth` is to be called, for which all heads run in such a frame."""
+        ...
+
+    def full_depth(self, predicted_iou: Sequence[float], agreement: Sequence[float]) -> None:
+        """Hear of a frame that ran to full depth.
+
+        Args:
+            predicted_iou: (E,) of every exit.
+            agreement: (E - 1,) IoU of every shallower exit's box with the deepest one's.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OperatingPoint:
@@ -102,8 +116,18 @@ def find_point(points: Sequence[OperatingPoint], name: str, exit_count: int) -> 
     return OperatingPoint(name=f"at-{name}", thresholds=values)
 
 
+class _Deaf:
+    """A policy that learns nothing from frames at full depth."""
+
+    __slots__ = ()
+    learns_from_depth = False
+
+    def full_depth(self, predicted_iou: Sequence[float], agreement: Sequence[float]) -> None:
+        """Learn nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(_Deaf):
     """Leave at the first exit whose predicted IoU reaches its threshold (the paper's rule).
 
     0 always leaves at the first exit; infinity always goes to the last one.
@@ -132,7 +156,7 @@ class Thresholds:
         return threshold == 0 or predicted_iou >= threshold
 
 
-class Hysteresis:
+class Hysteresis(_Deaf):
     """Thresholds that hold on to the last frame's depth, so that it does not flicker.
 
     A frame after one that left at exit ``j`` meets thresholds lowered by ``margin`` at exit
@@ -171,7 +195,7 @@ class Hysteresis:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedExit:
+class FixedExit(_Deaf):
     """Baseline: always the same exit, the model of fixed depth that shares these weights."""
 
     exit_index: int
@@ -188,7 +212,7 @@ class FixedExit:
         return exit_index >= self.exit_index
 
 
-class RandomExit:
+class RandomExit(_Deaf):
     """Baseline: exits drawn at random with given shares, so that the mean cost can be matched."""
 
     reads_score = False
@@ -215,7 +239,7 @@ class RandomExit:
         return exit_index >= self._chosen
 
 
-class CycleExit:
+class CycleExit(_Deaf):
     """Baseline: the same cycle of exits over and over (ARTrack-AC's fixed cycle)."""
 
     reads_score = False

@@ -11,17 +11,18 @@ on the score map, box clipped to the frame with a margin.
 Dimensions: N targets, E exits, F frames.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dytrack_model.crops import clip_box
+from dytrack_model.correction import BoxCorrection, agreement
 from dytrack_model.heads import read_boxes
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import FixedExit, Policy
 from dytrack_platform.datasets.resident.draws import Shots
 from dytrack_platform.datasets.resident.store import PictureStore, square_matrices
 
@@ -63,6 +64,8 @@ class Tracked:
 
     boxes_xywh: Floats
     """(F - 1, 4) pixels, of the exits that were taken."""
+    exit_boxes_xywh: Floats
+    """(F - 1, E, 4) of all exits on this track."""
     exits: Integers
     """(F - 1,) index of these exits."""
     iou: Floats
@@ -73,6 +76,8 @@ class Tracked:
     """(F - 1, E)."""
     summaries: Floats
     """(F - 1, E, 4)."""
+    shifts: Floats
+    """(F - 1, E - 1, 4) corrections that were in force."""
 
     @property
     def own_iou(self) -> Floats:
@@ -80,8 +85,16 @@ class Tracked:
         return np.asarray(self.iou[np.arange(len(self.exits)), self.exits], np.float64)
 
 
-Choose = Callable[[Integers, Found, Integers], Integers]
-"""Chooses exits (N,): of which tracks, from what was found, after which exits the frame before."""
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Where roll-outs begin: in the middle of films."""
+
+    frames: Integers
+    """(N,) the last frame that is known."""
+    boxes_xywh: Floats
+    """(N, 4) the target's believed box there."""
+    shifts: Floats
+    """(E - 1, N, 4) corrections that were learned until then."""
 
 
 class ManyTargets:
@@ -121,7 +134,6 @@ class ManyTargets:
         share: Tensor | None,
         pictures: Integers,
         boxes_xywh: Floats,
-        sizes: Integers,
     ) -> Found:
         """Find every target in its next frame at every exit.
 
@@ -130,7 +142,9 @@ class ManyTargets:
             share: And with it.
             pictures: (N,) the next frames.
             boxes_xywh: (N, 4) where the targets were.
-            sizes: (N, 2) width and height of the frames.
+
+        Returns:
+            Boxes that may reach out of the frames.
         """
         network, config = self.network, self.network.config
         crops, sides, centres = self._crops(
@@ -159,9 +173,6 @@ class ManyTargets:
         found = _host(boxes) * sides[None, :, None]
         corners = centres - 0.5 * sides[:, None] + found[..., :2] - 0.5 * found[..., 2:]
         mapped = np.concatenate([corners, found[..., 2:]], axis=2)
-        for exit_boxes in mapped:
-            for number, (width, height) in enumerate(sizes.tolist()):
-                exit_boxes[number] = clip_box(exit_boxes[number], width, height)
         described = _host(summaries) if summaries else np.zeros((*mapped.shape[:2], 4))
         return Found(mapped, _host(predicted), _host(peaks), described)
 
@@ -185,38 +196,100 @@ class ManyTargets:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self._half)
 
 
-def follow(many: ManyTargets, films: Sequence[Film], choose: Choose) -> list[Tracked]:
-    """Follow every film's target from its first frame.
+def follow(
+    many: ManyTargets,
+    films: Sequence[Film],
+    policies: Sequence[Policy],
+    starts: Starts | None = None,
+    horizon: int | None = None,
+) -> list[Tracked]:
+    """Follow every film's target from its first frame, or from the middle.
 
     Args:
         many: Finds them.
         films: The films; one may be there several times.
-        choose: The policy.
+        policies: One for each film.
+        starts: Where to begin; the template is always the first frame's. Policies are then told
+            of no new target.
+        horizon: Frames to follow; None: to the end.
     """
-    boxes = np.stack([film.boxes_xywh[0] for film in films])
-    template, share = many.embed(np.array([film.pictures[0] for film in films]), boxes)
-    exits = np.full(len(films), many.network.exit_count - 1)
-    said: list[list[tuple[Found, int, int]]] = [[] for _ in films]
-    for frame in range(1, max(len(film.pictures) for film in films)):
-        alive = np.array([i for i, film in enumerate(films) if frame < len(film.pictures)])
+    count, exits = len(films), many.network.exit_count
+    first = np.stack([film.boxes_xywh[0] for film in films])
+    template, share = many.embed(np.array([film.pictures[0] for film in films]), first)
+    correction = BoxCorrection(exits, count)
+    boxes, begin = first.copy(), np.zeros(count, np.int64)
+    if starts is None:
+        for policy in policies:
+            policy.begin_target()
+    else:
+        boxes, begin = starts.boxes_xywh.copy(), starts.frames
+        correction.shifts = starts.shifts.copy()
+    ends = np.array([len(film.pictures) for film in films])
+    if horizon is not None:
+        ends = np.minimum(ends, begin + 1 + horizon)
+    said: list[list[tuple[Found, int, int, Floats]]] = [[] for _ in films]
+    for frame in range(1, int((ends - begin).max())):
+        alive = np.flatnonzero(begin + frame < ends)
         kept = torch.from_numpy(alive).to(template.device)
+        shown = [films[i] for i in alive.tolist()]
+        sizes = np.array([film.size for film in shown])
         found = many.find(
             template[kept],
             None if share is None else share[kept],
-            np.array([films[i].pictures[frame] for i in alive]),
+            np.array(
+                [film.pictures[now] for film, now in zip(shown, begin[alive] + frame, strict=True)]
+            ),
             boxes[alive],
-            np.array([films[i].size for i in alive]),
         )
-        exits[alive] = choose(alive, found, exits[alive])
-        boxes[alive] = found.boxes_xywh[exits[alive], np.arange(len(alive))]
+        raw, before = found.boxes_xywh, correction.shifts[:, alive]
+        ours = BoxCorrection(exits, len(alive))
+        ours.shifts = before
+        found = replace(found, boxes_xywh=clip_boxes(ours.apply(raw), sizes))
+        agreed = agreement(found.boxes_xywh)
+        taken = np.array(
+            [
+                _exit_of(policies[i], found.predicted_iou[:, place], agreed[:, place])
+                for place, i in enumerate(alive.tolist())
+            ]
+        )
+        ours.learn(raw, taken == exits - 1)
+        correction.shifts[:, alive] = ours.shifts
+        boxes[alive] = found.boxes_xywh[taken, np.arange(len(alive))]
         for place, i in enumerate(alive.tolist()):
-            said[i].append((found, place, int(exits[i])))
-    return [_judged(film, frames) for film, frames in zip(films, said, strict=True)]
+            said[i].append((found, place, int(taken[place]), before[:, place]))
+    return [
+        _judged(film, start, frames)
+        for film, start, frames in zip(films, begin.tolist(), said, strict=True)
+    ]
 
 
-def always(exit_index: int) -> Choose:
-    """Return the policy of one fixed depth."""
-    return lambda tracks, found, before: np.full(len(tracks), exit_index)
+def _exit_of(policy: Policy, predicted_iou: Floats, agreed: Floats) -> int:
+    """Ask a policy exit by exit, as the online tracker does."""
+    policy.begin_frame()
+    last = len(predicted_iou) - 1
+    for index in range(last):
+        if policy.leave(index, float(predicted_iou[index])):
+            return index
+    policy.full_depth(predicted_iou.tolist(), agreed.tolist())
+    return last
+
+
+def always(exit_index: int, films: Sequence[object]) -> list[Policy]:
+    """Return the policy of one fixed depth for each film."""
+    return [FixedExit(exit_index) for _ in films]
+
+
+def clip_boxes(boxes_xywh: Floats, sizes: Integers, margin: float = 10.0) -> Floats:
+    """Keep part of boxes (E, N, 4) inside of frames (N, 2).
+
+    The rule is that of :func:`~dytrack_model.crops.clip_box`.
+    """
+    low, high = boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]
+    sizes = sizes.astype(np.float64)
+    margins = np.minimum(margin, 0.5 * sizes)
+    low = np.minimum(np.maximum(low, 0.0), sizes - margins)
+    high = np.minimum(np.maximum(high, margins), sizes)
+    return np.concatenate([low, np.maximum(margins, high - low)], axis=-1)
 
 
 def iou_of(boxes_xywh: Floats, true_xywh: Floats) -> Floats:
@@ -236,18 +309,20 @@ def film_of(shots: Shots, pictures: Integers, size: tuple[int, int]) -> Film:
     return Film(shots.name, pictures[start:], size, boxes[start:])
 
 
-def _judged(film: Film, frames: list[tuple[Found, int, int]]) -> Tracked:
-    exits = np.array([taken for _, _, taken in frames], np.int64)
-    boxes = np.stack([found.boxes_xywh[:, place] for found, place, _ in frames])
-    truth = film.boxes_xywh[1 : 1 + len(frames)]
+def _judged(film: Film, start: int, frames: list[tuple[Found, int, int, Floats]]) -> Tracked:
+    exits = np.array([taken for _, _, taken, _ in frames], np.int64)
+    boxes = np.stack([found.boxes_xywh[:, place] for found, place, _, _ in frames])
+    truth = film.boxes_xywh[start + 1 : start + 1 + len(frames)]
     iou = np.stack([iou_of(boxes[:, k], truth) for k in range(boxes.shape[1])], axis=1)
     return Tracked(
         boxes[np.arange(len(exits)), exits],
+        boxes,
         exits,
         iou,
-        np.stack([found.predicted_iou[:, place] for found, place, _ in frames]),
-        np.stack([found.peaks[:, place] for found, place, _ in frames]),
-        np.stack([found.summaries[:, place] for found, place, _ in frames]),
+        np.stack([found.predicted_iou[:, place] for found, place, _, _ in frames]),
+        np.stack([found.peaks[:, place] for found, place, _, _ in frames]),
+        np.stack([found.summaries[:, place] for found, place, _, _ in frames]),
+        np.stack([shifts for _, _, _, shifts in frames]),
     )
 
 

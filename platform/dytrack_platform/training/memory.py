@@ -75,7 +75,7 @@ def closed_loop(
     many = ManyTargets(module.network, pictures, window, half=config.train.precision != "fp32")
     scores = {}
     for index, depth in enumerate(config.model.exits):
-        means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index))]
+        means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index, films))]
         scores[f"exit{depth}/tracked_iou"] = float(np.mean(means))
     module.train(was_training)
     return scores

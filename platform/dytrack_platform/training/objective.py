@@ -10,6 +10,7 @@ from dytrack_model.config import DistillationConfig, LossConfig, ModelConfig
 from dytrack_model.distillation import Distiller
 from dytrack_model.losses import box_losses, centre_targets, decisioner_loss, focal_loss
 from dytrack_model.network import DyTrackNetwork, ExitOutput
+from dytrack_platform.training.teacher import Teacher, teaching_loss
 
 
 class Losses(NamedTuple):
@@ -39,6 +40,14 @@ class TrainModule(nn.Module):
         self.network = DyTrackNetwork(model)
         self.distiller = Distiller(distillation, model.width, len(model.exits))
         self._loss = loss
+        self._teacher: Teacher | None = None
+        if distillation.teacher:
+            self._teacher = Teacher(distillation.teacher)
+            width = self._teacher.width
+            # In the distiller: it is kept with the training, and not part of a saved tracker.
+            self.distiller.teacher_projections = nn.ModuleList(
+                nn.Linear(model.width, width) for _ in model.exits
+            )
 
     def forward(
         self,
@@ -59,9 +68,11 @@ class TrainModule(nn.Module):
                 network reads it.
         """
         absent = int(self._loss.absent * len(template)) if self.training else 0
+        given_boxes = template_boxes_cxcywh
         if template_boxes_cxcywh is not None:
             template_boxes_cxcywh = _swapped(template_boxes_cxcywh, absent)
-        outputs = self.network(_swapped(template, absent), search, template_boxes_cxcywh)
+        shown = _swapped(template, absent)
+        outputs = self.network(shown, search, template_boxes_cxcywh)
         target = centre_targets(boxes_cxcywh, self.network.config.map_size)
         target[:absent] = 0
         total = boxes_cxcywh.new_zeros(())
@@ -76,6 +87,15 @@ class TrainModule(nn.Module):
             error = (output.predicted_iou.detach() - true_iou).abs().mean()
             parts[f"exit{depth}/iou_error"] = error
         pulled = self._distillation(outputs, boxes_cxcywh, progress, absent)
+        if self._teacher is not None and self.training:
+            pulled = pulled + teaching_loss(
+                self.distiller.config,
+                self.distiller.teacher_projections,  # type: ignore[arg-type]
+                outputs,
+                self._teacher.answer(template, search, given_boxes),
+                boxes_cxcywh,
+                absent,
+            )
         parts["distillation"] = pulled.detach()
         predicted = torch.stack([output.predicted_iou.detach() for output in outputs])
         return Losses(total + pulled, parts, torch.stack(true_ious), predicted)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
 HULL_POINTS = 24
+_THREADS = 8
 _LEAST_SIDE = 16
 _LEAST_FILL = 0.15
 """A mask that covers less of its box than this is a frame or a thread; pasted, it shows little."""
@@ -100,18 +102,27 @@ def read_coco(tree: Tree, split: str, extra: str | None = None) -> Iterator[CutO
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
-    for image, annotations in by_image.items():
-        file = f"{year}/{files[image]}"
-        if not tree.is_file(file):
-            continue  # of the other split
-        pixels = decode(tree.read_bytes(file), file)
-        for annotation in annotations:
-            mask = decode_runs(annotation["segmentation"])
-            if mask.shape != pixels.shape[:2]:
-                continue
-            found = cut_out(pixels, mask, names.get(int(annotation["category_id"]), ""))
-            if found is not None:
-                yield found
+    with ThreadPoolExecutor(_THREADS) as pool:  # OpenCV lets go of the interpreter
+        for found in pool.map(
+            lambda image: list(_of_image(tree, f"{year}/{files[image]}", by_image[image], names)),
+            by_image,
+        ):
+            yield from found
+
+
+def _of_image(
+    tree: Tree, file: str, annotations: list[dict[str, Any]], names: dict[int, str]
+) -> Iterator[CutOut]:
+    if not tree.is_file(file):
+        return  # of the other split
+    pixels = decode(tree.read_bytes(file), file)
+    for annotation in annotations:
+        mask = decode_runs(annotation["segmentation"])
+        if mask.shape != pixels.shape[:2]:
+            continue
+        found = cut_out(pixels, mask, names.get(int(annotation["category_id"]), ""))
+        if found is not None:
+            yield found
 
 
 def decode_runs(segmentation: dict[str, Any]) -> NDArray[np.bool_]:

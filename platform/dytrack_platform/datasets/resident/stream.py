@@ -1,8 +1,9 @@
 """The stream of pairs that are rendered on the device; it can start at any step."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from dytrack_platform.datasets.resident.load import Resident
 from dytrack_platform.datasets.resident.render import View, crops
 from dytrack_platform.errors import ConfigurationError
 
-_AHEAD = 4
+_AHEAD = 8
 """Batches chosen on the host while the device works."""
+_PROCESSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class ResidentStream:
             raise ConfigurationError(
                 f"train.batch_size: must be a multiple of {world} workers, got {batch_size}"
             )
-        self._draws = PairDraws(data, model, resident.groups, resident.things)
+        self._key = len(_DRAWS)
+        _DRAWS[self._key] = PairDraws(data, model, resident.groups, resident.things)
         self._model, self._resident, self._seed = model, resident, seed
         self._batch, self._pairs = batch_size, data.pairs_per_epoch
         self._part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
@@ -67,13 +70,25 @@ class ResidentStream:
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[RenderedBatch]:
         """Return the epoch's batches from ``start_step`` on; the host chooses some ahead."""
-        with ThreadPoolExecutor(2, thread_name_prefix="draws") as pool:
-            steps = range(start_step, self.steps_per_epoch)
+        with self._choosers() as pool:
             waiting: list[Future[tuple[View, View]]] = []
-            for step in steps:
+            for step in range(start_step, self.steps_per_epoch):
                 while len(waiting) < _AHEAD and step + len(waiting) < self.steps_per_epoch:
-                    waiting.append(pool.submit(self._draw, epoch, step + len(waiting)))
+                    rng = [self._seed, epoch, step + len(waiting)]
+                    waiting.append(pool.submit(_draw, self._key, rng, self._batch))
                 yield self.render(*waiting.pop(0).result(), epoch * self.steps_per_epoch + step)
+            for future in waiting:
+                future.cancel()
+
+    def _choosers(self) -> Executor:
+        """Return what chooses pairs ahead.
+
+        A device that trains on ten thousand pairs a second leaves Python no time to choose them
+        beside launching its work: processes do it, forked before they touch anything but NumPy.
+        """
+        if self._resident.pictures.pixels.device.type == "cpu":
+            return ThreadPoolExecutor(1, thread_name_prefix="draws")
+        return ProcessPoolExecutor(_PROCESSES, mp_context=get_context("fork"))
 
     def close(self) -> None:
         """Nothing outlives a generator."""
@@ -106,9 +121,13 @@ class ResidentStream:
         ]
         return RenderedBatch(rendered[0], rendered[1], boxes[1], boxes[0])
 
-    def _draw(self, epoch: int, step: int) -> tuple[View, View]:
-        rng = np.random.default_rng([self._seed, epoch, step])
-        return self._draws.draw(rng, self._batch)
+
+_DRAWS: dict[int, PairDraws] = {}
+"""Shared with forked processes, which inherit it, in place of sending it to each."""
+
+
+def _draw(key: int, seed: list[int], count: int) -> tuple[View, View]:
+    return _DRAWS[key].draw(np.random.default_rng(seed), count)
 
 
 def _noisy_before(view: View, part: slice) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def compose(config: SynthConfig, rng: np.random.Generator) -> Scene:
     Raises:
         DataError: The folder of images cannot be used.
     """
-    supply = supply_for(config.images)
+    supply = supply_for(config.images, config.cutouts, config.backgrounds)
     frames = int(rng.integers(config.frames[0], config.frames[1] + 1))
     has = {name: bool(rng.random() < getattr(config, name)) for name in CHALLENGES}
     strong = {name: config.strength if has[name] else 0.0 for name in CHALLENGES}

@@ -69,6 +69,11 @@ class SynthConfig:
     images: str = ""
     """Folder or URL of real images that backgrounds and objects are taken from, in COCO's
     layout or with images alone; empty: both are drawn."""
+    cutouts: str = ""
+    """Folder of real things with silhouettes: RGBA images with ``index.json``, or COCO's layout
+    with run-length masks. Needs ``backgrounds`` or ``images``."""
+    backgrounds: str = ""
+    """Folder or URL of real images that only backgrounds are taken from; empty: ``images``."""
     seed: NotNegative = 0
     """Seed of everything."""
 
@@ -80,6 +85,10 @@ class SynthConfig:
         require(
             8 <= small <= large <= min(self.width, self.height),
             f"target_side: must be a range from 8 up to the image's side, got {self.target_side}",
+        )
+        require(
+            not self.cutouts or bool(self.backgrounds or self.images),
+            "cutouts: need images to lie over; name a folder in backgrounds",
         )
 
     def to_dict(self) -> dict[str, Any]:

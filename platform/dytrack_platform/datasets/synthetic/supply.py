@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dytrack_platform.datasets.io.frames import image_frames
 from dytrack_platform.datasets.readers import coco
+from dytrack_platform.datasets.resident.masks import CutOut, read_coco, read_folder
 from dytrack_platform.datasets.sequence import Fault, Pixels, VideoSequence
 from dytrack_platform.datasets.synthetic.textures import blob, cut_out, palette, texture
 from dytrack_platform.errors import DataError
@@ -164,6 +165,61 @@ def _images(root: str) -> list[VideoSequence]:
     return stills
 
 
-def supply_for(images: str) -> Supply:
-    """Return the supply of a folder of images, or the drawn one for an empty name."""
+class CutOutSupply(ImageSupply):
+    """Real things with their true silhouettes, over real images."""
+
+    def __init__(self, cutouts: str, backgrounds: str) -> None:
+        super().__init__(backgrounds)
+        self._things, self._kinds = _cut_outs(cutouts)
+
+    def look(self, rng: np.random.Generator) -> Look:
+        """Return (H, W, 4) uint8 of a thing; kinds of things are equally likely."""
+        kind = self._kinds[int(rng.integers(len(self._kinds)))]
+        return self._things[kind[int(rng.integers(len(kind)))]].picture
+
+    def similar(self, rng: np.random.Generator, look: Look) -> Look:
+        """Return another thing of the same kind, or the same one mirrored in other light."""
+        for kind in self._kinds:
+            others = [i for i in kind if self._things[i].picture is not look]
+            if len(others) < len(kind) and others:
+                return self._things[others[int(rng.integers(len(others)))]].picture
+        changed = np.ascontiguousarray(look[:, ::-1]).astype(np.float32)
+        changed[..., :3] *= rng.uniform(0.8, 1.2)
+        return np.clip(changed, 0, 255).astype(np.uint8)
+
+    def cut_out(self, rng: np.random.Generator, side: int, aspect: float, look: Look) -> Pixels:
+        """Return (side, side, 4) uint8 of the thing in its own shape; ``aspect`` is not used."""
+        if look.shape[-1] != 4:  # something that stands about: a piece of a background
+            return super().cut_out(rng, side, aspect, look)
+        scale = side / max(look.shape[:2])
+        size = (max(1, round(look.shape[1] * scale)), max(1, round(look.shape[0] * scale)))
+        shrunk = cv2.resize(np.asarray(look, np.uint8), size, interpolation=cv2.INTER_AREA)
+        filled = np.zeros((side, side, 4), np.uint8)
+        x, y = (side - size[0]) // 2, (side - size[1]) // 2
+        filled[y : y + size[1], x : x + size[0]] = shrunk
+        return filled
+
+
+@lru_cache(maxsize=2)
+def _cut_outs(root: str) -> tuple[list[CutOut], list[list[int]]]:
+    """Read things with silhouettes, and which of them are of one kind.
+
+    Raises:
+        DataError: The folder holds none.
+    """
+    tree = Tree(root)
+    layout = read_coco(tree, "train") if tree.is_folder("annotations") else read_folder(tree)
+    things = list(layout)
+    if not things:
+        raise DataError(f"{root}: holds no thing with a silhouette")
+    kinds: dict[str, list[int]] = {}
+    for number, thing in enumerate(things):
+        kinds.setdefault(thing.category, []).append(number)
+    return things, list(kinds.values())
+
+
+def supply_for(images: str, cutouts: str = "", backgrounds: str = "") -> Supply:
+    """Return what a configuration names: things over images, images, or drawn textures."""
+    if cutouts:
+        return CutOutSupply(cutouts, backgrounds or images)
     return ImageSupply(images) if images else DrawnSupply()

@@ -55,7 +55,7 @@ def test_boxes_are_the_online_trackers(network, sequences, films, exit_index):
     pictures, made = films
     depth = range(network.exit_count)[exit_index]
     many = ManyTargets(network, pictures, hann_window(network.config.map_size, 1.0), half=False)
-    tracked = follow(many, made, always(depth))
+    tracked = follow(many, made, always(depth, made))
     by_name = {f"{s.dataset}/{s.name}": s for s in sequences}
     for film, found in zip(made, tracked, strict=True):
         sequence = by_name[film.name]
@@ -73,17 +73,17 @@ def test_several_films_are_followed_as_each_alone(network, films):
     pictures, made = films
     many = ManyTargets(network, pictures, hann_window(network.config.map_size, 1.0), half=False)
     short = type(made[0])(made[0].name, made[0].pictures[:5], (160, 120), made[0].boxes_xywh[:5])
-    together = follow(many, [short, *made], always(0))
+    together = follow(many, [short, *made], always(0, [short, *made]))
     assert [len(track.exits) for track in together] == [4, 9, 9, 9]
     for film, track in zip([short, *made], together, strict=True):
-        (alone,) = follow(many, [film], always(0))
+        (alone,) = follow(many, [film], always(0, [film]))
         np.testing.assert_allclose(alone.boxes_xywh, track.boxes_xywh, atol=0.5)
 
 
 def test_the_overlap_is_judged_where_there_is_truth(network, films):
     pictures, made = films
     many = ManyTargets(network, pictures, hann_window(network.config.map_size, 1.0), half=False)
-    for track in follow(many, made, always(0)):
+    for track in follow(many, made, always(0, made)):
         assert np.flatnonzero(np.isnan(track.own_iou)).tolist() == [2]
         assert track.iou.shape == (9, network.exit_count)
 

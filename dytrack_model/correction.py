@@ -1,0 +1,73 @@
+"""Let shallow exits make the same mistake only once: what the deepest exit said of their boxes.
+
+A shallow exit is not wrong at random. On one target it draws the box a little too small in every
+frame, on another beside the middle: the difference to the deepest exit's box in one frame
+foretells a good part of the difference ten frames later. Whenever a frame runs to full depth,
+every exit's box is there to compare, at the price of the shallower heads; the difference is kept,
+in units of the box, and taken off the shallow boxes that follow. Our choice; docs/LOG.md has what
+it gains.
+
+Dimensions: E exits, N targets.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float64]
+
+_RATE = 0.5
+"""Share of a new difference in what is kept: half of it is chance."""
+_LARGEST = 0.7
+"""Largest shift in units of the box, and largest logarithm of a factor on its sides: a deep box on
+another object says nothing of this one."""
+
+
+class BoxCorrection:
+    """Differences between each exit's boxes and the deepest one's."""
+
+    def __init__(self, exits: int, targets: int = 1) -> None:
+        self.shifts = np.zeros((exits - 1, targets, 4))
+        """Shift of the centre in units of the box's sides, and logarithms of factors on them."""
+
+    def apply(self, boxes_xywh: Boxes) -> Boxes:
+        """Return corrected boxes.
+
+        Args:
+            boxes_xywh: (E, N, 4) in pixels; the deepest exit's stay as they are. Fewer exits may
+                be given, from the shallowest on.
+        """
+        corrected = boxes_xywh.copy()
+        count = min(len(boxes_xywh), len(self.shifts))
+        sides = boxes_xywh[:count, :, 2:]
+        centres = boxes_xywh[:count, :, :2] + 0.5 * sides + self.shifts[:count, :, :2] * sides
+        corrected[:count, :, 2:] = sides * np.exp(self.shifts[:count, :, 2:])
+        corrected[:count, :, :2] = centres - 0.5 * corrected[:count, :, 2:]
+        return corrected
+
+    def learn(self, boxes_xywh: Boxes, which: NDArray[np.bool_] | None = None) -> None:
+        """Take in a frame that ran to full depth.
+
+        Args:
+            boxes_xywh: (E, N, 4) in pixels, before any correction.
+            which: (N,) targets that ran to full depth; None: all.
+        """
+        own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
+        sides = np.maximum(own[..., 2:], 1e-6)
+        moved = (deep[..., :2] + 0.5 * deep[..., 2:] - own[..., :2] - 0.5 * own[..., 2:]) / sides
+        grown = np.log(np.maximum(deep[..., 2:], 1e-6) / sides)
+        found = np.concatenate([moved, grown], axis=-1)
+        # Where the two are of different things, nothing is learned.
+        alike = (np.abs(found) <= _LARGEST).all(axis=-1, keepdims=True)
+        if which is not None:
+            alike &= which[None, :, None]
+        self.shifts = np.where(alike, self.shifts + _RATE * (found - self.shifts), self.shifts)
+
+
+def agreement(boxes_xywh: Boxes) -> Boxes:
+    """Return the IoU (E - 1, N) of each exit's boxes with the deepest one's, from (E, N, 4)."""
+    own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
+    low = np.maximum(own[..., :2], deep[..., :2])
+    high = np.minimum(own[..., :2] + own[..., 2:], deep[..., :2] + deep[..., 2:])
+    common = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = own[..., 2:].prod(axis=-1) + deep[..., 2:].prod(axis=-1)
+    return np.asarray(common / np.maximum(areas - common, 1e-9), np.float64)
