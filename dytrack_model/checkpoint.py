@@ -25,6 +25,9 @@ from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
 
 FORMAT = 2
+SHIPPED = {"reference": Path(__file__).parent / "reference"}
+"""Trackers that come with the package, by the name that stands for a folder wherever one is
+asked for; a folder of one's own that is called so is written ``./reference``."""
 _RENAMED_PARTS = {"reuse": "recycling", "glances": "score_summaries"}
 """Parts of a network by their names in format 1."""
 WEIGHTS = "model.safetensors"
@@ -71,9 +74,13 @@ def save(
 def find(folder: str | Path) -> Path:
     """Return the folder of a tracker: the given one, or ``tracker`` in the folder of a run.
 
+    A name of :data:`SHIPPED` stands for the tracker that comes with the package.
+
     Raises:
         CheckpointError: Neither holds a tracker.
     """
+    if str(folder) in SHIPPED:
+        return SHIPPED[str(folder)]
     folder = Path(folder)
     for place in (folder, folder / "tracker"):
         if (place / DESCRIPTION).is_file():

@@ -17,7 +17,7 @@ Boxes = NDArray[np.float64]
 
 _RATE = 0.5
 """Share of a new difference in what is kept: half of it is chance."""
-_LARGEST = 0.7
+_LARGEST = 0.35
 """Largest shift in units of the box, and largest logarithm of a factor on its sides: a deep box on
 another object says nothing of this one."""
 

@@ -59,8 +59,10 @@ def calibrate(
     goal = calibration.Goal(
         milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence
     )
-    if out is None and model.startswith("models:/"):
-        raise ConfigurationError("out: a registered model stays as it is; name a folder")
+    if out is None and (model.startswith("models:/") or model in checkpoint.SHIPPED):
+        raise ConfigurationError(
+            "out: a registered model, or one that comes with dytrack, stays as it is; name a folder"
+        )
     torch.set_num_threads(threads)
     runtime_config = RuntimeConfig(
         runtime=runtime or "torch", precision=precision, device=device, threads=threads

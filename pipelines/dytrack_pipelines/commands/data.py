@@ -116,6 +116,16 @@ def synth(
         str,
         typer.Option(help="Folder of real images for backgrounds and objects (COCO's layout)"),
     ] = "",
+    cutouts: Annotated[
+        str,
+        typer.Option(
+            help="Folder of real things with silhouettes: RGBA files with index.json, or COCO's "
+            "layout with masks"
+        ),
+    ] = "",
+    backgrounds: Annotated[
+        str, typer.Option(help="Folder of real images that things lie over; --images by default")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of everything", min=0)] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1)
@@ -127,7 +137,8 @@ def synth(
     from dytrack_platform.datasets.synthetic import SynthConfig, make
 
     given = dict(parse_override(text) for text in knobs)
-    config = SynthConfig.from_dict({**given, "images": images, "seed": seed})
+    folders = {"images": images, "cutouts": cutouts, "backgrounds": backgrounds}
+    config = SynthConfig.from_dict({**given, **folders, "seed": seed})
     with counting_bar(f"making {split}", sequences) as report:
         folder = make(out, config, split, sequences, workers=workers, progress=report)
     screen.say(f"{folder}: {sequences} sequences; read them with --dataset got10k --root {out}")

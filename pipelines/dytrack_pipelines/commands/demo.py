@@ -58,14 +58,31 @@ def demo(
         evaluate(
             "got10k", str(made), results, split="test", model=model, baseline=baselines, workers=2
         )
+        beside = folder / "evaluation-reference"
+        evaluate(
+            "got10k",
+            str(made),
+            beside,
+            split="test",
+            model="reference",
+            point=["balanced"],
+            baseline=[],
+            workers=2,
+        )
     _step("6/8  publish it in MLflow's registry")
     publish(model, evaluation=results)
     _step("7/8  follow a target through a video")
     video, box = film(made, folder / "video.mp4")
     boxes, drawn = folder / "boxes.csv", folder / "tracked.mp4"
-    track(video, ",".join(f"{value:g}" for value in box), out=drawn, boxes=boxes)
+    init = ",".join(f"{value:g}" for value in box)
+    track(video, init, model="models:/dytrack@champion", out=drawn, boxes=boxes)
+    track(video, init, out=folder / "tracked-reference.mp4")
     _step("8/8  what came of it")
-    conclude(folder, json.loads((results / "summary.json").read_text()), time.monotonic() - began)
+    summary = json.loads((results / "summary.json").read_text())
+    reference = json.loads((beside / "summary.json").read_text())["points"]
+    for entry in reference:
+        entry["name"] = f"reference, {entry['name']}"
+    conclude(folder, summary, reference, time.monotonic() - began)
 
 
 def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when it is needed)
@@ -95,8 +112,17 @@ def film(made: Path, path: Path) -> tuple[Path, tuple[float, ...]]:
     return path, tuple(float(value) for value in sequence.boxes_xywh[0])
 
 
-def conclude(folder: Path, summary: dict[str, Any], seconds: float) -> None:
-    """Say in a few lines what was learnt and where to look."""
+def conclude(
+    folder: Path, summary: dict[str, Any], reference: list[dict[str, Any]], seconds: float
+) -> None:
+    """Say in a few lines what was learnt and where to look.
+
+    Args:
+        folder: The demonstration's folder.
+        summary: The evaluation of the tracker that it trained.
+        reference: Points of the tracker that comes with dytrack, on the same sequences.
+        seconds: How long it took.
+    """
     rows = [
         [
             entry["name"],
@@ -105,7 +131,7 @@ def conclude(folder: Path, summary: dict[str, Any], seconds: float) -> None:
             f"{entry['fps']:.0f}",
             " ".join(f"{share:.0%}" for share in entry["exit_share"] or ()),
         ]
-        for entry in (*summary["points"], *summary["baselines"])
+        for entry in (*summary["points"], *summary["baselines"], *reference)
     ]
     screen.table(
         f"{summary['sequences']} unseen sequences, protocol {summary['protocol']}",

@@ -26,8 +26,12 @@ def track(
     video: Annotated[Path, typer.Argument(help="A video file that OpenCV can open.")],
     init: Annotated[str, typer.Option(help="The target's box in the first frame: x,y,w,h.")],
     model: Annotated[
-        str, typer.Option(help="A tracker's or an export's folder, or models:/NAME@ALIAS.")
-    ] = "models:/dytrack@champion",
+        str,
+        typer.Option(
+            help="A tracker's or an export's folder, models:/NAME@ALIAS, or reference: the tracker "
+            "that comes with dytrack."
+        ),
+    ] = "reference",
     point: Annotated[
         str, typer.Option(help="Operating point: fast, quick, balanced, careful or accurate.")
     ] = "balanced",

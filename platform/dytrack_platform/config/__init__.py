@@ -11,6 +11,7 @@ from dytrack_platform.config.recipes import (
     flatten,
     load,
     parse_override,
+    require_same,
     resolve,
     to_dict,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "flatten",
     "load",
     "parse_override",
+    "require_same",
     "resolve",
     "to_dict",
 ]

@@ -144,6 +144,28 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def require_same(before: Mapping[str, Any], config: ExperimentConfig, location: str) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Args:
+        before: What :func:`to_dict` gave when the run began.
+        config: What it is now.
+        location: The run's folder, for the message.
+
+    Raises:
+        ConfigurationError: A value differs.
+    """
+    old, new = flatten(before), flatten(to_dict(config))
+    changed = sorted(key for key in old | new if old.get(key) != new.get(key))
+    if changed:
+        key = changed[0]
+        raise ConfigurationError(
+            f"name: {location} holds a run of another configuration ({key} was "
+            f"{old.get(key)!r}, is {new.get(key)!r}; {len(changed)} in all): "
+            "choose another name, or remove that folder"
+        )
+
+
 def _number(value: object) -> object:
     """Read ``1e-4`` as a number: YAML 1.1 takes it for a string without its point."""
     if isinstance(value, str):

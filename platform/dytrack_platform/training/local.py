@@ -21,8 +21,9 @@ import torch
 import torch.distributed as dist
 
 from dytrack_model.config import require
-from dytrack_platform.config import ExperimentConfig, load
+from dytrack_platform.config import ExperimentConfig, load, require_same
 from dytrack_platform.errors import ConfigurationError, DyTrackError
+from dytrack_platform.training import state as state_files
 from dytrack_platform.training.callbacks import Callbacks
 from dytrack_platform.training.distributed import DistributedContext
 from dytrack_platform.training.progress import Progress
@@ -93,9 +94,14 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
     context = _context(config)
     folder = Path(config.train.storage) / config.name
     callbacks = FolderCallbacks(folder, config.train.keep_checkpoints, context, say)
+    found = checkpoints(folder)
+    for path in found:
+        if (path / state_files.SEAL).is_file():  # others were not finished, and are passed over
+            require_same(state_files.describe(path)["recipe"], config, str(folder))
+            break
     for sentence in check(config):
         callbacks.say(sentence)
-    state = train(config, callbacks, context, [str(path) for path in checkpoints(folder)])
+    state = train(config, callbacks, context, [str(path) for path in found])
     tracker = folder / "tracker"
     if context.rank == 0:
         newest = checkpoints(folder)[0] / "tracker"

@@ -24,6 +24,8 @@ from dytrack_platform.datasets.resident.load import (
 )
 from dytrack_platform.datasets.resident.store import PictureStore, build
 from dytrack_platform.datasets.resident.stream import ResidentStream
+from dytrack_platform.errors import DataError
+from dytrack_platform.storage.tree import Tree
 from dytrack_platform.training.closed_loop import Film, ManyTargets, always, film_of, follow
 from dytrack_platform.training.distributed import DistributedContext
 from dytrack_platform.training.objective import TrainModule
@@ -57,6 +59,21 @@ def stream(config: ExperimentConfig, context: DistributedContext, subset: str) -
         rank=context.rank,
         world=context.world,
     )
+
+
+def check(data: DataConfig) -> None:
+    """List what ``data.resident`` and ``data.resident_validation`` name, without decoding it.
+
+    Raises:
+        DataError: A folder is missing, or nothing in it can be used.
+    """
+    for source in _rooted(data, (*data.resident, *data.resident_validation)):
+        if source.dataset == "cutouts":
+            index = Tree(source.root)
+            if not index.is_file("index.json"):
+                raise DataError(f"{source.root}: holds no index.json that lists cut-outs")
+        else:
+            wanted(source, [])
 
 
 def closed_loop(

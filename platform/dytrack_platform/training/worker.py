@@ -88,7 +88,7 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     Raises:
         CheckpointError: It cannot be read, or is of another model.
     """
-    folder = Path(path)
+    folder = tracker_files.SHIPPED.get(path, Path(path))
     inside = folder / state_files.TRACKER
     if inside.is_dir():
         folder = inside
@@ -128,6 +128,7 @@ def check(config: ExperimentConfig) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         state = new_state(config)
     if config.data.resident:
+        memory.check(config.data)
         return list(state.notes.get("initial", ()))
     # Only prepared folders need Parquet.
     from dytrack_platform.datasets.loading.sources import subset_rows

@@ -1,5 +1,7 @@
 """The stream of pairs that are rendered on the device; it can start at any step."""
 
+import itertools
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,8 +59,9 @@ class ResidentStream:
             raise ConfigurationError(
                 f"train.batch_size: must be a multiple of {world} workers, got {batch_size}"
             )
-        self._key = len(_DRAWS)
+        self._key = next(_KEYS)
         _DRAWS[self._key] = PairDraws(data, model, resident.groups, resident.things)
+        weakref.finalize(self, _DRAWS.pop, self._key, None)
         self._model, self._resident, self._seed = model, resident, seed
         self._batch, self._pairs = batch_size, data.pairs_per_epoch
         self._part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
@@ -122,6 +125,7 @@ class ResidentStream:
         return RenderedBatch(rendered[0], rendered[1], boxes[1], boxes[0])
 
 
+_KEYS = itertools.count()
 _DRAWS: dict[int, PairDraws] = {}
 """Shared with forked processes, which inherit it, in place of sending it to each."""
 

@@ -135,9 +135,10 @@ def load(reference: str) -> checkpoint.SavedTracker:
 
 
 def _on_disk(path: Path) -> Path:
-    if not path.exists():
+    if str(path) not in checkpoint.SHIPPED and not path.exists():
         raise ModelLookupError(
-            f"{path}: no such tracker; give its folder, or models:/NAME@ALIAS for a published one"
+            f"{path}: no such tracker; give its folder, models:/NAME@ALIAS for a published one, or "
+            f"{' or '.join(checkpoint.SHIPPED)} for the one that comes with dytrack"
         )
     return checkpoint.find(path)
 

@@ -18,7 +18,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.validation_config import ValidationConfig
 
-from dytrack_platform.config import ExperimentConfig, dump, flatten, to_dict
+from dytrack_platform.config import ExperimentConfig, dump, flatten, require_same, to_dict
 from dytrack_platform.datasets.prepared.fingerprint import changes, fingerprint
 from dytrack_platform.errors import ConfigurationError, DataError, TrainingError
 from dytrack_platform.experiment.cluster import preflight
@@ -142,15 +142,7 @@ def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:
     record = files.read_json(f"{location}/{_RECORD}")
     if record is None:
         return {"recipe": recipe, "run_id": None, "data": None}
-    before, now = flatten(record["recipe"]), flatten(recipe)
-    changed = sorted(key for key in before | now if before.get(key) != now.get(key))
-    if changed:
-        key = changed[0]
-        raise ConfigurationError(
-            f"name: {location} holds a run of another configuration ({key} was "
-            f"{before.get(key)!r}, is {now.get(key)!r}; {len(changed)} in all): "
-            "choose another name, or remove that folder"
-        )
+    require_same(record["recipe"], config, location)
     if record["run_id"] is not None and not tracking.exists(record["run_id"]):
         record["run_id"] = None
     return record

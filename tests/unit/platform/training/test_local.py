@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from dytrack_model import Tracker
 from dytrack_platform.config import dump
-from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.local import checkpoints, train_local
 
@@ -148,3 +149,19 @@ def test_torchrun_trains_one_tracker_on_two_processes(resident_recipe, tmp_path)
     newest = checkpoints(folder_of(config))[0]
     assert state_files.verify(newest)["workers"] == 2
     assert equal(weights(newest / "tracker"), weights(folder_of(config) / "tracker"))
+
+
+def test_another_configuration_is_refused_under_the_same_name(interrupted):
+    changed = replace(interrupted, seed=interrupted.seed + 1)
+    with pytest.raises(ConfigurationError, match=r"of another configuration \(seed was"):
+        train_local(changed, lambda _: None)
+
+
+def test_a_missing_folder_is_told_before_training(resident_recipe):
+    config = resident_recipe(name="missing")
+    gone = replace(config.data.resident[0], root="nowhere")
+    data = replace(config.data, resident=(gone, *config.data.resident[1:]))
+    said = []
+    with pytest.raises(DataError, match="nowhere"):
+        train_local(replace(config, data=data), said.append)
+    assert said == []
