@@ -14,12 +14,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
 
 
-def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """Convert (N, 4) corners to (N, 4) centre and size."""
-    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-    return torch.cat([0.5 * (low + high), high - low], dim=-1)
-
-
 def iou_and_giou(first_xyxy: Tensor, second_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """Return IoU in [0, 1] and generalised IoU in [-1, 1] of pairs of boxes.
 

@@ -53,9 +53,13 @@ def quantile_thresholds(predicted: Floats, shares: Sequence[float]) -> tuple[flo
         # Shares are of all frames; what leaves here is a share of those that are left. Rounding
         # can leave a little more wanted than there is.
         leaving = min(1.0, shares[index] / left) if left > 0 else 1.0
-        # Where nobody is left, any threshold gives the recorded frames the same exits; 0 is the
-        # cheapest for a new one that gets here.
-        threshold = float(np.quantile(scores, 1 - leaving)) if len(scores) else 0.0
+        if shares[index] <= 0 and len(scores):
+            # The highest quantile is the highest score, and a threshold lets that one leave.
+            threshold = math.inf
+        else:
+            # Where nobody is left, any threshold gives the recorded frames the same exits; 0 is
+            # the cheapest for a new one that gets here.
+            threshold = float(np.quantile(scores, 1 - leaving)) if len(scores) else 0.0
         thresholds.append(max(0.0, threshold))
         staying &= predicted[:, index] < threshold
         left -= shares[index]
@@ -162,11 +166,19 @@ def risk_bound(losses: Floats, delta: float) -> float:
 
 def sequences_needed(epsilon: float, delta: float) -> int:
     """Return how many sequences, all of them without loss, can prove a risk of ``epsilon``."""
-    # In steps of 5 %: the answer is a guide for collecting data, not a limit to the last sequence.
-    count = 1
-    while risk_bound(np.zeros(count), delta) > epsilon and count < 100_000:
-        count = math.ceil(count * 1.05) + 1
-    return count
+
+    def enough(count: int) -> bool:
+        return risk_bound(np.zeros(count), delta) <= epsilon
+
+    most = 1
+    while not enough(most) and most < 100_000:
+        most *= 2
+    # The bound falls as sequences are added: between half of that and that lies the first.
+    low, high = most // 2, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

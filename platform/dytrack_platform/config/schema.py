@@ -121,7 +121,8 @@ class DataConfig:
     grayscale_prob: Share = 0.05
     """Probability that both crops become grey."""
     flip: Share = 0.5
-    """Probability that both crops are mirrored."""
+    """Probability that both crops are mirrored together, and then of each alone (OSTrack's recipe):
+    at .5 the two differ in half of the pairs. With ``resident`` they are mirrored together only."""
     brightness: NotNegativeFloat = 0.2
     """Each crop's brightness is multiplied by 1 plus or minus up to this."""
     pairs_per_clip: AtLeastOne = 8

@@ -45,7 +45,6 @@ class Progress:
 
     shards: int
     """Shards finished, those of an earlier preparation included."""
-    all_shards: int
     sequences: int
     """Sequences in finished shards."""
     all_sequences: int
@@ -103,7 +102,6 @@ def prepare(
             report(
                 Progress(
                     shards=len(done),
-                    all_shards=len(members),
                     sequences=sum(members[file] for file in done),
                     all_sequences=sum(members.values()),
                     frames=frames,

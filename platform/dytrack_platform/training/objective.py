@@ -67,7 +67,7 @@ class TrainModule(nn.Module):
             template_boxes_cxcywh: (B, 4) the target in [0, 1] of the template crop, where the
                 network reads it.
         """
-        absent = int(self._loss.absent * len(template)) if self.training else 0
+        absent = _absent(self._loss.absent, len(template)) if self.training else 0
         given_boxes = template_boxes_cxcywh
         if template_boxes_cxcywh is not None:
             template_boxes_cxcywh = _swapped(template_boxes_cxcywh, absent)
@@ -133,6 +133,17 @@ class TrainModule(nn.Module):
             boxes = [output.boxes_cxcywh[absent:] for output in outputs]
             loss = loss + config.prediction * self.distiller.prediction_loss(boxes)
         return self.distiller.strength(progress) * loss
+
+
+def _absent(share: float, pairs: int) -> int:
+    """Draw how many of a worker's pairs show another template: the share, on average.
+
+    Rounding alone would lose it where many workers hold few pairs each. The draw comes from the
+    worker's seeded random state, which checkpoints keep.
+    """
+    if share == 0:
+        return 0  # a training without such pairs draws nothing
+    return min(pairs, int(share * pairs + torch.rand(()).item()))
 
 
 def _swapped(template: Tensor, absent: int) -> Tensor:

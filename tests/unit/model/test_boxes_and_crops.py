@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from dytrack_model.boxes import cxcywh_to_xyxy, iou_and_giou, xyxy_to_cxcywh
+from dytrack_model.boxes import cxcywh_to_xyxy, iou_and_giou
 from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
 
 
-def test_box_formats_round_trip():
-    boxes = torch.rand(50, 4) + 0.01
-    torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(boxes)), boxes)
+def test_corners_lie_half_a_size_from_the_centre():
+    corners = cxcywh_to_xyxy(torch.tensor([[5.0, 6.0, 4.0, 2.0]]))
+    assert corners.tolist() == [[3.0, 5.0, 7.0, 7.0]]
 
 
 def test_iou_of_hand_drawn_boxes():

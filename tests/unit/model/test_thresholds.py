@@ -110,6 +110,7 @@ def test_too_few_sequences_prove_nothing_and_full_depth_remains():
     chosen = risk_thresholds(said, true, epsilon=0.05, delta=0.1)
     assert chosen.thresholds == (math.inf, math.inf)
     needed = sequences_needed(0.05, 0.1)
+    assert risk_bound(np.zeros(needed - 1), 0.1) > 0.05
     assert needed > 4
     assert risk_bound(np.zeros(needed), 0.1) <= 0.05
 
@@ -118,3 +119,9 @@ def test_too_few_sequences_prove_nothing_and_full_depth_remains():
 def test_a_risk_outside_its_range_is_refused(epsilon, delta):
     with pytest.raises(ConfigurationError, match="must lie between 0 and 1"):
         risk_thresholds([np.ones((2, 2))], [np.ones((2, 2))], epsilon, delta)
+
+
+def test_a_share_of_nothing_lets_nobody_leave():
+    predicted = np.random.default_rng(0).random((1000, 3))
+    taken = exits_taken(predicted, quantile_thresholds(predicted, (0.0, 0.4, 0.6)))
+    assert np.bincount(taken, minlength=3).tolist() == [0, 400, 600]

@@ -52,8 +52,6 @@ class Trained:
     """Last validation: ``val/exit2/iou`` and the like."""
     run_id: str
     """Its run in MLflow."""
-    started_at: int
-    """Step that this call continued from; 0 for a new run."""
 
 
 def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> Trained:
@@ -249,12 +247,11 @@ def _trainer(
     )
 
 
-def _finished(record: dict[str, Any], started_at: int = 0) -> Trained:
+def _finished(record: dict[str, Any]) -> Trained:
     return Trained(
         tracker=str(record["tracker"]),
         metrics=dict(record["metrics"]),
         run_id=str(record["run_id"]),
-        started_at=started_at,
     )
 
 

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import DistillationConfig, LossConfig, variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.pretrained import files
-from dytrack_platform.training.objective import TrainModule
+from dytrack_platform.training.objective import TrainModule, _absent
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 PLAIN = LossConfig()
@@ -102,3 +103,12 @@ def test_the_decisioners_target_is_the_iou_of_its_own_box(batch):
         _, _, iou = box_losses(output.boxes_cxcywh, batch[2])
         torch.testing.assert_close(losses.true_iou[index], iou)
         assert not losses.true_iou.requires_grad
+
+
+def test_the_share_of_absent_pairs_is_kept_on_average_whatever_the_batch():
+    torch.manual_seed(0)
+    drawn = [_absent(0.05, 16) for _ in range(4000)]
+    assert set(drawn) == {0, 1}
+    assert np.mean(drawn) == pytest.approx(0.05 * 16, abs=0.03)
+    assert _absent(0.0, 16) == 0
+    assert {_absent(0.5, 8) for _ in range(50)} == {4}
