@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
+from dytrack_platform.config.yaml_text import read_yaml
 from dytrack_platform.errors import ConfigurationError
 
 RENAMED = {
@@ -114,11 +115,12 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
     path = Path(path)
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such recipe; give a YAML file")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    values = read_yaml(path)
     require(isinstance(values, Mapping), f"{path}: must hold keys and values, got {values!r:.60}")
+    empty = [key for key, value in values.items() if value is None]
+    require(
+        not empty, f"{path}: {''.join(map(str, empty[:1]))}: has no keys; fill it or leave it out"
+    )
     return resolve(values, overrides)
 
 
