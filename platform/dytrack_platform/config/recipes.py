@@ -116,11 +116,10 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such recipe; give a YAML file")
     values = read_yaml(path)
-    require(isinstance(values, Mapping), f"{path}: must hold keys and values, got {values!r:.60}")
-    empty = [key for key, value in values.items() if value is None]
-    require(
-        not empty, f"{path}: {''.join(map(str, empty[:1]))}: has no keys; fill it or leave it out"
-    )
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{path}: must hold keys and values, got {values!r:.60}")
+    for key, value in values.items():
+        require(value is not None, f"{path}: {key}: has no keys; fill it or leave it out")
     return resolve(values, overrides)
 
 

@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
         """Build a mapping whose keys are unique."""
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             try:
                 twice = key in seen
             except TypeError:
@@ -67,7 +67,7 @@ def parse_yaml(text: str, name: str) -> object:
     if _depth(text) > _DEEPEST:
         raise ConfigurationError(f"{name}: nested deeper than {_DEEPEST} levels; it is no recipe")
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of the safe loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -1,5 +1,7 @@
 """A recipe's text: every mistake has its line, and nothing is taken without a word."""
 
+import contextlib
+
 import pytest
 
 from dytrack_platform.config import load
@@ -49,11 +51,16 @@ def test_a_byte_order_mark_is_no_mistake(written):
 
 
 def test_every_part_of_a_recipe_is_refused_or_read(written):
+    said = []
     for length in range(0, len(GOOD), 3):
-        try:
+        with contextlib.suppress(ConfigurationError):
             load(written(GOOD[:length]))
-        except ConfigurationError as error:
-            assert "\n" not in str(error)
+            continue
+        with pytest.raises(ConfigurationError) as caught:
+            load(written(GOOD[:length]))
+        said.append(str(caught.value))
+    assert said
+    assert not any("\n" in sentence for sentence in said)
 
 
 def test_a_folder_is_no_recipe(tmp_path):

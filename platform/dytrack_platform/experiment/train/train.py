@@ -79,12 +79,10 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     for sentence in worker.check(config):
         say(f"{config.train.init_from}: {sentence}")
     _require_same_data(config, record, location)
-    kept = files.folders(location, PREFIX)
-    start = int(kept[0].rpartition(PREFIX)[2]) if kept else 0
     with session.ray_session():
         preflight.wake()
         _train(config, location, record, show, say)
-    return _finished(record, start)
+    return _finished(record)
 
 
 def _train(
