@@ -6,6 +6,7 @@ optimistic: the tracker then runs again in closed loop at the chosen thresholds,
 the result reports.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_model import Tracker, checkpoint
+from dytrack_model.config import require
 from dytrack_model.cost import exit_gmacs, exit_milliseconds
 from dytrack_model.policy import OperatingPoint, Policy
 from dytrack_model.runtime import build
@@ -54,6 +56,32 @@ class Goal:
             raise ConfigurationError(
                 "goal: give one of --budget-ms, --budget-gmacs and --risk, "
                 f"got {len(given)} of them"
+            )
+        for name, budget in (("budget-ms", self.milliseconds), ("budget-gmacs", self.gmacs)):
+            require(
+                budget is None or 0 < budget < math.inf,
+                f"--{name}: must be a positive number, got {budget}",
+            )
+        for name, chance in (("risk", self.risk), ("confidence", self.confidence)):
+            require(
+                chance is None or 0 < chance < 1,
+                f"--{name}: must lie between 0 and 1, got {chance}",
+            )
+
+    def require_payable(self, gmacs: Sequence[float], times: Sequence[float]) -> None:
+        """Refuse a budget below the first exit's cost, before anything is recorded.
+
+        Raises:
+            ConfigurationError: It is below.
+        """
+        for name, budget, costs in (
+            ("budget-ms", self.milliseconds, times),
+            ("budget-gmacs", self.gmacs, gmacs),
+        ):
+            require(
+                budget is None or budget >= costs[0],
+                f"--{name}: the first exit alone costs {costs[0]:.4g}, so {budget} cannot be kept; "
+                "raise it, or train a tracker with a shallower exit",
             )
 
 
@@ -138,6 +166,7 @@ def calibrate(
     """
     if saved.network.exit_count < 2:
         raise ConfigurationError("model: has one exit; there are no thresholds to choose")
+    require(0 <= hysteresis < 1, f"--hysteresis: must lie in [0, 1), got {hysteresis}")
     tell = report or (lambda *_: None)
     engine = build(
         saved.network, runtime.runtime, runtime.precision, runtime.device, runtime.threads
@@ -145,6 +174,7 @@ def calibrate(
     gmacs = exit_gmacs(saved.network)
     # Measured here and now: a budget in milliseconds holds for one machine and runtime.
     times = exit_milliseconds(engine, frames=20)
+    goal.require_payable(gmacs, times)
     # Record every exit along the full-depth track.
     observed = []
     for done, sequence in enumerate(sequences):

@@ -82,8 +82,14 @@ def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, m
     [
         ([], "give one of --budget-ms, --budget-gmacs and --risk, got 0"),
         (["--risk", "0.1", "--budget-ms", "3"], "got 2 of them"),
-        (["--budget-gmacs", "1e-9"], "budget: the first exit alone costs"),
-        (["--risk", "2"], "risk: must lie between 0 and 1, got 2.0"),
+        (["--budget-gmacs", "1e-9"], "--budget-gmacs: the first exit alone costs"),
+        (["--budget-ms", "1e-9"], "--budget-ms: the first exit alone costs"),
+        (["--budget-gmacs", "-1"], "--budget-gmacs: must be a positive number, got -1"),
+        (["--budget-ms", "nan"], "--budget-ms: must be a positive number, got nan"),
+        (["--risk", "2"], "--risk: must lie between 0 and 1, got 2.0"),
+        (["--risk", "0.1", "--confidence", "1"], "--confidence: must lie between 0 and 1, got 1.0"),
+        (["--risk", ".1", "--confidence", "1.2"], "--confidence: must lie between 0 and 1"),
+        (["--budget-gmacs", "9", "--hysteresis", "1"], "--hysteresis: must lie in [0, 1), got 1.0"),
     ],
 )
 def test_a_goal_that_makes_no_sense_is_refused(dytrack, tracker, held_out, words, sentence):
