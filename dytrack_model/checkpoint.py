@@ -1,15 +1,14 @@
 """A saved tracker: a folder with ``model.safetensors`` and ``tracker.json``. Never a pickle.
 
 ``tracker.json`` holds the configuration, the operating points and what made them; the weights
-lie beside it. A folder is written under another name first and then renamed, so that a half
-written one is never taken for a tracker.
+lie beside it. Both are written under other names first and then renamed, so that a half written
+tracker is never taken for one.
 
 Format 2 renamed what format 1 called otherwise: two parts of the network, and the kinds of IoU
 token. Trackers of format 1 are translated while they are read.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig
 from dytrack_model.errors import CheckpointError, ConfigurationError
+from dytrack_model.folders import write_folder
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
@@ -51,24 +51,21 @@ def save(
     points: Sequence[OperatingPoint] = (),
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a tracker; an existing one at the same place is replaced as a whole."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(folder.name + ".part")
-    if beside.exists():
-        shutil.rmtree(beside)
-    beside.mkdir()
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, beside / WEIGHTS)
+    """Write a tracker; an existing one at the same place is replaced, other files there stay."""
     description = {
         "format": FORMAT,
         "model": network.config.to_dict(),
         "points": [point.to_dict() for point in points],
         "notes": dict(notes or {}),
     }
-    (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    return beside.rename(folder)
+
+    def write(beside: Path) -> None:
+        tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
+        save_file(tensors, beside / WEIGHTS)
+        (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+    write_folder(Path(folder), write)
+    return Path(folder)
 
 
 def find(folder: str | Path) -> Path:

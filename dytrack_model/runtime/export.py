@@ -6,7 +6,6 @@ export that exists has been run and agrees.
 
 import json
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ import torch
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.errors import CheckpointError, ConfigurationError, ExportError
+from dytrack_model.folders import require_own, write_folder
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import onnx_engine, openvino_engine
 from dytrack_model.runtime.engine import Engine, Precision
@@ -52,7 +52,7 @@ def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) 
 
     Args:
         saved: The tracker.
-        folder: Where to; an export that is there is replaced as a whole.
+        folder: Where to: a new or empty folder, or that of an earlier export, which is replaced.
         kind: onnx or openvino.
         batch: Targets in one call; shapes are fixed to it, which is what makes them fast.
 
@@ -60,18 +60,19 @@ def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) 
         The largest difference of scores and boxes to PyTorch, both in [0, 1].
 
     Raises:
-        ConfigurationError: There is no such kind, or the batch is not positive.
+        ConfigurationError: There is no such kind, the batch is not positive, or the folder holds
+            other things.
         RuntimeMissingError: The kind's packages are not installed.
         ExportError: The graphs disagree with PyTorch; nothing is left behind.
     """
     require(kind in KINDS, f"runtime: must be one of {', '.join(KINDS)}, got {kind!r}")
     require(batch >= 1, f"batch: must be at least 1, got {batch}")
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
+    require_own(folder, _written(folder), "the export")
+    difference = math.inf
+
+    def write(beside: Path) -> None:
+        nonlocal difference
         write_graphs(saved, beside, kind, batch)
         engine = load(beside, precision="fp32")
         difference = largest_difference(engine, TorchEngine(saved.network), batch)
@@ -81,12 +82,25 @@ def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) 
                 f"{_TOLERANCE:g} is allowed; nothing was written"
             )
         del engine  # lets go of the files
-        if folder.exists():
-            shutil.rmtree(folder)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+    before = _written(folder)
+    write_folder(folder, write)
+    # Graphs of an earlier export that had more stages, or was of another kind.
+    for name in before - _written(folder):
+        (folder / name).unlink(missing_ok=True)
     return difference
+
+
+def _written(folder: Path) -> set[str]:
+    """Return the names of an earlier export's files in a folder."""
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text())
+        files = {str(graph["file"]) for graph in described["graphs"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    # OpenVINO keeps weights beside a graph.
+    weights = {Path(file).with_suffix(".bin").name for file in files if file.endswith(".xml")}
+    return {DESCRIPTION, *(name for name in files | weights if "/" not in name)}
 
 
 def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) -> None:

@@ -35,10 +35,12 @@ def import_ostrack(
     # A mistake in the words is told before torch is loaded.
     depths = parse_exits(exits)
     from dytrack_model import checkpoint
+    from dytrack_model.folders import require_own
     from dytrack_model.policy import OperatingPoint
     from dytrack_model.pretrained import ostrack
     from dytrack_model.pretrained.backbone import grouped
 
+    require_own(out, (checkpoint.WEIGHTS, checkpoint.DESCRIPTION), "the tracker")
     # Read the published tensors into a network of their size.
     network, report = ostrack.import_tracker(
         weights, depths, heads=heads, search_factor=search_factor, recycling=recycling
