@@ -8,7 +8,6 @@ empty stand-ins of ours.
 import re
 from collections import OrderedDict
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: TID251  (only the name of torch's error)
 from typing import Any
 
 import torch
@@ -45,44 +44,120 @@ _STRANGERS: tuple[tuple[type, str], ...] = (
         )
     ),
     (OrderedDict, "easydict.EasyDict"),
+    (_Stranger, "argparse.Namespace"),
     (_Stranger, "numpy.core.multiarray.scalar"),
     (_Stranger, "numpy._core.multiarray.scalar"),
     (_Stranger, "numpy.dtype"),
 )
-_NESTED = ("net", "model", "state_dict")
+_NESTED = ("net", "model", "state_dict", "module", "teacher")
+"""Keys under which trainers keep the network; where several stand, the first one counts."""
+_ANCHOR = "patch_embed.proj.weight"
+"""A tensor of every plain vision transformer: what stands before it is a wrapper's prefix."""
+_SIGNS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file that it stands for: fetch that"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"BZh", "a bzip2 archive: unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (b"\x89HDF", "an HDF5 file of another framework"),
+    (b"\x93NUMPY", "a NumPy array, not named tensors"),
+    (b"%PDF", "a PDF document"),
+)
+"""How files begin that are often taken for weights."""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read the named tensors of a file.
 
-    ``.safetensors`` and ``.onnx`` by their suffix, anything else as torch's own format
-    (``.pth``, ``.pt``, ``.pth.tar``), whose tensors may lie at its top or under ``net``, ``model``
-    or ``state_dict``.
+    What a file is, its content says: safetensors, ONNX, or torch's own format (``.pth``, ``.pt``,
+    ``.pth.tar``), whose tensors may lie at its top or under ``net``, ``model``, ``state_dict``,
+    ``module`` or ``teacher``. A prefix that wrappers put before the names of a vision transformer
+    (``module.``, ``_orig_mod.``, ``teacher.backbone.``) is taken off.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds objects that are not known to be
-            harmless.
+        CheckpointError: The file is missing, damaged, no weights at all, holds objects that are not
+            known to be harmless, or tensors that are quantised or not finite.
         RuntimeMissingError: It is an ONNX file, and the package ``onnx`` is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
+    kind = _kind(path)
+    if kind == "safetensors":
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: damaged safetensors file: {error}") from error
-    return _from_onnx(path) if path.suffix == ".onnx" else _from_torch(path)
+    else:
+        tensors = _from_onnx(path) if kind == "onnx" else _from_torch(path)
+    return _checked(_without_prefix(tensors), path)
+
+
+def _kind(path: Path) -> str:
+    """Tell a file's format by its first bytes, and what it is instead of weights."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if not start:
+        raise CheckpointError(f"{path}: is empty; the download did not end")
+    for sign, what in _SIGNS:
+        if start.startswith(sign):
+            raise CheckpointError(f"{path}: is {what}")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise CheckpointError(
+            f"{path}: is a web page, not weights: the download wants a sign-in or another address"
+        )
+    # safetensors: the length of a JSON header in eight bytes, then the header.
+    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 27:
+        return "safetensors"
+    # A zip archive and a pickle are torch's; what is left is believed by its name.
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return "torch"
+    return {".safetensors": "safetensors", ".onnx": "onnx"}.get(path.suffix, "torch")
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what a wrapper put before the names, and leave out what stands beside it."""
+    anchors = [name for name in tensors if name.endswith(_ANCHOR)]
+    prefixes = sorted({name.removesuffix(_ANCHOR) for name in anchors}, key=len)
+    if not prefixes or prefixes[0] == "":
+        return tensors
+    # OSTrack keeps its backbone under a name of its own, which its importer reads.
+    if prefixes == ["backbone."] and any(name.startswith("box_head.") for name in tensors):
+        return tensors
+    chosen = next((p for p in prefixes if "teacher" in p), prefixes[0])
+    return {
+        name.removeprefix(chosen): value
+        for name, value in tensors.items()
+        if name.startswith(chosen)
+    }
+
+
+def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    for name, value in tensors.items():
+        if value.is_quantized:
+            raise CheckpointError(f"{path}: {name} is quantised; give the weights before that")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: that training diverged")
+    return tensors
 
 
 def _from_torch(path: Path) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals(list(_STRANGERS)):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        # A file, not its name: torch has its own idea of what a suffix means.
+        with torch.serialization.safe_globals(list(_STRANGERS)), path.open("rb") as file:
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle ends in any error there is
         foreign = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
-        reason = f"a {foreign[1]}" if foreign else str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged, or holds more than tensors: {reason}") from error
+        # torch's own text would go on to advise to allow code.
+        reason = f"a {foreign[1]}" if foreign else type(error).__name__
+        raise CheckpointError(
+            f"{path}: damaged, or holds more than tensors: {reason}; weights are safetensors, "
+            "ONNX, or a .pth of named tensors"
+        ) from error
     for key in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
