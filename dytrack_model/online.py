@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from dytrack_model import checkpoint
 from dytrack_model.config import require
-from dytrack_model.cost import planned_gmacs
+from dytrack_model.correction import BoxCorrection, agreement
+from dytrack_model.cost import planned_gmacs, planned_head_gmacs
 from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
 from dytrack_model.errors import BoxError, ConfigurationError, ImageError
 from dytrack_model.images import Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
 from dytrack_model.runtime import build, export
-from dytrack_model.runtime.engine import Engine, Precision, Tensors, infer, locate
+from dytrack_model.runtime.engine import Engine, Inference, Precision, Tensors, infer, locate
 from dytrack_model.runtime.torch_engine import TorchEngine
 
 Box = Sequence[float] | NDArray[np.float64]
@@ -41,6 +42,9 @@ class Prediction:
     """Whether the predicted IoU is below ``lost_below``."""
     network_ms: float
     """Time spent in the network, without crop and mapping."""
+    extra_gmacs: float = 0.0
+    """What the frame cost beyond its exit's ``exit_gmacs``: the heads of shallower exits, which run
+    in frames at full depth to learn from them."""
 
 
 class Tracker:
@@ -54,6 +58,9 @@ class Tracker:
         hann: Strength of the Hann window on the score map in [0, 1]; 1 multiplies the scores
             by the window (OSTrack), 0 leaves them alone.
         lost_below: Predicted IoU under which a frame is called lost.
+        correct: Correct the boxes of shallow exits by what the deepest one last said; see
+            :mod:`~dytrack_model.correction`. Costs nothing where the policy always takes the same
+            exit, and does nothing.
     """
 
     def __init__(
@@ -64,12 +71,15 @@ class Tracker:
         device: str | torch.device = "cpu",
         hann: float = 1.0,
         lost_below: float = 0.2,
+        correct: bool = True,
     ) -> None:
         if isinstance(network, DyTrackNetwork):
             network = TorchEngine(network, device=device)
         self.engine: Engine = network
         self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
+        self._correct = correct and self.engine.exit_count > 1
+        self._correction = BoxCorrection(self.engine.exit_count)
         self._window = hann_window(self.engine.config.map_size, hann)
         self._template_state: Tensors | None = None
         self._channels: Channels = "rgb"
@@ -155,6 +165,7 @@ class Tracker:
         self._channels = channels
         self._box_xywh = box
         self._frame_size = image.size
+        self._correction = BoxCorrection(self.engine.exit_count)
         self.policy.begin_target()
         # Else the next step is charged with what is still under way.
         self.engine.wait()
@@ -186,12 +197,19 @@ class Tracker:
         search = self._search(frame)
         # Go through the exits until the policy says stop.
         began = time.perf_counter()
-        box_cxcywh, predicted_iou, exit_index = infer(
+        found = infer(
             self.engine, self.policy, search.pixels[None], search.template_state, self._window
         )
+        shallow = self._shallower(found)
         network_ms = (time.perf_counter() - began) * 1e3
-        # Map the box back into the frame.
-        prediction = self._predict(search, box_cxcywh, predicted_iou, exit_index, network_ms)
+        # Map the box back into the frame; depth corrects shallow boxes, now or later.
+        prediction = self._predict(
+            search, found.box_cxcywh, found.predicted_iou, found.exit_index, network_ms
+        )
+        if shallow:
+            extra = sum(planned_head_gmacs(self.engine.config)[:-1])
+            prediction = replace(prediction, extra_gmacs=extra)
+            self._learn(search, shallow, found)
         self._box_xywh = prediction.box_xywh.copy()
         return prediction
 
@@ -214,7 +232,9 @@ class Tracker:
             box_cxcywh = locate(self.engine, exit_index, tensors, self._window)
             head_ms = (time.perf_counter() - began) * 1e3
             ms = network_ms + head_ms
-            predictions.append(self._predict(search, box_cxcywh, predicted_iou, exit_index, ms))
+            predictions.append(
+                self._predict(search, box_cxcywh, predicted_iou, exit_index, ms, corrected=False)
+            )
         self._box_xywh = predictions[-1].box_xywh.copy()
         return tuple(predictions)
 
@@ -260,6 +280,31 @@ class Tracker:
         pixels = crop(image.pixels, around, side, config.search_size)
         return _Search(pixels, around, side, self._template_state)
 
+    def _shallower(self, found: Inference) -> list[list[float]]:
+        """Run the heads of shallower exits, if anything is to be learned from them.
+
+        Returns:
+            Each one's box in the crop; nothing where nothing is learned.
+        """
+        last = self.engine.exit_count - 1
+        learns = self._correct and (self.policy.varies or found.overruled)
+        if found.exit_index < last or not (learns or self.policy.learns_from_depth):
+            return []
+        return [locate(self.engine, k, found.tensors, self._window) for k in range(last)]
+
+    def _learn(self, search: "_Search", shallow: list[list[float]], found: Inference) -> None:
+        """Learn from all exits' boxes in a frame at full depth."""
+        boxes = [*shallow, found.box_cxcywh]
+        raw = np.stack([box_from_crop(box, search.around, search.side) for box in boxes])
+        if self.policy.learns_from_depth:
+            ours = self._correction.apply(raw[:, None])[:, 0] if self._correct else raw
+            clipped = np.stack([clip_box(box, *self._frame_size) for box in ours])
+            said = [float(self.engine.decide(k, found.tensors)[0]) for k in range(len(shallow))]
+            agreed = agreement(clipped[:, None])[:, 0]
+            self.policy.full_depth([*said, found.predicted_iou], agreed.tolist())
+        if self._correct:
+            self._correction.learn(raw[:, None])
+
     def _predict(
         self,
         search: "_Search",
@@ -267,9 +312,13 @@ class Tracker:
         predicted_iou: float,
         exit_index: int,
         network_ms: float,
+        *,
+        corrected: bool = True,
     ) -> Prediction:
-        """Map a box back into the frame."""
+        """Map a box back into the frame, corrected."""
         box = box_from_crop(box_cxcywh, search.around, search.side)
+        if corrected and self._correction.shifts.any():
+            box = self._correction.apply(np.tile(box, (exit_index + 1, 1, 1)))[exit_index, 0]
         return Prediction(
             box_xywh=clip_box(box, *self._frame_size),
             predicted_iou=predicted_iou,
