@@ -31,7 +31,10 @@ class Engine:
         config: The network's configuration.
         runtime: Name of the runtime: torch, compile, onnx or openvino.
         precision: Arithmetic that really runs: fp32, bf16 or int8.
+        any_batch: Whether graphs take batches of any size without being made anew.
     """
+
+    any_batch = False
 
     def __init__(
         self,
@@ -167,7 +170,6 @@ def infer(
     return Inference(box_cxcywh, predicted_iou, exit_index, tensors, overruled)
 
 
-@torch.inference_mode()
 def locate(
     engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
 ) -> list[float]:
@@ -179,5 +181,12 @@ def locate(
         tensors: The frame's tensors.
         window: (H, W) weights of the score map.
     """
-    boxes = read_boxes(engine.locate(exit_index, tensors), window)
-    return boxes[0].tolist()
+    return locate_all(engine, exit_index, tensors, window)[0]
+
+
+@torch.inference_mode()
+def locate_all(
+    engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
+) -> list[list[float]]:
+    """As :func:`locate`, for a batch: (B, 4), one box for each crop."""
+    return read_boxes(engine.locate(exit_index, tensors), window).tolist()
