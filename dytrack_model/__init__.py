@@ -6,7 +6,7 @@ The door for using a tracker::
 
     tracker = Tracker.load("runs/demo")        # a tracker's folder, a run's, or an export's
     tracker.start(frame, box_xywh)             # an array, red first unless told, or a path
-    prediction = tracker.step(frame)           # box_xywh, predicted_iou, exit, lost, network_ms
+    prediction = tracker.step(frame)           # box_xywh, predicted_iou, exit, state, network_ms
 
 Importing this package costs nothing: what a name needs, such as torch, is loaded when the name is
 used (PEP 562).

@@ -29,25 +29,12 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
 from dytrack_model.prediction import Prediction
 from dytrack_model.runtime import build, export
-from dytrack_model.runtime.engine import (
-    Engine,
-    Inference,
-    Precision,
-    Tensors,
-    infer,
-    locate,
-)
+from dytrack_model.runtime.engine import Engine, Inference, Precision, Tensors, infer, locate
 from dytrack_model.runtime.torch_engine import TorchEngine
 from dytrack_model.seeking import Belief, Seeker
-from dytrack_model.target_state import (
-    StateConfig,
-    TargetState,
-)
+from dytrack_model.target_state import STATES, StateConfig, TargetState
 
 Box = Sequence[float] | NDArray[np.float64]
-
-STATES = StateConfig()
-"""The states of a tracker that is told nothing else."""
 
 
 class Tracker:

@@ -68,6 +68,10 @@ class StateConfig:
             require(value >= 1, f"{name}: must be at least 1, got {value}")
 
 
+STATES = StateConfig()
+"""The states of a tracker that is told nothing else."""
+
+
 class StateMachine:
     """The state of one target; keeps three numbers."""
 

@@ -8,9 +8,9 @@ import ray
 
 from dytrack_model import Tracker
 from dytrack_model.checkpoint import SavedTracker
-from dytrack_model.online import STATES
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
+from dytrack_model.target_state import STATES
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
