@@ -6,7 +6,7 @@ The door for using a tracker::
 
     tracker = Tracker.load("runs/demo")        # a tracker's folder, a run's, or an export's
     tracker.start(frame, box_xywh)             # an array, red first unless told, or a path
-    prediction = tracker.step(frame)           # box_xywh, predicted_iou, exit, lost, network_ms
+    prediction = tracker.step(frame)           # box_xywh, predicted_iou, exit, state, network_ms
 
 Importing this package costs nothing: what a name needs, such as torch, is loaded when the name is
 used (PEP 562).
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dytrack_model.images import RGB
-    from dytrack_model.online import Prediction, Tracker
+    from dytrack_model.online import Tracker
+    from dytrack_model.prediction import Prediction
 
 __all__ = ["RGB", "Prediction", "Tracker"]
 
@@ -26,10 +27,14 @@ def __getattr__(name: str) -> object:
         from dytrack_model.images import RGB
 
         return RGB
-    if name in ("Prediction", "Tracker"):
-        from dytrack_model import online
+    if name == "Prediction":
+        from dytrack_model.prediction import Prediction
 
-        return online.Prediction if name == "Prediction" else online.Tracker
+        return Prediction
+    if name == "Tracker":
+        from dytrack_model.online import Tracker
+
+        return Tracker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

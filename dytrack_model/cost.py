@@ -70,6 +70,14 @@ def planned_gmacs(config: ModelConfig) -> tuple[float, ...]:
         return exit_gmacs(DyTrackNetwork(config))
 
 
+@cache
+def planned_head_gmacs(config: ModelConfig) -> tuple[float, ...]:
+    """Return the GMACs of each exit's head alone, without making the weights."""
+    with torch.device("meta"):
+        heads = DyTrackNetwork(config).heads
+    return tuple(head.macs() / 1e9 for head in heads)  # type: ignore[operator]
+
+
 def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
     """Return the number of weights that a stop at each exit reads."""
     total = _count(network.backbone) - _count(network.backbone.blocks)

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.errors import BoxError
+
 Pixels = NDArray[np.uint8]
 Box = NDArray[np.float64]
 
@@ -101,3 +103,26 @@ def clip_box(box_xywh: Box, width: int, height: int, margin: float = 10.0) -> Bo
     y1 = min(max(0.0, y1), height - margin_y)
     y2 = min(max(margin_y, y2), float(height))
     return np.array([x1, y1, max(margin_x, x2 - x1), max(margin_y, y2 - y1)])
+
+
+def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
+    """Return a target's box (4,) as an array.
+
+    Raises:
+        BoxError: It has NaN, no area, or lies outside the image of that width and height.
+    """
+    try:
+        box = np.asarray(box_xywh, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"a box is four numbers x, y, w, h; got {box_xywh!r}") from error
+    if box.shape != (4,):
+        raise BoxError(f"a box is four numbers x, y, w, h; got shape {box.shape}")
+    shown = ", ".join(f"{value:g}" for value in box)
+    if not np.isfinite(box).all():
+        raise BoxError(f"box ({shown}) holds NaN or infinity; give x, y, w, h in pixels")
+    if box[2] <= 0 or box[3] <= 0:
+        raise BoxError(f"box ({shown}) has no area: width and height must be positive")
+    width, height = size
+    if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+        raise BoxError(f"box ({shown}) lies outside the image of {width}x{height} pixels")
+    return box

@@ -51,7 +51,7 @@ class ValueRule:
         return {
             "weights": [list(row) for row in self.weights],
             "costs": list(self.costs),
-            "price": self.price,
+            "price": self.price if self.price < float("inf") else "inf",  # JSON has no infinity
             "audit_every": self.audit_every,
         }
 
@@ -108,11 +108,20 @@ class ValueOfDepth:
     """The policy of one :class:`ValueRule`."""
 
     reads_score = True
-    learns_from_depth = True
 
     def __init__(self, rule: ValueRule) -> None:
         self._rule = rule
         self._memory = Memory()
+
+    @property
+    def varies(self) -> bool:
+        """Unless depth costs nothing, or is looked at in every frame."""
+        return self._rule.price > 0 and self._rule.audit_every > 1
+
+    @property
+    def learns_from_depth(self) -> bool:
+        """Where it may leave."""
+        return self.varies
 
     def begin_target(self) -> None:
         """A new target has no past."""
@@ -125,7 +134,7 @@ class ValueOfDepth:
     def leave(self, exit_index: int, predicted_iou: float) -> bool:
         """Leave where going on is not worth its price."""
         rule, memory = self._rule, self._memory
-        if memory.age is None or memory.age >= rule.audit_every:
+        if rule.price <= 0 or memory.age is None or memory.age >= rule.audit_every:
             return False
         value = float(np.dot(rule.weights[exit_index], memory.features(exit_index, predicted_iou)))
         return value < rule.price * (rule.costs[-1] - rule.costs[exit_index])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +12,29 @@ from torch import Tensor
 
 from dytrack_model import checkpoint
 from dytrack_model.config import require
-from dytrack_model.cost import planned_gmacs
-from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
-from dytrack_model.errors import BoxError, ConfigurationError, ImageError
-from dytrack_model.images import Channels, Frame, as_rgb, read_frames
+from dytrack_model.correction import BoxCorrection, agreement
+from dytrack_model.cost import planned_gmacs, planned_head_gmacs
+from dytrack_model.crops import (
+    box_from_crop,
+    box_to_crop,
+    centre,
+    check_box,
+    clip_box,
+    crop,
+    crop_side,
+)
+from dytrack_model.errors import ConfigurationError, ImageError
+from dytrack_model.images import RGB, Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
+from dytrack_model.prediction import Prediction
 from dytrack_model.runtime import build, export
-from dytrack_model.runtime.engine import Engine, Precision, Tensors, infer, locate
+from dytrack_model.runtime.engine import Engine, Inference, Precision, Tensors, infer, locate
 from dytrack_model.runtime.torch_engine import TorchEngine
+from dytrack_model.seeking import Belief, Seeker
+from dytrack_model.target_state import STATES, StateConfig, TargetState
 
 Box = Sequence[float] | NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """Where the target is in one frame, and how that was found."""
-
-    box_xywh: NDArray[np.float64]
-    """(4,) pixels of the frame."""
-    predicted_iou: float
-    """The decisioner's estimate of the box's IoU, in [0, 1]: the tracker's confidence."""
-    exit: int
-    """The exit that gave the box, as the number of blocks that were run."""
-    exit_index: int
-    """The same exit counted from 0, for code that has one value for each exit."""
-    lost: bool
-    """Whether the predicted IoU is below ``lost_below``."""
-    network_ms: float
-    """Time spent in the network, without crop and mapping."""
 
 
 class Tracker:
@@ -53,7 +47,12 @@ class Tracker:
         device: Where a network runs; an engine knows its own.
         hann: Strength of the Hann window on the score map in [0, 1]; 1 multiplies the scores
             by the window (OSTrack), 0 leaves them alone.
-        lost_below: Predicted IoU under which a frame is called lost.
+        lost_below: Predicted IoU under which a frame is called lost where there are no states.
+        correct: Correct the boxes of shallow exits by what the deepest one last said; see
+            :mod:`~dytrack_model.correction`. Costs nothing where the policy always takes the same
+            exit, and does nothing.
+        states: When to doubt, to lose and to find the target; see
+            :mod:`~dytrack_model.target_state`. None: every frame is taken as it is found.
     """
 
     def __init__(
@@ -64,14 +63,21 @@ class Tracker:
         device: str | torch.device = "cpu",
         hann: float = 1.0,
         lost_below: float = 0.2,
+        correct: bool = True,
+        states: StateConfig | None = STATES,
     ) -> None:
         if isinstance(network, DyTrackNetwork):
             network = TorchEngine(network, device=device)
         self.engine: Engine = network
         self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
+        self._correct = correct and self.engine.exit_count > 1
+        self._correction = BoxCorrection(self.engine.exit_count)
         self._window = hann_window(self.engine.config.map_size, hann)
+        self._states = states
+        self._belief: Belief | None = None
         self._template_state: Tensors | None = None
+        self._seeker: Seeker | None = None
         self._channels: Channels = "rgb"
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
@@ -86,6 +92,7 @@ class Tracker:
         device: str | torch.device = "cpu",
         *,
         threads: int = 0,
+        states: StateConfig | None = STATES,
     ) -> "Tracker":
         """Open a saved tracker at one of its operating points.
 
@@ -97,6 +104,7 @@ class Tracker:
             precision: fp32, bf16, int8 (openvino), or auto for what the runtime does by itself.
             device: Where PyTorch runs; the other runtimes run on the CPU.
             threads: Threads of a graph on onnx and openvino; 0 leaves it to them.
+            states: As for the tracker itself.
 
         Raises:
             CheckpointError: There is no tracker, or a damaged one.
@@ -116,11 +124,12 @@ class Tracker:
             )
             exported = export.describe(where)
             chosen = find_point(exported.points, point, len(exported.config.exits))
-            return cls(export.load(where, runtime, precision, threads), chosen.policy())
+            engine = export.load(where, runtime, precision, threads)
+            return cls(engine, chosen.policy(), states=states)
         saved = checkpoint.load(where)
         chosen = find_point(saved.points, point, saved.network.exit_count)
         engine = build(saved.network, runtime or "torch", precision, device, threads)
-        return cls(engine, chosen.policy())
+        return cls(engine, chosen.policy(), states=states)
 
     @property
     def box_xywh(self) -> NDArray[np.float64]:
@@ -146,15 +155,17 @@ class Tracker:
             BoxError: The box has NaN, no area, or lies outside the image.
         """
         image = as_rgb(frame, channels)
-        box = _check_box(box_xywh, image.size)
+        box = check_box(box_xywh, image.size)
         config = self.engine.config
         side = crop_side(box, config.template_factor)
         template = crop(image.pixels, centre(box), side, config.template_size)
         inside = box_to_crop(box, centre(box), side)
         self._template_state = self.engine.embed_template(template[None], inside[None])
+        self._seeker = Seeker(self.engine, template, inside)
         self._channels = channels
-        self._box_xywh = box
         self._frame_size = image.size
+        self._begin_at(box)
+        self._correction = BoxCorrection(self.engine.exit_count)
         self.policy.begin_target()
         # Else the next step is charged with what is still under way.
         self.engine.wait()
@@ -171,7 +182,12 @@ class Tracker:
         """
         if self._template_state is None:
             raise ImageError("move_to() needs a target: call start(frame, box) first")
-        self._box_xywh = _check_box(box_xywh, self._frame_size)
+        self._begin_at(check_box(box_xywh, self._frame_size))
+
+    def _begin_at(self, box: NDArray[np.float64]) -> None:
+        """Take a box as certain."""
+        self._box_xywh = box
+        self._belief = Belief(self._states, box, self._frame_size) if self._states else None
 
     def step(self, frame: Frame) -> Prediction:
         """Find the target in the next frame.
@@ -183,17 +199,55 @@ class Tracker:
             ImageError: ``start`` was not called, the frame is no image, or its size differs from
                 the first frame's.
         """
+        state = self._belief.state if self._belief else TargetState.TRACKING
+        if self._belief and state is TargetState.LOST:
+            return self._look_around(self._image(frame), self._belief)
         search = self._search(frame)
         # Go through the exits until the policy says stop.
         began = time.perf_counter()
-        box_cxcywh, predicted_iou, exit_index = infer(
-            self.engine, self.policy, search.pixels[None], search.template_state, self._window
+        found = infer(
+            self.engine,
+            self.policy,
+            search.pixels[None],
+            search.template_state,
+            self._window,
+            deep=state is not TargetState.TRACKING,
         )
+        shallow = self._shallower(found)
         network_ms = (time.perf_counter() - began) * 1e3
-        # Map the box back into the frame.
-        prediction = self._predict(search, box_cxcywh, predicted_iou, exit_index, network_ms)
+        # Map the box back into the frame; depth corrects shallow boxes, now or later.
+        prediction = self._predict(
+            search, found.box_cxcywh, found.predicted_iou, found.exit_index, network_ms
+        )
+        if shallow:
+            extra = sum(planned_head_gmacs(self.engine.config)[:-1])
+            prediction = replace(prediction, extra_gmacs=extra)
+            self._learn(search, shallow, found)
+        if self._belief is not None:
+            box = self._belief.follow(prediction.box_xywh, prediction.predicted_iou, self._box_xywh)
+            prediction = replace(prediction, box_xywh=box, state=self._belief.state)
         self._box_xywh = prediction.box_xywh.copy()
         return prediction
+
+    def _look_around(self, image: RGB, belief: Belief) -> Prediction:
+        """Look for a lost target, at full depth."""
+        assert self._seeker is not None  # a target was lost, so one was started
+        self.policy.begin_frame()
+        plan, centred = belief.plan(self.engine.config.search_factor)
+        began = time.perf_counter()
+        box, said = self._seeker.best(image.pixels, plan, self._window if centred else None)
+        network_ms = (time.perf_counter() - began) * 1e3
+        self._box_xywh = belief.weigh(box, said, self._box_xywh)
+        last = self.engine.exit_count - 1
+        return Prediction(
+            box_xywh=self._box_xywh.copy(),
+            predicted_iou=said,
+            exit=self.engine.config.exits[last],
+            exit_index=last,
+            state=belief.state,
+            network_ms=network_ms,
+            extra_gmacs=(len(plan.centres) - 1) * self.exit_gmacs[last],
+        )
 
     def step_all(self, frame: Frame) -> tuple[Prediction, ...]:
         """Find the target at every exit, shallow to deep, and follow the deepest; no policy.
@@ -214,7 +268,9 @@ class Tracker:
             box_cxcywh = locate(self.engine, exit_index, tensors, self._window)
             head_ms = (time.perf_counter() - began) * 1e3
             ms = network_ms + head_ms
-            predictions.append(self._predict(search, box_cxcywh, predicted_iou, exit_index, ms))
+            predictions.append(
+                self._predict(search, box_cxcywh, predicted_iou, exit_index, ms, corrected=False)
+            )
         self._box_xywh = predictions[-1].box_xywh.copy()
         return tuple(predictions)
 
@@ -243,8 +299,8 @@ class Tracker:
         for frame in frames:
             yield self.step(frame)
 
-    def _search(self, frame: Frame) -> "_Search":
-        """Cut the search region around the last box."""
+    def _image(self, frame: Frame) -> RGB:
+        """Read a frame, which must be one of the started sequence."""
         image = as_rgb(frame, self._channels)
         if self._template_state is None:
             raise ImageError("step() needs a target: call start(frame, box) with the first frame")
@@ -254,11 +310,42 @@ class Tracker:
                 f"{self._frame_size[0]}x{self._frame_size[1]}: one sequence has one frame size; "
                 "call start() again after a change"
             )
+        return image
+
+    def _search(self, frame: Frame) -> "_Search":
+        """Cut the search region around the last box."""
+        image = self._image(frame)
+        assert self._template_state is not None  # _image refuses frames before a start
         config = self.engine.config
         around = centre(self._box_xywh)
         side = max(1.0, crop_side(self._box_xywh, config.search_factor))
         pixels = crop(image.pixels, around, side, config.search_size)
         return _Search(pixels, around, side, self._template_state)
+
+    def _shallower(self, found: Inference) -> list[list[float]]:
+        """Run the heads of shallower exits, if anything is to be learned from them.
+
+        Returns:
+            Each one's box in the crop; nothing where nothing is learned.
+        """
+        last = self.engine.exit_count - 1
+        learns = self._correct and (self.policy.varies or found.overruled)
+        if found.exit_index < last or not (learns or self.policy.learns_from_depth):
+            return []
+        return [locate(self.engine, k, found.tensors, self._window) for k in range(last)]
+
+    def _learn(self, search: "_Search", shallow: list[list[float]], found: Inference) -> None:
+        """Learn from all exits' boxes in a frame at full depth."""
+        boxes = [*shallow, found.box_cxcywh]
+        raw = np.stack([box_from_crop(box, search.around, search.side) for box in boxes])
+        if self.policy.learns_from_depth:
+            ours = self._correction.apply(raw[:, None])[:, 0] if self._correct else raw
+            clipped = np.stack([clip_box(box, *self._frame_size) for box in ours])
+            said = [float(self.engine.decide(k, found.tensors)[0]) for k in range(len(shallow))]
+            agreed = agreement(clipped[:, None])[:, 0]
+            self.policy.full_depth([*said, found.predicted_iou], agreed.tolist())
+        if self._correct:
+            self._correction.learn(raw[:, None])
 
     def _predict(
         self,
@@ -267,15 +354,20 @@ class Tracker:
         predicted_iou: float,
         exit_index: int,
         network_ms: float,
+        *,
+        corrected: bool = True,
     ) -> Prediction:
-        """Map a box back into the frame."""
+        """Map a box back into the frame, corrected."""
         box = box_from_crop(box_cxcywh, search.around, search.side)
+        if corrected and self._correction.shifts.any():
+            box = self._correction.apply(np.tile(box, (exit_index + 1, 1, 1)))[exit_index, 0]
+        below = predicted_iou < self._lost_below
         return Prediction(
             box_xywh=clip_box(box, *self._frame_size),
             predicted_iou=predicted_iou,
             exit=self.engine.config.exits[exit_index],
             exit_index=exit_index,
-            lost=predicted_iou < self._lost_below,
+            state=TargetState.LOST if below else TargetState.TRACKING,
             network_ms=network_ms,
         )
 
@@ -295,21 +387,3 @@ def hann_window(size: int, strength: float) -> Tensor:
     # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
     ramp = torch.hann_window(size + 2, periodic=False)[1:-1]
     return (1 - strength) + strength * torch.outer(ramp, ramp)
-
-
-def _check_box(box_xywh: Box, size: tuple[int, int]) -> NDArray[np.float64]:
-    try:
-        box = np.asarray(box_xywh, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise BoxError(f"a box is four numbers x, y, w, h; got {box_xywh!r}") from error
-    if box.shape != (4,):
-        raise BoxError(f"a box is four numbers x, y, w, h; got shape {box.shape}")
-    shown = ", ".join(f"{value:g}" for value in box)
-    if not np.isfinite(box).all():
-        raise BoxError(f"box ({shown}) holds NaN or infinity; give x, y, w, h in pixels")
-    if box[2] <= 0 or box[3] <= 0:
-        raise BoxError(f"box ({shown}) has no area: width and height must be positive")
-    width, height = size
-    if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-        raise BoxError(f"box ({shown}) lies outside the image of {width}x{height} pixels")
-    return box

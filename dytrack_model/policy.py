@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dytrack_model.config import require
+from dytrack_model.depth_value import ValueOfDepth, ValueRule
 from dytrack_model.errors import ConfigurationError
 
 
@@ -34,6 +35,14 @@ class Policy(Protocol):
         ...
 
     @property
+    def varies(self) -> bool:
+        """Whether some frames may run to full depth and others not.
+
+        Only then can shallow boxes learn from deep ones.
+        """
+        ...
+
+    @property
     def learns_from_depth(self) -> bool:
         """Whether :meth:`full_depth` is to be called, for which all heads run in such a frame."""
         ...
@@ -54,20 +63,34 @@ class OperatingPoint:
 
     name: str
     """Such as fast, balanced or accurate."""
-    thresholds: tuple[float, ...]
-    """One for each exit but the last: leave where the predicted IoU reaches it."""
+    thresholds: tuple[float, ...] = ()
+    """One for each exit but the last: leave where the predicted IoU reaches it. Not read where
+    there is a ``value``."""
     hysteresis: float = 0.0
     """How much a threshold moves towards the exit of the frame before; see :class:`Hysteresis`."""
 
-    def policy(self) -> "Thresholds | Hysteresis":
+    value: ValueRule | None = None
+    """Leave where going on is not worth its price; see :mod:`~dytrack_model.depth_value`."""
+
+    @property
+    def rule(self) -> str:
+        """The rule in a few words: a price, or thresholds."""
+        if self.value is not None:
+            return f"price {self.value.price:.4g}"
+        return ", ".join(f"{value:.4g}" for value in self.thresholds)
+
+    def policy(self) -> Policy:
         """Return a fresh policy that acts on this point."""
+        if self.value is not None:
+            return ValueOfDepth(self.value)
         limits = Thresholds(self.thresholds)
         return Hysteresis(limits, self.hysteresis) if self.hysteresis else limits
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
         values = [value if value < float("inf") else "inf" for value in self.thresholds]
-        return {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
+        known = {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
+        return known if self.value is None else known | {"value": self.value.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "OperatingPoint":
@@ -76,10 +99,12 @@ class OperatingPoint:
         Raises:
             KeyError: A key is missing.
             ValueError: A threshold is no number.
+            ConfigurationError: A rule by value does not fit itself.
         """
         thresholds = tuple(float(value) for value in values["thresholds"])
         hysteresis = float(values.get("hysteresis", 0.0))
-        return cls(name=values["name"], thresholds=thresholds, hysteresis=hysteresis)
+        value = ValueRule.from_dict(values["value"]) if "value" in values else None
+        return cls(name=values["name"], thresholds=thresholds, hysteresis=hysteresis, value=value)
 
 
 FULL = "full"
@@ -143,6 +168,11 @@ class Thresholds(_Deaf):
         """Nothing is kept between targets."""
 
     @property
+    def varies(self) -> bool:
+        """Full depth can be reached, and not reached."""
+        return all(value > 0 for value in self.values) and any(v <= 1 for v in self.values)
+
+    @property
     def reads_score(self) -> bool:
         """The predicted IoU is needed unless every answer is known beforehand."""
         return any(0 < value <= 1 for value in self.values)
@@ -169,6 +199,12 @@ class Hysteresis(_Deaf):
         self._limits = limits
         self._margin = margin
         self.begin_target()
+
+    @property
+    def varies(self) -> bool:
+        """As the thresholds themselves; one just above 1 can be lowered into reach."""
+        limits = self._limits.values
+        return all(v > 0 for v in limits) and any(v <= 1 + self._margin for v in limits)
 
     @property
     def reads_score(self) -> bool:
@@ -200,6 +236,7 @@ class FixedExit(_Deaf):
 
     exit_index: int
     reads_score = False
+    varies = False
 
     def begin_target(self) -> None:
         """Nothing is kept between targets."""
@@ -225,6 +262,11 @@ class RandomExit(_Deaf):
         self._seed = seed
         self.begin_target()
 
+    @property
+    def varies(self) -> bool:
+        """The deepest exit is drawn now and then."""
+        return 0 < self._shares[-1] < 1
+
     def begin_target(self) -> None:
         """Every target meets the same draws."""
         self._random = random.Random(self._seed)
@@ -248,6 +290,11 @@ class CycleExit(_Deaf):
         require(len(cycle) > 0, "cycle: must name at least one exit, got ()")
         self._cycle = tuple(cycle)
         self.begin_target()
+
+    @property
+    def varies(self) -> bool:
+        """The cycle has exits that differ."""
+        return len(set(self._cycle)) > 1
 
     def begin_target(self) -> None:
         """Every target starts at the cycle's beginning."""

@@ -6,7 +6,7 @@ one thread at a time.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,10 @@ class Engine:
         config: The network's configuration.
         runtime: Name of the runtime: torch, compile, onnx or openvino.
         precision: Arithmetic that really runs: fp32, bf16 or int8.
+        any_batch: Whether graphs take batches of any size without being made anew.
     """
+
+    any_batch = False
 
     def __init__(
         self,
@@ -114,13 +117,30 @@ class Engine:
         return given
 
 
+class Inference(NamedTuple):
+    """What came of one search crop."""
+
+    box_cxcywh: list[float]
+    """(4,) in [0, 1] of the crop."""
+    predicted_iou: float
+    """Of that box."""
+    exit_index: int
+    """The exit that gave it."""
+    tensors: Tensors
+    """The frame's tensors: heads of the exits passed can still run on them."""
+    overruled: bool
+    """Whether the policy wanted to leave where it was not let."""
+
+
 def infer(
     engine: Engine,
     policy: Policy,
     search: NDArray[np.uint8],
     template_state: Mapping[str, Native],
     window: Tensor | None = None,
-) -> tuple[list[float], float, int]:
+    *,
+    deep: bool = False,
+) -> Inference:
     """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
 
     Args:
@@ -129,11 +149,10 @@ def infer(
         search: The crop, uint8 RGB.
         template_state: What :meth:`Engine.embed_template` returned.
         window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
-
-    Returns:
-        The box ``cx, cy, w, h`` in [0, 1] of the crop, its predicted IoU, and the exit's index.
+        deep: Go to full depth whatever the policy answers; it is asked all the same.
     """
     policy.begin_frame()
+    overruled = False
     tensors = engine.begin(search, template_state)
     last = engine.exit_count - 1
     for exit_index in range(engine.exit_count):
@@ -143,12 +162,14 @@ def infer(
         # A GPU would have to finish the stage first, so only policies that look are told.
         score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
         if policy.leave(exit_index, score):
-            break
+            if not deep:
+                break
+            overruled = True
     box_cxcywh = locate(engine, exit_index, tensors, window)
-    return box_cxcywh, float(engine.decide(exit_index, tensors)[0]), exit_index
+    predicted_iou = float(engine.decide(exit_index, tensors)[0])
+    return Inference(box_cxcywh, predicted_iou, exit_index, tensors, overruled)
 
 
-@torch.inference_mode()
 def locate(
     engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
 ) -> list[float]:
@@ -160,5 +181,12 @@ def locate(
         tensors: The frame's tensors.
         window: (H, W) weights of the score map.
     """
-    boxes = read_boxes(engine.locate(exit_index, tensors), window)
-    return boxes[0].tolist()
+    return locate_all(engine, exit_index, tensors, window)[0]
+
+
+@torch.inference_mode()
+def locate_all(
+    engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
+) -> list[list[float]]:
+    """As :func:`locate`, for a batch: (B, 4), one box for each crop."""
+    return read_boxes(engine.locate(exit_index, tensors), window).tolist()

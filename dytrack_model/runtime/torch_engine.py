@@ -61,6 +61,7 @@ class TorchEngine(Engine):
             halved = half and graph.kind != "head"
             graphs[graph.name] = _inference(part, self._device.type, halved)
         name = "compile" if compiled else "torch"
+        self.any_batch = not compiled
         super().__init__(network.config, name, "bf16" if half else "fp32", graphs)
 
     def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:

@@ -68,5 +68,5 @@ def describe(
         screen.say(f"ms: median of {frames} frames on {how}, search crop to box")
     screen.say("GMACs: linear layers, convolutions and both attention products; FLOPs are twice.")
     for point in saved.points if saved else ():
-        values = ", ".join(f"{value:.4g}" for value in point.thresholds)
-        screen.say(f"operating point {point.name}: leave where the predicted IoU reaches {values}")
+        when = "depth is not worth its" if point.value else "the predicted IoU reaches"
+        screen.say(f"operating point {point.name}: leave where {when} {point.rule}")

@@ -19,7 +19,7 @@ from dytrack_pipelines.terminal.options import Precision, Runtime
 if TYPE_CHECKING:
     from dytrack_pipelines.media.overlay import Mark
 
-_COLUMNS = ("frame", "x", "y", "w", "h", "exit", "predicted_iou", "lost")
+_COLUMNS = ("frame", "x", "y", "w", "h", "exit", "predicted_iou", "lost", "state")
 
 
 def track(
@@ -76,7 +76,7 @@ def track(
                     exit_index=found.exit_index,
                     depth=found.exit,
                     predicted_iou=found.predicted_iou,
-                    lost=found.lost,
+                    state=found.state,
                 )
             )
             writer.write(draw(frame.pixels, history, len(exits)))
@@ -125,7 +125,7 @@ def write_table(path: Path, history: "list[Mark]") -> None:
             for index, mark in enumerate(history):
                 box = [f"{value:.4f}" for value in mark.box_xywh]
                 score = f"{mark.predicted_iou:.4f}"
-                writer.writerow([index, *box, mark.depth, score, int(mark.lost)])
+                writer.writerow([index, *box, mark.depth, score, int(mark.lost), mark.state])
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}): free space or choose another folder"

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.target_state import TargetState
+
 Pixels = NDArray[np.uint8]
 
 STRIP = 28
@@ -41,8 +43,13 @@ class Mark:
     """Blocks that were run; 0 for the box that the user gave."""
     predicted_iou: float = 1.0
     """The tracker's confidence."""
-    lost: bool = False
-    """Whether the tracker believes that it lost the target."""
+    state: TargetState = TargetState.TRACKING
+    """What the tracker believes of its target."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the tracker believes that it lost the target."""
+        return self.state is TargetState.LOST
 
 
 def draw(frame: Pixels, history: Sequence[Mark], exits: int) -> Pixels:
@@ -64,6 +71,8 @@ def draw(frame: Pixels, history: Sequence[Mark], exits: int) -> Pixels:
     x, y, w, h = (round(float(value)) for value in mark.box_xywh)
     cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, 2)
     label = f"exit {mark.depth}  {mark.predicted_iou:.2f}" if mark.depth else "start"
+    if mark.state is not TargetState.TRACKING:
+        label += f"  {mark.state}"
     above = y - 6 if y >= 18 else min(y + h + 14, height - 4)
     place = (max(0, min(x, width - 90)), above)
     for ink, thickness in (((0, 0, 0), 3), (colour, 1)):  # an outline keeps it readable

@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 import torch
 
+from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
 from dytrack_model.errors import BoxError, ImageError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
-from dytrack_model.policy import FixedExit, Thresholds
+from dytrack_model.policy import CycleExit, FixedExit, RandomExit, Thresholds
 from dytrack_model.runtime.torch_engine import TorchEngine
 
 BOX = (150.0, 100.0, 50.0, 40.0)
 
 
-def follow(network, policy, frames):
-    tracker = Tracker(network, policy)
+def follow(network, policy, frames, **options):
+    tracker = Tracker(network, policy, **options)
     tracker.start(RGB(frames[0]), BOX)
     return [tracker.step(RGB(frame)) for frame in frames[1:]]
 
@@ -132,3 +133,61 @@ def test_every_exits_box_is_that_of_a_tracker_fixed_to_it(network, frames):
         np.testing.assert_allclose(track.box_xywh, alone.box_xywh)
         assert track.predicted_iou == pytest.approx(alone.predicted_iou)
     np.testing.assert_allclose(every.box_xywh, tracks[-1].box_xywh)
+
+
+MIXED = {
+    "thresholds": lambda: Thresholds((2.0, 0.5)),
+    "random": lambda: RandomExit((0.4, 0.2, 0.4), seed=1),
+    "value": lambda: ValueOfDepth(
+        ValueRule(weights=((0.0,) * FEATURES,) * 2, costs=(0.4, 0.6, 1.0), price=1.0, audit_every=2)
+    ),
+}
+UNIFORM = {
+    "full depth": lambda: Thresholds((float("inf"),) * 2),
+    "first exit": lambda: Thresholds((0.0, 0.0)),
+    "never deep": lambda: Thresholds((0.5, 0.0)),
+    "fixed": lambda: FixedExit(2),
+    "cycle of one": lambda: CycleExit((2,)),
+    "free depth": lambda: ValueOfDepth(
+        ValueRule(weights=((0.0,) * FEATURES,) * 2, costs=(0.4, 0.6, 1.0), price=0.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_a_policy_of_one_depth_pays_no_head_for_corrections(network, frames, name):
+    ran = []
+    for index, head in enumerate(network.heads):
+        head.register_forward_hook(lambda *_, index=index: ran.append(index))
+    found = follow(network, UNIFORM[name](), frames)
+    assert ran == [one.exit_index for one in found]
+    assert {one.extra_gmacs for one in found} == {0.0}
+    plain = follow(network, UNIFORM[name](), frames, correct=False)
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(one.box_xywh, other.box_xywh)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_all_heads_run_in_frames_at_full_depth_and_are_counted(network, frames, name):
+    ran = []
+    for index, head in enumerate(network.heads):
+        head.register_forward_hook(lambda *_, index=index: ran.append(index))
+    expected, heads = [], sum(network.heads[k].macs() for k in range(2)) / 1e9
+    for one in follow(network, MIXED[name](), frames * 3):
+        deep = one.exit_index == 2
+        expected += [2, 0, 1] if deep else [one.exit_index]
+        assert one.extra_gmacs == pytest.approx(heads if deep else 0.0)
+    assert ran == expected
+
+
+def test_a_shallow_box_is_moved_by_what_depth_said_of_the_last_one(network, frames):
+    cycle = CycleExit((2, 0))
+    corrected, plain = (follow(network, cycle, frames[:3], correct=c) for c in (True, False))
+    np.testing.assert_array_equal(corrected[0].box_xywh, plain[0].box_xywh)
+    assert not np.allclose(corrected[1].box_xywh, plain[1].box_xywh)
+    # A new target has nothing to be corrected by.
+    tracker = Tracker(network, cycle)
+    for _ in range(2):
+        tracker.start(RGB(frames[0]), BOX)
+        again = [tracker.step(RGB(frame)) for frame in frames[1:3]]
+        np.testing.assert_array_equal(again[1].box_xywh, corrected[1].box_xywh)

@@ -70,9 +70,11 @@ def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
     frames = len(list(VideoReader(path).frames()))
     assert len(list(VideoReader(out).frames())) == frames
     lines = table.read_text().splitlines()
-    assert lines[0] == "frame,x,y,w,h,exit,predicted_iou,lost"
+    assert lines[0] == "frame,x,y,w,h,exit,predicted_iou,lost,state"
     assert len(lines) == frames + 1
-    assert re.fullmatch(r"1,(-?\d+\.\d{4},){4}[124],[01]\.\d{4},[01]", lines[2])
+    assert re.fullmatch(
+        r"1,(-?\d+\.\d{4},){4}[124],[01]\.\d{4},[01],(tracking|doubtful|lost)", lines[2]
+    )
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4"]
 
 

@@ -126,15 +126,14 @@ def _points_section(
     others: Sequence[Mapping[str, Any]],
     blocks: Sequence[int],
 ) -> Section:
-    header = ["name", "thresholds", *(title for _, title, _ in _COLUMNS)]
+    header = ["name", "thresholds or price", *(title for _, title, _ in _COLUMNS)]
     header.append(f"exits after block {' / '.join(map(str, blocks))}" if blocks else "exits")
     rows = []
     for point in (*points, *others):
-        thresholds = point["thresholds"]
         rows.append(
             [
                 point["name"],
-                DASH if thresholds is None else ", ".join(str(t) for t in thresholds),
+                _rule(point),
                 *(number(point[key], digits) for key, _, digits in _COLUMNS),
                 " / ".join(f"{share:.0%}" for share in point["exit_share"]) or DASH,
             ]
@@ -144,6 +143,14 @@ def _points_section(
         body=table(header, rows, identifier="points"),
         note="Scores lie in [0, 1]. Times are the tracker's own, without decoding.",
     )
+
+
+def _rule(point: Mapping[str, Any]) -> str:
+    """Say what a point compares with: a price, thresholds, or nothing."""
+    if point.get("price") is not None:
+        return f"price {point['price']}"
+    thresholds = point["thresholds"]
+    return DASH if thresholds is None else ", ".join(str(t) for t in thresholds)
 
 
 def _speed_section(points: Sequence[Mapping[str, Any]]) -> Section:

@@ -66,6 +66,8 @@ class PointSummary:
     name: str
     thresholds: tuple[float, ...] | None
     """One per exit but the last; None for a tracker that has none."""
+    price: float | None
+    """IoU that a frame at full depth has to gain, where a point decides by value."""
     score: TrackerScore
     """By the report's profile."""
     got10k: TrackerScore
@@ -119,6 +121,7 @@ class PointSummary:
             "thresholds": None
             if self.thresholds is None
             else [_finite(t) for t in self.thresholds],
+            "price": None if self.price is None else _finite(self.price),
             "success_auc": plain_number(overall.success_auc),
             "precision20": plain_number(overall.precision20),
             "norm_precision20": plain_number(overall.norm_precision20),
@@ -194,6 +197,7 @@ def summarise_point(
     annotations: Mapping[str, Annotation],
     profile: Profile,
     thresholds: tuple[float, ...] | None = None,
+    price: float | None = None,
 ) -> PointSummary:
     """Score what a tracker did on a dataset.
 
@@ -203,6 +207,7 @@ def summarise_point(
         annotations: By sequence name.
         profile: The rules; see :func:`reporting_profile`.
         thresholds: The point's thresholds, to be shown.
+        price: Its price, where it decides by value.
 
     Raises:
         ResultError: There is no result, or the profile's toolkit would stop on one.
@@ -235,6 +240,7 @@ def summarise_point(
     return PointSummary(
         name=name,
         thresholds=thresholds,
+        price=price,
         score=scored(profile),
         got10k=scored(PROFILES["got10k"]),
         results={result.name: result for result in results},

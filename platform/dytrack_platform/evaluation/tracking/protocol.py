@@ -35,6 +35,11 @@ class Prediction(Protocol):
         """Milliseconds in the network alone; NaN where unknown."""
         ...
 
+    @property
+    def extra_gmacs(self) -> float:
+        """What this frame cost beyond its exit's ``exit_gmacs``."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -48,6 +53,8 @@ class Step:
     """There is no exit."""
     network_ms: float = float("nan")
     """Milliseconds in the network alone; NaN where unknown."""
+    extra_gmacs: float = 0.0
+    """Every frame costs the same."""
 
 
 class Tracker(Protocol):
@@ -172,7 +179,8 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
             broken.append(frame)
             boxes[frame] = boxes[frame - 1]
         # Without exits the index is -1, which is the one value that there is.
-        gmacs[frame], network[frame] = tracker.exit_gmacs[step.exit_index], step.network_ms
+        gmacs[frame] = tracker.exit_gmacs[step.exit_index] + step.extra_gmacs
+        network[frame] = step.network_ms
     return SequenceResult(
         name=sequence.name,
         boxes_xywh=boxes,

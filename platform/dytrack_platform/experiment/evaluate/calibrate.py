@@ -255,7 +255,7 @@ def observe(engine: Engine, sequence: VideoSequence) -> _Observed:
     Raises:
         DataError: The first frame does not decode, or the first box is unusable.
     """
-    tracker = Tracker(engine)
+    tracker = Tracker(engine, states=None)
     predicted, true = [], []
     for image, truth in _frames(sequence, tracker):
         tracks = tracker.step_all(image)
@@ -277,7 +277,8 @@ def follow(
     Returns:
         (N,) true IoU and (N,) exit of every frame after the first that has a usable box.
     """
-    tracker = Tracker(engine, policy)
+    # Costs are counted by exit, so no state may overrule the point.
+    tracker = Tracker(engine, policy, states=None)
     ious, exits = [], []
     for image, truth in _frames(sequence, tracker):
         track = tracker.step(image)

@@ -285,6 +285,7 @@ def _summarise(runs: _Runs, spec: TrackerSpec, rules: Profile) -> PointSummary:
         {sequence.name: annotate(sequence) for sequence in whole},
         rules,
         spec.values if spec.rule == "thresholds" else None,
+        spec.value.price if spec.value else None,
     )
 
 

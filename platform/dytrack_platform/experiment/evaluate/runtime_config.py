@@ -37,5 +37,7 @@ def make_policy(spec: TrackerSpec, seed: int) -> Policy:
         return RandomExit(spec.values, seed=seed)
     if spec.rule == "cycle":
         return CycleExit([int(value) for value in spec.values])
-    point = OperatingPoint(name=spec.name, thresholds=spec.values, hysteresis=spec.hysteresis)
+    point = OperatingPoint(
+        name=spec.name, thresholds=spec.values, hysteresis=spec.hysteresis, value=spec.value
+    )
     return point.policy()

@@ -10,6 +10,7 @@ import cv2
 
 import dytrack_model
 from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import FULL, find_point, shares_to_cycle
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ConfigurationError, DataError
@@ -18,7 +19,7 @@ from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
 BASELINES = ("fixed", "random", "cycle", "oracle", "static")
 """What a tracker of ours is compared with, besides OpenCV's trackers as ``cv2:NAME``."""
 
-Rule = Literal["thresholds", "fixed", "random", "cycle", "third-party"]
+Rule = Literal["thresholds", "value", "fixed", "random", "cycle", "third-party"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,8 @@ class TrackerSpec:
     """Thresholds; the exit's index; shares of the exits; or the cycle of exits."""
     hysteresis: float = 0.0
     """Of thresholds: how much they move towards the exit of the frame before."""
+    value: ValueRule | None = None
+    """What depth is worth, and its price."""
     third_party: str = ""
     """``static`` or ``cv2:NAME``."""
     options: tuple[tuple[str, str], ...] = ()
@@ -42,6 +45,8 @@ class TrackerSpec:
         if self.rule == "third-party":
             files = ",".join(f"{key}={value}" for key, value in self.options)
             return f"{self.third_party}({files}), OpenCV {cv2.__version__}"
+        if self.value is not None:
+            return f"value{self.value.to_dict()}"
         held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
         return f"{self.rule}{self.values}{held}"
 
@@ -62,9 +67,10 @@ def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerS
     return [
         TrackerSpec(
             name=point.name,
-            rule="thresholds",
+            rule="value" if point.value else "thresholds",
             values=point.thresholds,
             hysteresis=point.hysteresis,
+            value=point.value,
         )
         for point in points
     ]

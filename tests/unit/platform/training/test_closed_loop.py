@@ -6,9 +6,10 @@ import torch
 
 from dytrack_model import Tracker
 from dytrack_model.config import variant
+from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import hann_window
-from dytrack_model.policy import FixedExit
+from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted
 from dytrack_platform.datasets.resident.store import build
@@ -50,23 +51,39 @@ def test_a_film_has_no_box_where_the_target_is_absent(films):
     assert made[0].boxes_xywh[4].tolist() == [48, 46, 30, 24]
 
 
-@pytest.mark.parametrize("exit_index", [0, -1])
-def test_boxes_are_the_online_trackers(network, sequences, films, exit_index):
+RULE = ValueRule(
+    weights=((0.0, 0.0, 0.4) + (0.0,) * (FEATURES - 3),) * 2,
+    costs=(0.4, 0.6, 1.0),
+    price=0.5,
+    audit_every=4,
+)
+POLICIES = {
+    "first exit": lambda: FixedExit(0),
+    "full depth": lambda: FixedExit(2),
+    "random": lambda: RandomExit((0.4, 0.2, 0.4), seed=3),
+    "value": lambda: ValueOfDepth(RULE),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_boxes_are_the_online_trackers(network, sequences, films, policy):
     pictures, made = films
-    depth = range(network.exit_count)[exit_index]
+    make = POLICIES[policy]
     many = ManyTargets(network, pictures, hann_window(network.config.map_size, 1.0), half=False)
-    tracked = follow(many, made, always(depth, made))
+    tracked = follow(many, made, [make() for _ in made])
     by_name = {f"{s.dataset}/{s.name}": s for s in sequences}
     for film, found in zip(made, tracked, strict=True):
         sequence = by_name[film.name]
-        tracker = Tracker(network, FixedExit(depth))
+        tracker = Tracker(network, make())
         tracker.start(sequence.frames.read(0), film.boxes_xywh[0])
         for frame in range(1, 10):
             one = tracker.step(sequence.frames.read(frame))
             assert np.abs(one.box_xywh - found.boxes_xywh[frame - 1]).max() < 1, f"frame {frame}"
-            predicted = found.predicted_iou[frame - 1, depth]
+            assert one.exit_index == found.exits[frame - 1]
+            predicted = found.predicted_iou[frame - 1, one.exit_index]
             assert one.predicted_iou == pytest.approx(predicted, abs=0.02)
-        assert (found.exits == depth).all()
+        mixed = len(set(found.exits.tolist())) > 1
+        assert mixed == (policy in ("random", "value"))
 
 
 def test_several_films_are_followed_as_each_alone(network, films):

@@ -1,0 +1,34 @@
+"""What a tracker says of one frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dytrack_model.target_state import TargetState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """Where the target is in one frame, and how that was found."""
+
+    box_xywh: NDArray[np.float64]
+    """(4,) pixels of the frame."""
+    predicted_iou: float
+    """The decisioner's estimate of the box's IoU, in [0, 1]: the tracker's confidence."""
+    exit: int
+    """The exit that gave the box, as the number of blocks that were run."""
+    exit_index: int
+    """The same exit counted from 0, for code that has one value for each exit."""
+    state: TargetState
+    """What the tracker believes of its target."""
+    network_ms: float
+    """Time spent in the network, without crop and mapping."""
+    extra_gmacs: float = 0.0
+    """What the frame cost beyond its exit's ``exit_gmacs``: heads of shallower exits, which run in
+    frames at full depth to learn from them, and all crops but one of a search."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the tracker believes that it lost the target."""
+        return self.state is TargetState.LOST
