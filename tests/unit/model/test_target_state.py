@@ -198,7 +198,7 @@ def test_a_box_without_a_target_neither_grows_nor_runs_away(frame, any_batch):
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - early
     tracemalloc.stop()
-    assert grown < 100_000
+    assert grown < 250_000  # one crop a frame would be 49 million
     assert set(states[20:]) == {"lost"}
 
 
