@@ -74,6 +74,7 @@ def versus(
 ) -> None:
     """Compare our tracker with NanoTrack, TrackerVit, CSRT, KCF and MIL."""
     from dytrack_pipelines.terminal import screen
+    from dytrack_pipelines.terminal.progress import share_line
     from dytrack_pipelines.terminal.scoring_input import write_json
     from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.evaluation.peers import catalogue, contest
@@ -109,7 +110,7 @@ def versus(
         outcomes = contest.hold(
             [*own, *others],
             sequences,
-            lambda turn, done, total: line.show(f"turn {done + 1}/{total}: {turn}"),
+            share_line(line),
         )
     # Score it, and show the table.
     found = report.judge(name, outcomes, sequences, rules, setting)

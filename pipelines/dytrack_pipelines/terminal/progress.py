@@ -82,3 +82,17 @@ def progress_line(line: screen.Line) -> Callable[["EvaluationProgress"], None]:
         )
 
     return show
+
+
+def share_line(line: screen.Line) -> Callable[[str, int, int], None]:
+    """Return a callback that shows what is under way, the share that is done, and the time left."""
+    began = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        left = ""
+        if done:
+            seconds = (time.monotonic() - began) / done * (total - done)
+            left = f", {screen.clock(seconds)} left"
+        line.show(f"{done / total:.0%}: {what}{left}")
+
+    return show

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dytrack_platform.datasets.sequence import VideoSequence
+from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.peers.process import (
     Entry,
     Followed,
@@ -42,7 +43,7 @@ def hold(
     sequences: Sequence[VideoSequence],
     report: Callable[[str, int, int], None] | None = None,
     *,
-    patience_s: float = 120.0,
+    patience_s: float = 300.0,
 ) -> list[Outcome]:
     """Run all trackers over all sequences.
 
@@ -52,14 +53,22 @@ def hold(
     Args:
         entries: The trackers.
         sequences: With a usable first box each, under different names.
-        report: Called before each turn with what is run, how many turns are over, and of how many.
+        report: Called before each turn with what is run, how many frames are over (each counts once
+            for each tracker), and of how many.
         patience_s: How long one frame may take before its tracker is given up.
 
     Returns:
         One for each entry, in order. The failure of one never ends the others.
+
+    Raises:
+        ResultError: Two sequences have the same name.
     """
+    names = [sequence.name for sequence in sequences]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise ResultError(f"two sequences are called {twins[0]}; rename one of them")
     outcomes = [Outcome(entry=entry) for entry in entries]
-    total = len(entries) * len(sequences)
+    done, total = 0, len(entries) * sum(len(sequence) for sequence in sequences)
     with ExitStack() as stack:
         processes = [
             stack.enter_context(TrackerProcess(entry, patience_s=patience_s)) for entry in entries
@@ -69,9 +78,9 @@ def hold(
                 for place in range(len(entries)):
                     index = (turn + place) % len(entries)
                     if report is not None:
-                        done = turn * len(entries) + place
                         report(f"{entries[index]} on {sequence.name}", done, total)
                     _take_turn(processes[index], outcomes[index], sequence, source)
+                    done += len(sequence)
     return outcomes
 
 

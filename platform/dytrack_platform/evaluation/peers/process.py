@@ -112,7 +112,7 @@ class TrackerProcess:
     """A tracker in its own process; started when it is needed, and again after it failed."""
 
     entry: Entry
-    patience_s: float = 120.0
+    patience_s: float = 300.0
     """How long one answer may take."""
     about: str = ""
     """What runs it, once it was started."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dytrack_platform.confidence import auroc
+from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.evaluation.peers.contest import Outcome
 from dytrack_platform.evaluation.peers.process import NOWHERE
@@ -90,8 +91,10 @@ class Verdict:
 
 def has_truth(sequence: VideoSequence) -> bool:
     """Whether a sequence has a box that can be scored, besides the first."""
-    later = sequence.boxes_xywh[1:]
-    return bool(np.isfinite(later).all(axis=1).any())
+    usable = usable_boxes(sequence.boxes_xywh[1:])
+    if sequence.flagged is not None:
+        usable &= ~sequence.flagged[1:]
+    return bool(usable.any())
 
 
 def refuse_unscorable(sequences: Sequence[VideoSequence], profile: Profile) -> None:
@@ -291,6 +294,9 @@ def remarks(found: Verdict) -> list[str]:
         lines.append(
             "pre-release: not the published weights; published scores do not hold for these"
         )
+    ran_on = sorted({row["about"] for row in found.rows if row["ours"]})
+    if ran_on:
+        lines.append(f"ours ran on {'; '.join(ran_on)}")
     return [*lines, found.setting.remark]
 
 
@@ -303,8 +309,9 @@ def write_versus(folder: Path, found: Verdict) -> Path:
     Raises:
         StorageError: The folder cannot be written.
     """
-    ours = [r for r in found.rows if r["ours"] and not r["name"].startswith("exit-")]
-    rest = [r for r in found.rows if r not in ours]
+    titled = [row | {"name": row["title"]} for row in found.rows]
+    ours = [r for r in titled if r["ours"] and not r["name"].startswith("exit-")]
+    rest = [r for r in titled if r not in ours]
     header, rows = table_rows(found)
     figures = {}
     if found.profile is not None:

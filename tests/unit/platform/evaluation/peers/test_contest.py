@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.peers import catalogue
 from dytrack_platform.evaluation.peers.contest import hold, processor
 from dytrack_platform.evaluation.peers.process import (
@@ -29,7 +30,9 @@ def test_all_follow_everything_and_take_turns(fake, sequences):
         "still",
         "gap",
     ]
-    assert [done for _, done, _ in turns] == list(range(6))
+    lengths = np.repeat([len(s) for s in sequences], 2)
+    assert [done for _, done, _ in turns] == [0, *np.cumsum(lengths)[:-1]]
+    assert {total for _, _, total in turns} == {lengths.sum()}
     assert outcomes[0].about == "fake 1.0"
     run = outcomes[0].runs[sequences[0].name]
     assert (run.result.boxes_xywh == sequences[0].boxes_xywh[0]).all()
@@ -58,6 +61,11 @@ def test_a_failure_stays_in_its_row(fake, sequences, mode, words):
     assert (result.boxes_xywh[3:] == NOWHERE).all()
     assert (result.scores[3:] == -np.inf).all(), "the least sure of all"
     assert good.problems == {}
+
+
+def test_twins_are_refused(fake, sequences):
+    with pytest.raises(ResultError, match="two sequences are called"):
+        hold([fake()], [sequences[0], sequences[0]])
 
 
 def test_a_signal_is_named(sequences):

@@ -110,7 +110,11 @@ def test_the_table_and_what_stands_under_it():
     assert header[-4:] == ["ms", "x peer-1", "IoU - peer-2", "95 %"]
     assert all(len(row) == len(header) for row in rows)
     assert rows[2][-2:] == [DASH, DASH]
-    assert remarks(found) == ["gone: not found, looked for gone.onnx", "Not the same."]
+    assert remarks(found) == [
+        "gone: not found, looked for gone.onnx",
+        "ours ran on x",
+        "Not the same.",
+    ]
     assert title(found) == (
         "made: 3 sequences, 33 frames, AUC and precision by ostrack-uav; "
         "1 thread of a processor (2 cores, load 0.5 at the start), 2026-11-27"
