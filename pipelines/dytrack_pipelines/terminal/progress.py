@@ -89,8 +89,11 @@ def share_line(line: screen.Line) -> Callable[[str, int, int], None]:
     began = time.monotonic()
 
     def show(what: str, done: int, total: int) -> None:
+        nonlocal began
         left = ""
-        if done:
+        if done == 0:
+            began = time.monotonic()  # what is prepared says nothing about how fast the rest goes
+        else:
             seconds = (time.monotonic() - began) / done * (total - done)
             left = f", {screen.clock(seconds)} left"
         line.show(f"{done / total:.0%}: {what}{left}")

@@ -53,8 +53,8 @@ def hold(
     Args:
         entries: The trackers.
         sequences: With a usable first box each, under different names.
-        report: Called before each turn with what is run, how many frames are over (each counts once
-            for each tracker), and of how many.
+        report: Called before each start and each turn with what is under way, how many frames are
+            over (each counts once for each tracker), and of how many.
         patience_s: How long one frame may take before its tracker is given up.
 
     Returns:
@@ -73,6 +73,13 @@ def hold(
         processes = [
             stack.enter_context(TrackerProcess(entry, patience_s=patience_s)) for entry in entries
         ]
+        for process, outcome in zip(processes, outcomes, strict=True):
+            if report is not None:
+                report(f"starting {process.entry}", 0, total)
+            try:
+                process.start()
+            except (TrackerMissing, TrackerFailed) as error:
+                outcome.absent = str(error)
         for turn, sequence in enumerate(sequences):
             with Frames(sequence) as source:
                 for place in range(len(entries)):
@@ -92,10 +99,7 @@ def _take_turn(
     try:
         run = process.follow(sequence, source)
     except (TrackerMissing, TrackerFailed) as error:
-        if not outcome.runs:
-            outcome.absent = str(error)
-            return
-        # It ran before and does not start any more: it owes this sequence.
+        # It failed before and does not start any more: it owes this sequence.
         run = followed(sequence, [], str(error))
     outcome.about = process.about
     outcome.runs[sequence.name] = run

@@ -210,6 +210,7 @@ class TrackerProcess:
         while b"\n" not in self._unread:
             left = until - time.monotonic()
             if left <= 0 or not select.select([output], [], [], left)[0]:
+                self._process.kill()  # it would not hear that nobody asks any more
                 self.end()
                 raise TrackerFailed(f"gave no answer for {self.patience_s:g} s")
             # Past Popen's own buffer, which select() does not see.

@@ -21,6 +21,8 @@ def test_all_follow_everything_and_take_turns(fake, sequences):
     outcomes = hold(entries, sequences, lambda turn, done, total: turns.append((turn, done, total)))
     assert [o.entry.name for o in outcomes] == ["still", "gap"]
     assert all(list(o.runs) == [s.name for s in sequences] for o in outcomes)
+    assert [turn for turn, _, _ in turns[:2]] == ["starting still", "starting gap"]
+    turns = turns[2:]
     # Each sequence begins with another tracker.
     assert [turn.split(" on ")[0] for turn, _, _ in turns] == [
         "still",
