@@ -29,6 +29,7 @@ from dytrack_pipelines.commands.train import train
 from dytrack_pipelines.commands.trax import trax
 from dytrack_pipelines.commands.ui import ui
 from dytrack_pipelines.commands.upload import upload
+from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ for _command in (
     evaluate,
     score,
     compare,
+    versus,
     publish,
     track,
     calibrate,

@@ -20,7 +20,7 @@ def describe(
         ),
     ],
     frames: Annotated[int, typer.Option(help="Frames to time at each exit; 0 times none.")] = 20,
-    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:

@@ -39,7 +39,7 @@ def track(
         Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:

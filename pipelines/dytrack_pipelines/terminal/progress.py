@@ -82,3 +82,20 @@ def progress_line(line: screen.Line) -> Callable[["EvaluationProgress"], None]:
         )
 
     return show
+
+
+def share_line(line: screen.Line) -> Callable[[str, int, int], None]:
+    """Return a callback that shows what is under way, the share that is done, and the time left."""
+    began = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal began
+        left = ""
+        if done == 0:
+            began = time.monotonic()  # what is prepared says nothing about how fast the rest goes
+        else:
+            seconds = (time.monotonic() - began) / done * (total - done)
+            left = f", {screen.clock(seconds)} left"
+        line.show(f"{done / total:.0%}: {what}{left}")
+
+    return show
