@@ -123,6 +123,11 @@ class Tracker:
                 f"device: an export runs on the CPU, got {str(device)!r}",
             )
             exported = export.describe(where)
+            require(
+                exported.batch == 1,
+                f"{where}: was exported for batches of {exported.batch}; a tracker follows one "
+                "target: export with --batch 1",
+            )
             chosen = find_point(exported.points, point, len(exported.config.exits))
             engine = export.load(where, runtime, precision, threads)
             return cls(engine, chosen.policy(), states=states)

@@ -15,7 +15,12 @@ import torch
 
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import ModelConfig, require
-from dytrack_model.errors import CheckpointError, ConfigurationError, ExportError
+from dytrack_model.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DyTrackError,
+    ExportError,
+)
 from dytrack_model.folders import require_own, write_folder
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import onnx_engine, openvino_engine
@@ -45,6 +50,8 @@ class Description:
     """Operating points, as in the checkpoint."""
     files: dict[str, Path]
     """The file of each graph, by the graph's name."""
+    batch: int
+    """Targets in one call; the graphs' shapes are fixed to it."""
 
 
 def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) -> float:
@@ -159,14 +166,21 @@ def load(
     missing = [g.name for g in graphs if not files.get(g.name, Path()).is_file()]
     if missing:
         raise CheckpointError(f"{folder}: no file of graph {missing[0]}; export again")
-    if runtime == "openvino":
-        return openvino_engine.OpenVinoEngine(config, graphs, files, threads, precision)
     require(
-        runtime == kind == "onnx",
+        runtime == "openvino" or runtime == kind == "onnx",
         f"runtime: an export to {kind} runs on {'onnx or ' if kind == 'onnx' else ''}openvino, "
         f"got {runtime!r}",
     )
-    return onnx_engine.OnnxEngine(config, graphs, files, threads, precision)
+    engine = openvino_engine.OpenVinoEngine if runtime == "openvino" else onnx_engine.OnnxEngine
+    try:
+        return engine(config, graphs, files, threads, precision)
+    except DyTrackError:
+        raise
+    except Exception as error:  # each runtime has errors of its own
+        raise CheckpointError(
+            f"{folder}: {runtime} cannot read a graph of this export ({type(error).__name__}): "
+            "it is damaged; export again"
+        ) from error
 
 
 def describe(folder: str | Path) -> Description:
@@ -189,6 +203,7 @@ def describe(folder: str | Path) -> Description:
             config=ModelConfig.from_dict(description["model"]),
             points=tuple(OperatingPoint.from_dict(point) for point in description["points"]),
             files={graph["name"]: folder / graph["file"] for graph in description["graphs"]},
+            batch=int(description["batch"]),
         )
     except OSError as error:
         raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error

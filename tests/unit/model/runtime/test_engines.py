@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -368,3 +369,23 @@ def test_many_stages_and_trackers_can_be_compiled_in_one_process():
             for index in range(engine.exit_count):
                 engine.advance(index, tensors)
         assert f"features{engine.exit_count - 1}" in tensors
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("length", [0, 1, 2000])
+def test_a_graph_that_is_cut_short_is_damage_and_no_traceback(exported, tmp_path, kind, length):
+    folder = tmp_path / "cut"
+    shutil.copytree(exported, folder)
+    graph = folder / "stage1.onnx"
+    graph.write_bytes(graph.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match=r"it is damaged; export again"):
+        export.load(folder, kind)
+
+
+def test_an_export_for_several_targets_is_not_tracked_with(exported, tmp_path):
+    folder = tmp_path / "two"
+    shutil.copytree(exported, folder)
+    path = folder / export.DESCRIPTION
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batch": 2}))
+    with pytest.raises(ConfigurationError, match=r"batches of 2; .* export with --batch 1"):
+        Tracker.load(folder)
