@@ -14,7 +14,7 @@ from dytrack_platform.config.bounds import (
     check_bounds,
 )
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 Schedule = Literal["step", "cosine"]
 
@@ -165,7 +165,8 @@ class TrainConfig:
     warmup: Share = 0.0
     """Fraction of training over which the learning rate rises linearly."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward pass (autocast); fp16 scales the loss so that gradients live."""
+    """Arithmetic of the forward pass (autocast). auto: bf16 where the device computes in it by
+    itself, else fp32. fp16 scales the loss so that gradients live."""
     grad_accum_steps: int = 1
     """Parts that a worker cuts its share of a batch into, one after the other, to save memory.
     Batch norm sees the parts, so the result is close to that of 1, not equal."""

@@ -19,7 +19,7 @@ from dytrack_platform.errors import TrainingError
 from dytrack_platform.training.batches import Batch, Stream
 from dytrack_platform.training.callbacks import Callbacks, Request
 from dytrack_platform.training.distributed import highest, hold_gradients
-from dytrack_platform.training.metrics import DTYPES, Meter, pair_gflop, peak_gflops
+from dytrack_platform.training.metrics import Meter, dtype_of, pair_gflop, peak_gflops
 from dytrack_platform.training.objective import Losses
 from dytrack_platform.training.optim import clip, norms, rate_factor, rates, set_rate
 from dytrack_platform.training.progress import Progress
@@ -100,7 +100,7 @@ def _meter(
 ) -> Meter:
     settings = config.train
     gflop = pair_gflop(state.module.network, frozen=settings.freeze_backbone)
-    peak = peak_gflops(device, settings.precision)
+    peak = peak_gflops(device, dtype_of(settings.precision, device))
     return Meter(steps, per_epoch, first=state.step, gflop=gflop, peak=peak)
 
 
@@ -179,7 +179,7 @@ def _backward(
     values: dict[str, Tensor] = {}
     for number, part in enumerate(parts, 1):
         hold_gradients(module, number < len(parts))
-        dtype = DTYPES[settings.precision]
+        dtype = dtype_of(settings.precision, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             losses: Losses = module(*part[:3], progress, part[3])
         if number == 1:

@@ -28,6 +28,7 @@ from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 from dytrack_platform.training.closed_loop import Film, ManyTargets, always, film_of, follow
 from dytrack_platform.training.distributed import DistributedContext
+from dytrack_platform.training.metrics import dtype_of
 from dytrack_platform.training.objective import TrainModule
 
 _PLAIN = OverlayConfig(
@@ -89,7 +90,8 @@ def closed_loop(
     was_training = module.training
     module.eval()
     window = hann_window(config.model.map_size, 1.0)
-    many = ManyTargets(module.network, pictures, window, half=config.train.precision != "fp32")
+    half = dtype_of(config.train.precision, device) != torch.float32
+    many = ManyTargets(module.network, pictures, window, half=half)
     scores = {}
     for index, depth in enumerate(config.model.exits):
         means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index, films))]

@@ -13,13 +13,34 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import Precision
 from dytrack_platform.training.progress import Progress
 
-DTYPES: dict[Precision, torch.dtype] = {
+_DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
 
 Item = TypeVar("Item")
+
+
+def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the arithmetic of ``train.precision`` on a device; ``auto`` depends on the device."""
+    if precision == "auto":
+        return torch.bfloat16 if computes_bf16(device) else torch.float32
+    return _DTYPES[precision]
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether a device multiplies in bf16 by itself.
+
+    A processor without such instructions emulates them: a training took 20 times longer on one.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    found = (
+        getattr(torch.cpu, name, lambda: False)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return device.type == "cpu" and any(ask() for ask in found)
 
 
 def pair_gflop(network: DyTrackNetwork, *, frozen: bool = False) -> float:
@@ -48,12 +69,12 @@ def pair_gflop(network: DyTrackNetwork, *, frozen: bool = False) -> float:
     return float(2 * (backbone * (1 if frozen else 3) + tops * 3))
 
 
-def peak_gflops(device: torch.device, precision: Precision) -> float:
+def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
     """Measure what a large matrix product reaches on a device, in GFLOP/s (best of three)."""
     # Large enough to be bound by arithmetic and small enough to take no time; a peak from a data
     # sheet would tell nothing about a shared or a power-limited machine.
     side = 768 if device.type == "cpu" else 8192
-    left = torch.ones(side, side, dtype=DTYPES[precision], device=device)
+    left = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(4):
         if device.type == "cuda":

@@ -125,8 +125,9 @@ def test_an_export_is_described_and_tracks_a_video(dytrack, tracker, made, tmp_p
         assert done.returncode == 0, done.stderr
         assert f"runtime {name}, fp32" in done.stdout
         rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
-        tables.append([[float(value) for value in row] for row in rows])
-    for theirs, ours in zip(*tables, strict=True):
+        tables.append([(row.pop(-1), [float(value) for value in row]) for row in rows])
+    for (their_state, theirs), (our_state, ours) in zip(*tables, strict=True):
+        assert our_state == their_state
         assert ours == pytest.approx(theirs, abs=0.01)
 
 

@@ -88,30 +88,40 @@ def test_channels_last_is_a_layout_and_changes_no_result(recipe, callbacks):
     assert patches.is_contiguous(memory_format=torch.channels_last)
     moments = state.optimizer.state[patches]["exp_avg"]
     assert moments.stride() == patches.stride()
-    close(weights(worker.train(recipe(), Callbacks())), weights(state), 1e-3)
+    # Gradients, not weights after some steps: AdamW's first steps are signs, and turn a difference
+    # in the last bit of a gradient near zero, which is the processor's, into a whole step.
+    plain = recipe(train__max_grad_norm=0)
+    spread = recipe(train__max_grad_norm=0, train__channels_last=True)
+    first, second = gradient(plain), gradient(spread)
+    apart = {name: (first[name] - second[name]).norm() / first[name].norm() for name in first}
+    # A convolution in another order of memory is another sum: 2e-4 on one processor.
+    assert max(apart.values()) < 1e-3
+
+
+def gradient(config, copies=1):
+    """Return the gradient of four seeded pairs, each shown ``copies`` times."""
+    state = worker.new_state(config)
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        torch.randint(0, 256, (4, 3, side, side), generator=generator, dtype=torch.uint8)
+        for side in (64, 128)
+    ]
+    boxes = torch.full((4, 4), 0.4)
+
+    class Pairs:
+        template, search = (torch.cat([p] * copies) for p in images)
+        boxes_cxcywh = template_boxes_cxcywh = torch.cat([boxes] * copies)
+
+    loop._backward(config, state, state.module, Pairs(), torch.device("cpu"), 0.5)
+    return {name: p.grad for name, p in state.module.named_parameters()}
 
 
 def test_two_equal_parts_give_the_gradient_of_one(recipe):
     """With the same pairs in both parts, batch norm sees what it would see without parts."""
-
-    def gradient(steps, copies):
-        config = recipe(train__grad_accum_steps=steps, train__max_grad_norm=0)
-        state = worker.new_state(config)
-        generator = torch.Generator().manual_seed(0)
-        images = [
-            torch.randint(0, 256, (4, 3, side, side), generator=generator, dtype=torch.uint8)
-            for side in (64, 128)
-        ]
-        boxes = torch.full((4, 4), 0.4)
-
-        class Pairs:
-            template, search = (torch.cat([p] * copies) for p in images)
-            boxes_cxcywh = torch.cat([boxes] * copies)
-
-        loop._backward(config, state, state.module, Pairs(), torch.device("cpu"), 0.5)
-        return {name: p.grad for name, p in state.module.named_parameters()}
-
-    close(gradient(1, 1), gradient(2, 2), 1e-5)
+    whole, parts = (
+        recipe(train__grad_accum_steps=steps, train__max_grad_norm=0) for steps in (1, 2)
+    )
+    close(gradient(whole), gradient(parts, 2), 1e-5)
 
 
 def test_averages_follow_the_weights_slowly():
