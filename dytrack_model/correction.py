@@ -65,9 +65,15 @@ class BoxCorrection:
 
 def agreement(boxes_xywh: Boxes) -> Boxes:
     """Return the IoU (E - 1, N) of each exit's boxes with the deepest one's, from (E, N, 4)."""
-    own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
-    low = np.maximum(own[..., :2], deep[..., :2])
-    high = np.minimum(own[..., :2] + own[..., 2:], deep[..., :2] + deep[..., 2:])
+    return overlap(boxes_xywh[:-1], boxes_xywh[-1:])
+
+
+def overlap(one_xywh: Boxes, other_xywh: Boxes) -> Boxes:
+    """Return the IoU (...) of boxes (..., 4) of shapes that broadcast; NaN where a box has NaN."""
+    low = np.maximum(one_xywh[..., :2], other_xywh[..., :2])
+    high = np.minimum(
+        one_xywh[..., :2] + one_xywh[..., 2:], other_xywh[..., :2] + other_xywh[..., 2:]
+    )
     common = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = own[..., 2:].prod(axis=-1) + deep[..., 2:].prod(axis=-1)
+    areas = one_xywh[..., 2:].prod(axis=-1) + other_xywh[..., 2:].prod(axis=-1)
     return np.asarray(common / np.maximum(areas - common, 1e-9), np.float64)

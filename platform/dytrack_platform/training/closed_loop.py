@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dytrack_model.correction import BoxCorrection, agreement
+from dytrack_model.correction import BoxCorrection, agreement, overlap
 from dytrack_model.heads import read_boxes
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, Policy
@@ -292,15 +292,6 @@ def clip_boxes(boxes_xywh: Floats, sizes: Integers, margin: float = 10.0) -> Flo
     return np.concatenate([low, np.maximum(margins, high - low)], axis=-1)
 
 
-def iou_of(boxes_xywh: Floats, true_xywh: Floats) -> Floats:
-    """Return the IoU of (N, 4) boxes with (N, 4) true ones; NaN where there is no truth."""
-    low = np.maximum(boxes_xywh[:, :2], true_xywh[:, :2])
-    high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], true_xywh[:, :2] + true_xywh[:, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=1)
-    areas = boxes_xywh[:, 2:].prod(axis=1) + true_xywh[:, 2:].prod(axis=1)
-    return np.asarray(common / (areas - common) + 0 * true_xywh[:, 0], np.float64)
-
-
 def film_of(shots: Shots, pictures: Integers, size: tuple[int, int]) -> Film:
     """Make a film of all pictures of a sequence from its first usable box on."""
     boxes = np.full((len(pictures), 4), np.nan)
@@ -313,7 +304,7 @@ def _judged(film: Film, start: int, frames: list[tuple[Found, int, int, Floats]]
     exits = np.array([taken for _, _, taken, _ in frames], np.int64)
     boxes = np.stack([found.boxes_xywh[:, place] for found, place, _, _ in frames])
     truth = film.boxes_xywh[start + 1 : start + 1 + len(frames)]
-    iou = np.stack([iou_of(boxes[:, k], truth) for k in range(boxes.shape[1])], axis=1)
+    iou = np.stack([overlap(boxes[:, k], truth) for k in range(boxes.shape[1])], axis=1)
     return Tracked(
         boxes[np.arange(len(exits)), exits],
         boxes,

@@ -6,6 +6,7 @@ import torch
 
 from dytrack_model import Tracker
 from dytrack_model.config import variant
+from dytrack_model.correction import overlap
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import hann_window
@@ -13,7 +14,7 @@ from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted
 from dytrack_platform.datasets.resident.store import build
-from dytrack_platform.training.closed_loop import ManyTargets, always, film_of, follow, iou_of
+from dytrack_platform.training.closed_loop import ManyTargets, always, film_of, follow
 
 NETWORKS = {
     "plain": {},
@@ -108,4 +109,4 @@ def test_the_overlap_is_judged_where_there_is_truth(network, films):
 def test_iou():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [0, 0, 10, 10]], float)
     truth = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [np.nan] * 4], float)
-    np.testing.assert_allclose(iou_of(boxes, truth), [1, 1 / 3, 0, np.nan])
+    np.testing.assert_allclose(overlap(boxes, truth), [1, 1 / 3, 0, np.nan])
