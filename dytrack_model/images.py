@@ -16,6 +16,9 @@ Pixels = NDArray[np.uint8]
 Channels = Literal["rgb", "bgr"]
 """Which channel of an array comes first: red, or blue as OpenCV reads it."""
 
+_COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi")
+"""Containers that count their frames. For the others the number is time times rate, and a film of
+uneven rate has fewer."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -121,13 +124,14 @@ class VideoReader:
             raise ImageError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Frames that the file's header announces; some headers lie."""
+        """Frames that the file's header announces; 0 where it does not say."""
 
     def frames(self) -> Iterator[RGB]:
         """Yield every frame.
 
         Raises:
-            ImageError: Not one frame decodes.
+            ImageError: Fewer frames decode than the header announces, told after the last one; or
+                not one does.
         """
         read = 0
         while True:
@@ -139,6 +143,13 @@ class VideoReader:
         self._capture.release()
         if read == 0:
             raise ImageError(f"{self._path}: not one frame decodes; the file is damaged")
+        counted = self._path.suffix.lower() in _COUNTED_SUFFIXES
+        spare = max(2.0, (0.02 if counted else 0.2) * self.count)
+        if read < self.count - spare:
+            raise ImageError(
+                f"{self._path}: {read} of the {self.count} frames that its header announces "
+                "decode; the file is cut short or damaged"
+            )
 
 
 def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb") -> Iterator[RGB]:

@@ -4,12 +4,11 @@ A tracker's first blocks are a tracker of their own, so a small tracker for weak
 start from the lower half of a large one, on smaller crops, instead of from nothing.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from dytrack_model import checkpoint
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
@@ -30,22 +29,28 @@ _SILENT = ("variant", "matching_start", "backbone", "depth", "exits", "template_
 
 
 @torch.no_grad()
-def load_tracker(network: DyTrackNetwork, folder: str | Path) -> tuple[str, ...]:
+def load_tracker(
+    network: DyTrackNetwork, before: ModelConfig, tensors: Mapping[str, Tensor], place: str
+) -> tuple[str, ...]:
     """Copy the weights of a saved tracker into a network that may be smaller.
 
     Blocks are taken from the first on. An exit takes what belongs to the exit at the same depth, or
     at the nearest one; position embeddings are resampled to the new crops (bicubic).
     Decisioners, recycling and heads of another kind start anew.
 
+    Args:
+        network: The network; changed in place.
+        before: Configuration of the saved tracker.
+        tensors: Its weights by name, such as (D, D) of a linear layer.
+        place: Where it was read, for messages.
+
     Returns:
         What became of the weights, in sentences.
 
     Raises:
-        CheckpointError: The folder holds no tracker, or one whose blocks have another shape, or
-            fewer of them.
+        CheckpointError: Its blocks have another shape, or there are fewer of them.
     """
-    before, now = checkpoint.read_config(folder), network.config
-    place = checkpoint.find(folder)
+    now = network.config
     _require_fit(before, now, place)
     anew = {
         part
@@ -53,7 +58,6 @@ def load_tracker(network: DyTrackNetwork, folder: str | Path) -> tuple[str, ...]
         if getattr(before, key) != getattr(now, key)
         for part in parts
     }
-    tensors = checkpoint.read_weights(place / checkpoint.WEIGHTS)
     nearest = [
         min(range(len(before.exits)), key=lambda i: (abs(before.exits[i] - depth), i))
         for depth in now.exits
@@ -96,7 +100,7 @@ def load_tracker(network: DyTrackNetwork, folder: str | Path) -> tuple[str, ...]
     return tuple(sentences)
 
 
-def _require_fit(before: ModelConfig, now: ModelConfig, place: Path) -> None:
+def _require_fit(before: ModelConfig, now: ModelConfig, place: str) -> None:
     for key in _SAME:
         old, new = getattr(before, key), getattr(now, key)
         if old != new:

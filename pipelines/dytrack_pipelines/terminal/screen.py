@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+LOG_HEAD = 'log of {"generator": "dytrack"}'
+"""First line of a log, by which :mod:`dytrack_platform.storage.outputs` knows it."""
 # A log has no width of its own; a table needs one that fits it.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -89,6 +91,8 @@ def raw(text: str) -> None:
 def log_file(path: Path) -> Iterator[None]:
     """Append what the platform has to tell, with its time, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or not path.stat().st_size:
+        path.write_text(f"{LOG_HEAD}\n", encoding="utf-8")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dytrack_platform")

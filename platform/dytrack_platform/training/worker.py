@@ -88,7 +88,9 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
         folder = inside
     if not folder.is_dir():
         return load_backbone(network, path).sentences()
-    return load_tracker(network, folder)
+    before = tracker_files.read_config(folder)
+    tensors = tracker_files.read_weights(folder / tracker_files.WEIGHTS)
+    return load_tracker(network, before, tensors, str(folder))
 
 
 def check(config: ExperimentConfig) -> list[str]:

@@ -269,7 +269,7 @@ def write_still(
         still.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        still.savefig(path, dpi=160)
+        still.savefig(path, dpi=160, metadata={"Software": "dytrack"})
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,6 +125,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     return found[0].parent
 
 
+@contextmanager
+def located(reference: str) -> Iterator[Path]:
+    """Yield the folder of a tracker; what had to be downloaded is removed afterwards.
+
+    Raises:
+        ModelLookupError: The reference leads to nothing.
+    """
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        yield find(reference, Path(name))
+
+
 def load(reference: str) -> checkpoint.SavedTracker:
     """Load a tracker by path or registry name.
 
@@ -130,8 +143,8 @@ def load(reference: str) -> checkpoint.SavedTracker:
         ModelLookupError: The reference leads to nothing.
         CheckpointError: It leads to a damaged tracker.
     """
-    with TemporaryDirectory(prefix="dytrack-") as name:
-        return checkpoint.load(find(reference, Path(name)))
+    with located(reference) as folder:
+        return checkpoint.load(folder)
 
 
 def _on_disk(path: Path) -> Path:

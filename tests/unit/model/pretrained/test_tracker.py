@@ -9,7 +9,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.errors import CheckpointError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.pretrained.tracker import load_tracker
+from dytrack_model.pretrained import tracker as reader
 
 
 @pytest.fixture
@@ -18,6 +18,11 @@ def tracker(tmp_path, network):
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return checkpoint.save(tmp_path / "tracker", network)
+
+
+def load_tracker(network, folder):
+    tensors = checkpoint.read_weights(folder / checkpoint.WEIGHTS)
+    return reader.load_tracker(network, checkpoint.read_config(folder), tensors, str(folder))
 
 
 def _student(**changes):
