@@ -108,13 +108,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     """
     if not reference.startswith("models:/"):
         return _on_disk(Path(reference))
-    tracking.connect()
+    tracking.look()
     try:
         local = mlflow.artifacts.download_artifacts(
             artifact_uri=reference, dst_path=str(download_to) if download_to else None
         )
-    except (MlflowException, OSError) as error:
+    except tracking.STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
+        if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
+            raise StorageError(
+                f"{reference}: the store {tracking.uri()} does not give it: {reason}"
+            ) from error
         raise ModelLookupError(
             f"{reference}: not in the registry {tracking.uri()}: {reason}; "
             "dytrack publish puts a tracker there"
