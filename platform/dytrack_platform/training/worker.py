@@ -223,8 +223,8 @@ class _Writer:
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
         metrics = {"step": float(state.step), "loss": progress.losses["loss"]}
-        module = state_files.trained(state, self.config)
-        tensors = state_files.gather(state)
+        module = state_files.trained(state, self.config, self.context)
+        tensors = state_files.gather(state, self.context)
         # On this machine first: a checkpoint reaches the shared storage as a whole, from Ray's
         # upload.
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
@@ -251,7 +251,7 @@ class _Writer:
         count = self.config.train.sample_images
         if not count:
             return
-        module = state_files.trained(state, self.config)
+        module = state_files.trained(state, self.config, self.context)
         if self.context.rank == 0:
             # On the training's device: there lie the images that it keeps in memory.
             single = DistributedContext(device=self.context.device)
