@@ -116,9 +116,7 @@ def test_every_other_pair_is_refused_by_its_keys(made_clips, tmp_path, pair):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of itself
-@pytest.mark.parametrize(
-    "row", [row for row in ROWS if row["train.parallel"] == "ddp"], ids=str
-)
+@pytest.mark.parametrize("row", [row for row in ROWS if row["train.parallel"] == "ddp"], ids=str)
 def test_two_steps_in_one_process(made_clips, tmp_path, row):
     state = worker.train(_experiment(made_clips, tmp_path, row), KeepingCallbacks(tmp_path / "c"))
     assert state.step == 2
