@@ -81,7 +81,9 @@ def preview(
     ],
     out: Annotated[str, typer.Option(help="File to write: .html or .png")] = "pairs.html",
     pairs: Annotated[int, typer.Option(help="How many pairs", min=1, max=100_000)] = 32,
-    epoch: Annotated[int, typer.Option(help="Epoch whose first pairs to show", min=0)] = 0,
+    epoch: Annotated[
+        int, typer.Option(help="Epoch whose first pairs to show", min=0, max=1_000_000)
+    ] = 0,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Write a contact sheet of pairs exactly as training will see them."""
@@ -129,7 +131,7 @@ def synth(
     backgrounds: Annotated[
         str, typer.Option(help="Folder of real images that things lie over; --images by default")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of everything", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything", min=0, max=2**29)] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1, max=4096)
     ] = None,
