@@ -53,10 +53,8 @@ def save(
 ) -> Path:
     """Write a tracker; an existing one at the same place is replaced, other files there stay.
 
-    Raises:
-        CheckpointError: A file of the same name is there that is no part of a tracker.
+    Who lets a user name the folder asks :func:`require_place` first.
     """
-    require_place(folder)
     description = {
         "format": FORMAT,
         "model": network.config.to_dict(),
