@@ -138,12 +138,13 @@ def synth(
 ) -> None:
     """Make sequences with known truth, in GOT-10k's layout, as difficult as asked for."""
     from dytrack_pipelines.terminal.progress import counting_bar
-    from dytrack_platform.config import parse_override
+    from dytrack_platform.config import parse_override, typed
     from dytrack_platform.datasets.synthetic import SynthConfig, make
 
-    given = dict(parse_override(text) for text in knobs)
+    read = typed(dict(parse_override(text) for text in knobs), SynthConfig)
+    assert isinstance(read, dict)  # a mapping stays one
     folders = {"images": images, "cutouts": cutouts, "backgrounds": backgrounds}
-    config = SynthConfig.from_dict({**given, **folders, "seed": seed})
+    config = SynthConfig.from_dict({**read, **folders, "seed": seed})
     with counting_bar(f"making {split}", sequences) as report:
         folder = make(out, config, split, sequences, workers=workers, progress=report)
     screen.say(f"{folder}: {sequences} sequences; read them with --dataset got10k --root {out}")
