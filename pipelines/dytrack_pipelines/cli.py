@@ -21,6 +21,7 @@ from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
 from dytrack_pipelines.commands.jobs import jobs_app
+from dytrack_pipelines.commands.mlflow import mlflow_app
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
@@ -74,6 +75,7 @@ for _command in (
     app.command()(_command)
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(mlflow_app, name="mlflow")
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     submit

@@ -55,6 +55,19 @@ def check(uri: str, *, reading: bool = False) -> None:
         _check_port(uri)
 
 
+def has_tables(uri: str) -> bool:
+    """Say whether a database has MLflow's tables; a fresh one must not be upgraded."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(uri)
+        with engine.connect() as connection:
+            return bool(inspect(connection).has_table("experiments"))
+    except (SQLAlchemyError, ModuleNotFoundError):
+        return False
+
+
 @contextmanager
 def making(uri: str) -> Iterator[None]:
     """Hold the right to make a store's tables: MLflow's migration breaks where two run at once.
