@@ -21,15 +21,17 @@ from dytrack_platform.config.schema import (
     Parallel,
     Precision,
     Schedule,
-    SearchConfig,
     SourceConfig,
     TrainConfig,
 )
+from dytrack_platform.config.search import Dimension, Placements, SearchConfig
 
 __all__ = [
     "DataConfig",
+    "Dimension",
     "ExperimentConfig",
     "Parallel",
+    "Placements",
     "Precision",
     "Schedule",
     "SearchConfig",

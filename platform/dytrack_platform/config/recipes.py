@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
+from dytrack_platform.config.search import flatten_space
 from dytrack_platform.config.yaml_text import read_yaml
 from dytrack_platform.errors import ConfigurationError
 
@@ -25,6 +26,9 @@ RENAMED = {
     "train.keep": "train.keep_checkpoints",
     "train.pictures": "train.sample_images",
     "search.concurrent": "search.max_concurrent",
+    "search.exits": "search.space",
+    "search.recycling": "search.space",
+    "search.distillation": "search.space",
 }
 """Keys of older recipes; a recipe that has one is refused with the new name."""
 
@@ -83,6 +87,9 @@ def resolve(
     require(
         preset in VARIANTS, f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}"
     )
+    search = merged.get("search")
+    if isinstance(search, Mapping) and "space" in search:
+        merged["search"] = {**search, "space": flatten_space(search["space"])}
     _refuse_unknown(ExperimentConfig, merged, "")
     merged["model"] = _complete(VARIANTS[preset], model)
     try:
@@ -188,6 +195,8 @@ def _freeze(value: object) -> object:
 def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
     """Refuse a key that no field has, and name the field that was probably meant."""
     items = values if isinstance(values, list | tuple) else (values,)
+    if not is_dataclass(owner):
+        return
     known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}
     for item in items:
         if not isinstance(item, Mapping):
@@ -198,6 +207,11 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             require(key in known, f"{prefix}{key}: no such key; {hint}")
+            if get_origin(known[key]) is dict:  # its keys are the recipe's own
+                if isinstance(inner, Mapping):
+                    for name, one in inner.items():
+                        _refuse_unknown(get_args(known[key])[1], one, f"{prefix}{key}.{name}.")
+                continue
             for part in (known[key], *get_args(known[key])):
                 if isinstance(part, type) and is_dataclass(part):
                     _refuse_unknown(part, inner, f"{prefix}{key}.")

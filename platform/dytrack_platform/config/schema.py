@@ -13,6 +13,7 @@ from dytrack_platform.config.bounds import (
     Share,
     check_bounds,
 )
+from dytrack_platform.config.search import SearchConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -237,36 +238,6 @@ class TrainConfig:
         require(
             not (self.parallel == "fsdp" and self.precision == "fp16"),
             "precision: fp16 works with parallel ddp only, got fsdp; take bf16",
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchConfig:
-    """What ``dytrack search`` may change, and how long it looks."""
-
-    trials: AtLeastOne = 8
-    """Trials in all."""
-    max_concurrent: AtLeastOne = 2
-    """Trials at the same time."""
-    epochs: AtLeastOne = 1
-    """Epochs of a trial."""
-    pairs_per_epoch: NotNegative = 0
-    """Pairs in an epoch of a trial; 0 takes the recipe's ``data.pairs_per_epoch``."""
-    exits: tuple[tuple[int, ...], ...] = ()
-    """Exit placements to choose from; empty: those of the recipe only."""
-    recycling: tuple[str, ...] = ("none", "cascade")
-    """Recycling schemas to choose from."""
-    distillation: tuple[float, float] = (0.01, 1.0)
-    """Range of ``distillation.feature``, searched on a logarithmic scale."""
-    seed: int = 0
-    """Seed of the sampler."""
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        low, high = self.distillation
-        require(
-            0 < low < high,
-            f"distillation: must be a rising range of positive numbers, got {self.distillation}",
         )
 
 
