@@ -90,7 +90,8 @@ def _shifted(boxes_xywh: Boxes, shifts: Boxes) -> Boxes:
 
 def _difference(boxes_xywh: Boxes) -> tuple[Boxes, NDArray[np.bool_]]:
     """Return each shallow box's (E - 1, N, 4) shift to the deepest of (E, N, 4), and (E - 1, N, 1)
-    whether both are of one thing: where they are not, nothing is learned."""
+    whether both are of one thing: where they are not, nothing is learned.
+    """
     own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
     sides = np.maximum(own[..., 2:], 1e-6)
     moved = (deep[..., :2] + 0.5 * deep[..., 2:] - own[..., :2] - 0.5 * own[..., 2:]) / sides

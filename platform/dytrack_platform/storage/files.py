@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.filesystem import local_path, remote
@@ -76,6 +77,38 @@ def copy_folder(source: str, target: str) -> str:
     except OSError as error:
         raise StorageError(f"{target}: cannot be written: {error}") from error
     return target
+
+
+def put_folder(source: Path, target: str) -> str:
+    """Copy a local folder beside its target on any storage, and rename it; returns ``target``.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    filesystem, path = _opened(target)
+    beside = f"{path}.{uuid4().hex[:8]}.part"
+    try:
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        filesystem.put(f"{source}/", beside + "/", recursive=True)
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+        filesystem.mv(beside, path, recursive=True)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error}") from error
+    return target
+
+
+def exists(location: str) -> bool:
+    """Say whether a file or a folder is there."""
+    filesystem, path = _opened(location)
+    return bool(filesystem.exists(path))
+
+
+def remove_folder(location: str) -> None:
+    """Remove a folder with all that is in it; one that is already gone is no fault."""
+    filesystem, path = _opened(location)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def stream(config: ExperimentConfig, context: DistributedContext, subset: str) -
     return ResidentStream(
         data,
         config.model,
-        _resident(_rooted(data, data.resident), _sizes(config.model), context.device),
+        _resident(_rooted(data, data.resident), sizes_of(config.model), context.device),
         seed=seed,
         batch_size=config.train.batch_size,
         rank=context.rank,
@@ -87,11 +87,8 @@ def closed_loop(
         ``exit6/tracked_iou`` and the like: the mean over sequences of a sequence's mean IoU after
         its first frame.
     """
-    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
     was_training = module.training
-    module.eval()
-    half = dtype_of(config.train.precision, device) != torch.float32
-    many = many_targets(module.network, pictures, half=half)
+    many, films = followed(config, module, device)
     scores = {}
     for index, depth in enumerate(config.model.exits):
         means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index, films))]
@@ -110,7 +107,7 @@ def _rooted(data: DataConfig, sources: tuple[ResidentSource, ...]) -> tuple[Resi
     )
 
 
-def _sizes(model: ModelConfig) -> ModelConfig:
+def sizes_of(model: ModelConfig) -> ModelConfig:
     """Keep what reading depends on, so that trackers of one size share what was read."""
     return ModelConfig(
         patch=model.patch,
@@ -126,6 +123,19 @@ def _resident(
     sources: tuple[ResidentSource, ...], sizes: ModelConfig, device: torch.device
 ) -> Resident:
     return load(DataConfig(resident=sources), sizes, device)
+
+
+def followed(
+    config: ExperimentConfig, module: TrainModule, device: torch.device
+) -> tuple[ManyTargets, tuple[Film, ...]]:
+    """Return the films of ``data.resident_validation`` and what follows their targets.
+
+    The module is put into evaluation mode.
+    """
+    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
+    module.eval()
+    half = dtype_of(config.train.precision, device) != torch.float32
+    return many_targets(module.network, pictures, half=half), films
 
 
 def many_targets(network: DyTrackNetwork, pictures: PictureStore, *, half: bool) -> ManyTargets:

@@ -9,7 +9,6 @@ from dytrack_platform.config.bounds import Bounds
 from dytrack_platform.config.recipes import RENAMED
 from dytrack_platform.errors import ConfigurationError
 
-
 SPACE = {"model.exits": {"placements": {"count": [1, 2]}}, "train.ema": {"choice": [0.9, 0.99]}}
 
 

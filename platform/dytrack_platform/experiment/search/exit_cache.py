@@ -4,7 +4,7 @@ Dimensions: N frames with a usable box, E exits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,32 +38,38 @@ class ExitCache:
     truth_xywh: Floats | None = None
     """(N, 4) true boxes, with ``boxes_xywh``."""
 
-    def __post_init__(self) -> None:
-        if len(np.unique(self.sequence)) < 2:
-            raise DataError(
-                "search: thresholds are chosen on one half of the sequences and scored on the "
-                f"other, so two are needed at least, got {list(self.names)}; name more data"
-            )
-
     def halves(self) -> tuple[Flags, Flags]:
         """Return (N,) frames to choose on and frames to score on: every other sequence by name.
 
         Neighbours in name come from one source, so that both halves have some of each.
+
+        Raises:
+            DataError: There are fewer than two sequences.
         """
         present = np.unique(self.sequence)
+        if len(present) < 2:
+            raise DataError(
+                "search: thresholds are chosen on one half of the sequences and scored on the "
+                f"other, so two are needed at least, got {list(self.names)}; name more data"
+            )
         by_name = sorted(present.tolist(), key=lambda number: self.names[number])
         choosing = np.isin(self.sequence, by_name[::2])
         return choosing, ~choosing
 
     def part(self, which: Flags) -> "ExitCache":
         """Return the frames ``which`` (N,)."""
-        own = object.__new__(ExitCache)  # half of the sequences need not be two
-        for name in ("depths", "names"):
-            object.__setattr__(own, name, getattr(self, name))
-        for name in ("predicted", "iou", "sequence", "boxes_xywh", "truth_xywh"):
-            values = getattr(self, name)
-            object.__setattr__(own, name, None if values is None else values[which])
-        return own
+        return replace(
+            self,
+            predicted=self.predicted[which],
+            iou=self.iou[which],
+            sequence=self.sequence[which],
+            boxes_xywh=None if self.boxes_xywh is None else self.boxes_xywh[which],
+            truth_xywh=None if self.truth_xywh is None else self.truth_xywh[which],
+        )
+
+    def uncorrected(self) -> "ExitCache":
+        """Return it without boxes, so that no corrections are simulated."""
+        return replace(self, boxes_xywh=None, truth_xywh=None)
 
     def save(self, path: Path) -> None:
         """Write it as one NumPy archive.

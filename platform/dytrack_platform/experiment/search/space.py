@@ -169,9 +169,7 @@ def _check_dimension(
 ) -> None:
     where = f"search.space.{key}"
     section = key.partition(".")[0]
-    require(
-        section not in ("search", "name"), f"{where}: a search cannot change its own {section}"
-    )
+    require(section not in ("search", "name"), f"{where}: a search cannot change its own {section}")
     if dimension.placements is not None:
         require(key == EXITS, f"{where}: placements are for {EXITS} only")
         last, depths = config.model.depth, dimension.placements.depths

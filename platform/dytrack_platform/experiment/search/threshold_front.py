@@ -206,9 +206,7 @@ def unbeaten(points: Sequence[Point], objectives: Sequence[str]) -> list[int]:
     return unbeaten_values([point.values for point in points], objectives)
 
 
-def unbeaten_values(
-    points: Sequence[Mapping[str, float]], objectives: Sequence[str]
-) -> list[int]:
+def unbeaten_values(points: Sequence[Mapping[str, float]], objectives: Sequence[str]) -> list[int]:
     """Return the positions of the values that no others beat; of equal ones the first."""
     if not points:
         return []
