@@ -89,8 +89,9 @@ def _shifted(boxes_xywh: Boxes, shifts: Boxes) -> Boxes:
 
 
 def _difference(boxes_xywh: Boxes) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Return each shallow box's (E - 1, N, 4) shift to the deepest of (E, N, 4), and (E - 1, N, 1)
-    whether both are of one thing: where they are not, nothing is learned.
+    """Return each shallow box's shift (E - 1, N, 4) to the deepest of (E, N, 4), and (E - 1, N, 1).
+
+    The second says whether both are of one thing: where they are not, nothing is learned.
     """
     own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
     sides = np.maximum(own[..., 2:], 1e-6)

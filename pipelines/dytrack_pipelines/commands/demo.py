@@ -50,7 +50,7 @@ def demo(
         _step("3/8  train a tracker with three exits with Ray Train")
         train(recipe, changes)
         _step("4/8  search exit placements and distillation with Ray Tune")
-        search(recipe, changes)
+        search(recipe, overrides=changes)
         _step("5/8  evaluate it on sequences it has never seen")
         results = folder / "evaluation"
         model = str(folder / "runs" / "demo")

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
 from dytrack_platform.config.search import flatten_space
-from dytrack_platform.config.yaml_text import read_yaml
+from dytrack_platform.config.yaml_text import parse_yaml, read_yaml
 from dytrack_platform.errors import ConfigurationError
 
 RENAMED = {
@@ -128,6 +128,18 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
     for key, value in values.items():
         require(value is not None, f"{path}: {key}: has no keys; fill it or leave it out")
     return resolve(values, overrides)
+
+
+def parse_text(text: str, name: str) -> ExperimentConfig:
+    """Read a recipe from a text; ``name`` says where it is from.
+
+    Raises:
+        ConfigurationError: It is not YAML, or holds a mistake.
+    """
+    values = parse_yaml(text, name)
+    require(isinstance(values, Mapping), f"{name}: must hold keys and values")
+    assert isinstance(values, Mapping)  # just required
+    return resolve(values)
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:

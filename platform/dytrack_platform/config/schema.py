@@ -207,6 +207,9 @@ class TrainConfig:
     small."""
     grace_s: NotNegativeFloat = 25.0
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
+    sampled_placements: NotNegative = 0
+    """Exit placements drawn at random in every step, beside all exits together: heads then work
+    with whatever exit is recycled from, and any placement can inherit the weights."""
     init_from: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
     or the folder of a tracker or of a run, whose whole network is taken; decisioners and
@@ -230,6 +233,10 @@ class TrainConfig:
             1 <= self.grad_accum_steps <= share,
             f"grad_accum_steps: must lie in [1, {share}], a worker's share of a batch, got "
             f"{self.grad_accum_steps}",
+        )
+        require(
+            self.sampled_placements == 0 or (self.parallel == "ddp" and not self.compile),
+            "sampled_placements: works with parallel ddp and without compile",
         )
         require(
             not (self.parallel == "fsdp" and self.compile),

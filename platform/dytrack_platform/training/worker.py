@@ -13,7 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Callbacks", "DistributedContext", "check", "new_state", "train", "validate"]
 
 Subset = Literal["train", "validation"]
+Floats = NDArray[np.float64]
 Fetch = Callable[[str], AbstractContextManager[Path]]
 """Returns a checkpoint's location as a folder on this machine."""
 
@@ -60,7 +63,9 @@ def new_state(
     # Weights are made on every worker and not sent: the same seed makes the same ones.
     torch.manual_seed(config.seed)
     notes: dict[str, Any] = {}
-    module = TrainModule(config.model, config.loss, config.distillation)
+    module = TrainModule(
+        config.model, config.loss, config.distillation, config.train.sampled_placements
+    )
     if config.train.init_from is not None:
         notes["initial"] = list(load_initial(module.network, config.train.init_from))
     distributed.arrange(module, config.train, context)
@@ -245,6 +250,30 @@ def validation_outputs(
     batches = _validation_batches(config.data, sizes, config.seed, config.train.batch_size)
     names = [name for batch in batches for name in batch.sequences]
     return validation.score(module, batches, device), names
+
+
+def placement_outputs(
+    config: ExperimentConfig,
+    module: TrainModule,
+    device: torch.device,
+    placements: Sequence[Sequence[int]],
+) -> tuple[list[tuple[Floats, Floats]], list[str]]:
+    """Score placements of a network's exits on the validation pairs; blocks run once for all.
+
+    Args:
+        config: The recipe of prepared folders.
+        module: Holds the network with all exits.
+        device: Where the module is.
+        placements: Depths of the exits of each.
+
+    Returns:
+        For each placement (K, N) predicted and true IoU, and (N,) the pairs' sequences.
+    """
+    sizes = memory.sizes_of(config.model)
+    batches = _validation_batches(config.data, sizes, config.seed, config.train.batch_size)
+    wanted = [[config.model.exits.index(depth) for depth in exits] for exits in placements]
+    outputs = validation.score_placements(module.network, batches, device, wanted)
+    return outputs, [name for batch in batches for name in batch.sequences]
 
 
 @lru_cache(maxsize=1)

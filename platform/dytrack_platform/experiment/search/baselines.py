@@ -1,4 +1,4 @@
-"""What a front has to be compared with, from the same cache: rules that look at nothing, and bounds.
+"""What a front is to be compared with, from the same cache: rules that look at nothing, bounds.
 
 Dimensions: N frames, E exits of the cache, K exits of a placement.
 """
@@ -76,7 +76,7 @@ def cycled(cache: ExitCache, member: Point, costs: Costs) -> Point:
 
 
 def oracle(cache: ExitCache, costs: Costs, slack: float) -> Point:
-    """Leave at the first exit whose box is within ``slack`` IoU of the frame's best one: a bound."""
+    """Leave at the first exit whose box is within ``slack`` of the frame's best IoU: a bound."""
     enough = cache.iou >= cache.iou.max(axis=1, keepdims=True) - slack
     return judge(cache.uncorrected(), [(cache.depths, ())], enough.argmax(axis=1)[None], costs)[0]
 

@@ -34,7 +34,7 @@ class ExitCache:
     names: tuple[str, ...]
     """Names of the sequences."""
     boxes_xywh: Floats | None = None
-    """(N, E, 4) boxes in pixels before any correction; None where frames do not follow each other."""
+    """(N, E, 4) boxes in pixels before corrections; None where frames do not follow each other."""
     truth_xywh: Floats | None = None
     """(N, 4) true boxes, with ``boxes_xywh``."""
 
@@ -46,8 +46,8 @@ class ExitCache:
         Raises:
             DataError: There are fewer than two sequences.
         """
-        present = np.unique(self.sequence)
-        if len(present) < 2:
+        present = np.asarray(np.unique(self.sequence))
+        if present.size < 2:
             raise DataError(
                 "search: thresholds are chosen on one half of the sequences and scored on the "
                 f"other, so two are needed at least, got {list(self.names)}; name more data"
@@ -87,7 +87,7 @@ class ExitCache:
                     depths=np.array(self.depths),
                     sequence=self.sequence,
                     names=np.array(self.names),
-                    **arrays,
+                    **arrays,  # type: ignore[arg-type]
                 )
         except OSError as error:
             raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
@@ -160,7 +160,7 @@ def from_pairs(
     """
     names = sorted(set(sequences))
     numbers = {name: number for number, name in enumerate(names)}
-    sequence = np.array([numbers[name] for name in sequences], np.int64)
+    sequence = np.array([numbers[name] for name in sequences], dtype=np.int64)
     order = np.argsort(sequence, kind="stable")
     return ExitCache(
         depths=tuple(depths),

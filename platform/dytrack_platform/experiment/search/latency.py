@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,7 @@ def measured(folder: Path, config: ModelConfig, how: Measuring) -> Latency:
         StorageError: The table cannot be written.
     """
     path, here, model = folder / TABLE, machine(how.device), _digest(config)
-    rows = (
-        [Latency(**_tuples(row)) for row in json.loads(path.read_text())] if path.is_file() else []
-    )
+    rows = [latency_from(row) for row in json.loads(path.read_text())] if path.is_file() else []
     for row in rows:
         same = (row.machine, row.model, row.runtime, row.threads) == (
             here,
@@ -185,5 +184,10 @@ def _digest(config: ModelConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+def latency_from(row: Mapping[str, Any]) -> Latency:
+    """Build a table from its JSON."""
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list | tuple) else value
+        for key, value in row.items()
+    }
+    return Latency(**values)

@@ -9,7 +9,7 @@ from typing import Any
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, dump, resolve, to_dict
 from dytrack_platform.config.search import ACCURACY, Mode
-from dytrack_platform.experiment.search.latency import Latency
+from dytrack_platform.experiment.search.latency import Latency, Measuring, machine
 from dytrack_platform.experiment.search.rerun import Measured, Rerun
 from dytrack_platform.experiment.search.space import EXITS
 from dytrack_platform.experiment.search.threshold_front import (
@@ -145,8 +145,11 @@ def _fields(member: Member) -> dict[str, Any]:
 
 
 def _loop(measured: Measured) -> dict[str, float]:
-    kept = {name: measured.values[name] for name in ("ms", "gmacs") if name in measured.values}
-    return {"success_auc": measured.success_auc, "iou": measured.iou, **kept}
+    found = {"success_auc": measured.success_auc, "iou": measured.iou}
+    for name in ("ms", "gmacs"):
+        if name in measured.values:
+            found[name] = measured.values[name]
+    return found
 
 
 def knee(members: Sequence[Member], objectives: Sequence[str]) -> Member:
@@ -223,3 +226,23 @@ def details(front: Front) -> dict[str, Any]:
         },
         **front.notes,
     }
+
+
+def point_of(member: Member) -> OperatingPoint:
+    """Return a member's policy as an operating point of its tracker."""
+    return OperatingPoint.from_dict(member.policy)
+
+
+def metrics(front: Front) -> dict[str, float]:
+    """Return every member's values by name, for MLflow: ``01/iou``, ``01/closed_loop/iou``."""
+    found: dict[str, float] = {}
+    for member in front.members:
+        values = {"iou": member.iou, "gmacs": member.gmacs, "ms": member.ms}
+        values |= {f"closed_loop/{k}": v for k, v in (member.closed_loop or {}).items()}
+        found |= {f"{member.name}/{k}": v for k, v in values.items() if v is not None}
+    return found
+
+
+def machine_of(how: Measuring) -> str:
+    """Name the machine that milliseconds are measured on."""
+    return machine(how.device)

@@ -1,189 +1,437 @@
-"""Search over Ray Tune: exit placement, recycling and distillation, for accuracy and for cost."""
+"""A search from its recipe to its front: checked, locked, recorded, continued, and logged."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dytrack_platform.experiment.cluster import session  # sets Ray's environment first
-from dytrack_platform.experiment.runs import tracking
-from dytrack_platform.storage import files
 
-import optuna  # isort: skip
-import ray.tune
-import torch
-from ray.tune import CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
-from ray.tune.search.optuna import OptunaSearch
+import torch  # isort: skip
 
-from dytrack_model.cost import exit_gmacs
-from dytrack_model.policy import OperatingPoint
-from dytrack_model.thresholds import exits_taken
-from dytrack_platform.config import ExperimentConfig, flatten, resolve, to_dict
-from dytrack_platform.errors import TrainingError
+from dytrack_model import checkpoint
+from dytrack_model.config import ModelConfig, require
+from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
+from dytrack_platform.config.schema import ResidentSource
+from dytrack_platform.config.search import Mode
+from dytrack_platform.errors import ConfigurationError, TrainingError
 from dytrack_platform.experiment.paths import with_absolute_paths
-from dytrack_platform.experiment.search.space import check_space, plain_changes, space
-from dytrack_platform.training import state as state_files
-from dytrack_platform.training import validation, worker
-from dytrack_platform.training.callbacks import Callbacks
-from dytrack_platform.training.distributed import DistributedContext
+from dytrack_platform.experiment.registry import registry
+from dytrack_platform.experiment.runs import provenance, tracking
+from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.run_lock import run_lock
+from dytrack_platform.experiment.runs.run_log import logged_run
+from dytrack_platform.experiment.search import fingerprint, members, page, supernet
+from dytrack_platform.experiment.search import space as spaces
+from dytrack_platform.experiment.search import threshold_front as solving
+from dytrack_platform.experiment.search.full import Watching, run_listed, run_trials
+from dytrack_platform.experiment.search.judging import Entry, Judge
+from dytrack_platform.experiment.search.latency import (
+    Latency,
+    Measuring,
+    full_depth,
+    measured,
+    planned_costs,
+)
+from dytrack_platform.experiment.search.members import Front
+from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.rerun import Videos
+from dytrack_platform.experiment.search.trial import EPOCH, METRIC, TRACKER, Job
+from dytrack_platform.storage import files
+from dytrack_platform.training import worker
 
-ACCURACY, COST = "iou", "gmacs"
-"""The two objectives: mean IoU up, mean GMACs of a frame down, both at the balanced point."""
-
-_RECORD = "experiment.json"
+_LOCK = "search.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """One finished trial."""
+class Request:
+    """What is asked for."""
 
-    name: str
-    changes: dict[str, Any]
-    """Dotted keys and values that differ from the recipe."""
-    iou: float
-    gmacs: float
+    config: ExperimentConfig
+    mode: Mode = "full"
+    model: str | None = None
+    """Mode post-hoc: a tracker's folder, a run's, or a name of the registry."""
+    source: ResidentSource | None = None
+    """Held-out sequences for the closed loop."""
+    out: str | None = None
+    """Folder of the search; None: ``train.storage`` and the recipe's name and mode."""
+    resume: bool = False
+    """Refuse to begin anew."""
+    how: Measuring = field(default_factory=Measuring)
+
+    @property
+    def location(self) -> str:
+        """The search's folder or URL."""
+        if self.out is not None:
+            return files.absolute(self.out)
+        config = self.config
+        ending = "search" if self.mode == "full" else self.mode
+        return f"{files.absolute(config.train.storage)}/{config.name}-{ending}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a search is."""
+
+    trials: tuple[TrialRecord, ...]
+    budget: int
+    hypervolume: float
+    points: tuple[solving.Point, ...]
+    """The front so far."""
+    elapsed: float
+    """Seconds since this command began."""
+    fresh: int
+    """Trials that this command finished."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present pace; None before the first trial has ended."""
+        ended = sum(trial.status != "running" for trial in self.trials)
+        if self.fresh == 0:
+            return None
+        return max(0.0, self.elapsed / self.fresh * (self.budget - ended))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Searched:
     """A finished search."""
 
-    trials: tuple[Trial, ...]
-    failed: int
+    front: Front
+    record: SearchRecord
     run_id: str
     folder: Path
+    files: tuple[Path, ...]
 
 
-def search(config: ExperimentConfig, say: Callable[[str], None]) -> Searched:
-    """Run the trials, or those that are missing from a search that was killed.
-
-    Raises:
-        ConfigurationError: The search space holds an invalid model.
-        TrainingError: No trial finished.
-    """
-    check_space(config)
-    config = with_absolute_paths(config)
-    worker.check(config)
-    name = f"{config.name}-search"
-    location = f"{config.train.storage}/{name}"
-    record = files.read_json(f"{location}/{_RECORD}") or {"run_id": None}
-    if record["run_id"] is not None and not tracking.exists(record["run_id"]):
-        record["run_id"] = None
-    with (
-        tracking.run(name, run_id=record["run_id"], kind="search") as run,
-        session.ray_session(dashboard=False),
-    ):
-        files.write_json(f"{location}/{_RECORD}", {"run_id": run.run_id})
-        run.parameters(flatten(to_dict(config)))
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        results = _tuner(config, location, say).fit()
-        trials = _finished(results)
-        if not trials:
-            errors = [str(error).strip().splitlines()[-1] for error in results.errors]
-            raise TrainingError(f"no trial finished: {errors[0] if errors else 'none was started'}")
-        for trial in trials:
-            _log_trial(trial, parent=run.run_id)
-    return Searched(
-        trials=tuple(trials),
-        failed=len(results.errors),
-        run_id=run.run_id,
-        folder=Path(location),
-    )
+Show = Callable[[Standing], None]
+Say = Callable[[str], None]
 
 
-def _tuner(config: ExperimentConfig, location: str, say: Callable[[str], None]) -> Tuner:
-    trainable = ray.tune.with_resources(
-        ray.tune.with_parameters(_trial, recipe=to_dict(config)),
-        {"CPU": config.train.cpus_per_worker, "GPU": 1 if config.train.gpu else 0},
-    )
-    if Tuner.can_restore(location):
-        say(f"continuing the search in {location}")
-        return Tuner.restore(location, trainable, resume_errored=True)
-    folder, _, name = location.rpartition("/")
-    # Two goals without a weight between them: NSGA-II keeps a population spread along the front.
-    sampler = optuna.samplers.NSGAIISampler(
-        population_size=max(2, config.search.trials // 2), seed=config.search.seed
-    )
-    return Tuner(
-        trainable,
-        param_space=space(config),
-        tune_config=TuneConfig(
-            num_samples=config.search.trials,
-            max_concurrent_trials=config.search.max_concurrent,
-            search_alg=OptunaSearch(metric=[ACCURACY, COST], mode=["max", "min"], sampler=sampler),
-            reuse_actors=True,
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=folder,
-            verbose=0,
-            failure_config=FailureConfig(max_failures=config.train.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
-
-
-def _trial(changes: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Train one configuration in this process and report both objectives."""
-    config = resolve(recipe, {**plain_changes(changes), "train.workers": 1})
-    pairs = config.search.pairs_per_epoch or config.data.pairs_per_epoch
-    shorter = {"train.epochs": config.search.epochs, "data.pairs_per_epoch": pairs}
-    # Shorter than the recipe: a search ranks configurations, and takes it that short trainings rank
-    # them as long ones do.
-    config = resolve(to_dict(config), shorter)
-    torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
-    context = DistributedContext(device=torch.device("cuda" if config.train.gpu else "cpu"))
-    # Only the scores count: a trial is short and starts again rather than resumes.
-    state = worker.train(config, Callbacks(), context)
-    module = state_files.trained(state, config)
-    predicted, true = worker.validation_scores(config, module, context.device)
-    points = {point.name: point for point in validation.operating_points(predicted)}
-    point = points.get("balanced", points["accurate"])
-    costs = torch.tensor(exit_gmacs(state.module.network))
-    ray.tune.report(balanced_objectives(point, predicted, true, costs))
-
-
-def balanced_objectives(
-    point: OperatingPoint, predicted: torch.Tensor, true: torch.Tensor, gmacs: torch.Tensor
-) -> dict[str, float]:
-    """Return mean IoU and mean cost of an operating point on scored pairs.
+def search(request: Request, show: Show, say: Say) -> Searched:
+    """Search, or go on with a search of the same recipe that was interrupted or had fewer trials.
 
     Args:
-        point: Thresholds.
-        predicted: (E, N) predicted IoU.
-        true: (E, N) true IoU.
-        gmacs: (E, 1) or (E,) cost of a stop at each exit.
+        request: What is asked for.
+        show: Called with how far it is, at every event.
+        say: Called with one-line messages.
+
+    Raises:
+        ConfigurationError: The space, the objectives, the constraints or the reference point are
+            wrong, or the folder holds another search.
+        DataError: Data are missing, changed, or too few.
+        ModelLookupError: The model reference leads to nothing.
+        StorageError: Another search is at work in the folder, or it cannot be written.
+        TrainingError: No trial finished, or no point is worth anything.
     """
-    exits = exits_taken(predicted.T.double().numpy(), point.thresholds)
-    taken = torch.from_numpy(exits)
-    columns = torch.arange(predicted.shape[1])
-    return {
-        ACCURACY: float(true[taken, columns].mean()),
-        COST: float(gmacs.flatten()[taken].mean()),
-    }
+    spaces.check(request.config, request.mode)
+    _check_request(request)
+    config = with_absolute_paths(request.config)
+    location, folder = request.location, _local(request.location)
+    model = _model(request)
+    if request.mode != "post-hoc":
+        for sentence in worker.check(config):
+            say(f"{config.train.init_from}: {sentence}")
+    data = _data(request, config, model)
+    with run_lock(folder, wait_s=2.0, name=_LOCK):
+        known = files.read_json(f"{location}/search.json")
+        require(
+            known is not None or not request.resume,
+            f"--resume: {location} holds no search to go on with",
+        )
+        record = SearchRecord.open(location, request.mode, config, data)
+        if record.run_id is not None and not tracking.exists(record.run_id):
+            record.run_id = None
+        if known is not None and record.trials:
+            say(f"going on with the search in {location}: {len(record.trials)} trials are there")
+        name = Path(location).name
+        with logged_run(name, folder, record.run_id, say, kind="search") as (run_id, log):
+            record.run_id = run_id
+            _describe(log, request, config)
+            return _Running(request, config, record, log, show, say, folder).run(model)
 
 
-def _finished(results: ResultGrid) -> list[Trial]:
-    trials = []
-    for index in range(len(results)):
-        result = results[index]
-        metrics = result.metrics or {}
-        if result.error is None and ACCURACY in metrics:
-            trials.append(
-                Trial(
-                    name=f"trial-{index:03d}",
-                    changes=plain_changes(dict(result.config or {})),
-                    iou=float(metrics[ACCURACY]),
-                    gmacs=float(metrics[COST]),
-                )
+def _check_request(request: Request) -> None:
+    posthoc = request.mode == "post-hoc"
+    require(
+        posthoc == (request.model is not None),
+        "--model: names the trained tracker of mode post-hoc"
+        + ("; give one" if posthoc else f", got one in mode {request.mode}"),
+    )
+    if request.how.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
+
+
+def _local(location: str) -> Path:
+    return Path(location) if "://" not in location else Path("journals") / Path(location).name
+
+
+def _model(request: Request) -> Path | None:
+    return None if request.model is None else registry.find(request.model)
+
+
+def _data(request: Request, config: ExperimentConfig, model: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if model is not None:
+        found["model"] = fingerprint.of_tracker(model)
+    if request.source is not None:
+        found["sequences"] = fingerprint.of_sequences(request.source)
+    if model is None or request.source is None:
+        found |= fingerprint.of_recipe(config)
+    return found
+
+
+def _describe(log: Journal, request: Request, config: ExperimentConfig) -> None:
+    log.parameters(flatten(to_dict(config)))
+    log.tags(
+        {**provenance.code(), "mode": request.mode, "machine": members.machine_of(request.how)}
+    )
+    log.file("recipe.yaml", dump(config).encode())
+
+
+class _Running:
+    """One search under way: what its parts share."""
+
+    def __init__(
+        self,
+        request: Request,
+        config: ExperimentConfig,
+        record: SearchRecord,
+        log: Journal,
+        show: Show,
+        say: Say,
+        folder: Path,
+    ) -> None:
+        self._request, self._config, self._record = request, config, record
+        self._log, self._show, self._say, self._folder = log, show, say, folder
+        self._began, self._fresh = time.monotonic(), 0
+        self._reference: tuple[float, ...] = ()
+
+    def run(self, model: Path | None) -> Searched:
+        """Do what the mode says, judge, and keep the front."""
+        mode = self._request.mode
+        if mode == "post-hoc":
+            assert model is not None  # the request was checked
+            front = self._post_hoc(model)
+        else:
+            with session.ray_session(dashboard=self._config.train.workers > 1):
+                self._reference = self._stated(self._config.model)
+                entries = self._full() if mode == "full" else self._supernet()
+            front = self._judge().front(mode, entries)
+        return self._keep(front)
+
+    def _post_hoc(self, model: Path) -> Front:
+        config = checkpoint.read_config(model)
+        own = resolve({**to_dict(self._config), "model": config.to_dict()})
+        chosen = spaces.placements(own, config.exits)
+        self._reference = self._stated(config)
+        entry = Entry(weights=str(model.absolute()), placements=tuple(chosen), changes={})
+        self._say(f"{len(chosen)} placements among the exits {list(config.exits)}")
+        return self._judge().front("post-hoc", [entry])
+
+    def _full(self) -> list[Entry]:
+        timed = self._timed if self._needs_ms() else lambda changes: None
+        run_trials(self._config, self._job(), self._record, self._watching(), timed)
+        return self._entries(self._record.trials)
+
+    def _supernet(self) -> list[Entry]:
+        """Train the supernet, score what inherits from it, and train the best ones on."""
+        config, record, job = self._config, self._record, self._job()
+        changes = supernet.training(config)
+        run_listed(config, job, record, self._watching(), [changes])
+        whole = record.trials[0]
+        if whole.status != "finished":
+            raise TrainingError(f"the supernet's training failed: {whole.reason}")
+        with files.local_copy(f"{job.folder(0)}/{TRACKER}") as folder:
+            network = checkpoint.load(folder).network
+        _, chosen = supernet.candidates(config)
+        device = torch.device("cuda" if config.train.gpu else "cpu")
+        inherited = supernet.score(config, network, chosen, self._reference, device)
+        self._log.file(
+            "inherited.json",
+            json.dumps(
+                [{"exits": one.exits, METRIC: one.hypervolume} for one in inherited]
+            ).encode(),
+        )
+        best = supernet.best(inherited, config, self._reference)
+        entries = [
+            Entry(
+                weights=supernet.keep(network, one.exits, self._request.location),
+                placements=(one.exits,),
+                changes={spaces.EXITS: list(one.exits)},
+                points=one.points,
             )
-    return trials
+            for one in inherited
+            if one.points
+        ]
+        tuned = [
+            {
+                **entry.changes,
+                "train.init_from": entry.weights,
+                "train.epochs": config.search.finetune_epochs,
+            }
+            for entry in entries
+            if entry.placements[0] in best
+        ]
+        self._say(f"{len(inherited)} placements inherit; training on {len(tuned)}: {best}")
+        if tuned:
+            run_listed(config, job, record, self._watching(), [changes, *tuned])
+        return entries + self._entries(record.trials[1:])
 
+    def _entries(self, trials: list[TrialRecord]) -> list[Entry]:
+        """Return the trackers that finished trials left."""
+        found = []
+        for trial in trials:
+            weights = f"{self._job().folder(trial.number)}/{TRACKER}"
+            if trial.status == "finished" and trial.kept_points:
+                exits = resolve(to_dict(self._config), trial.changes).model.exits
+                found.append(
+                    Entry(
+                        weights=weights,
+                        placements=(exits,),
+                        changes=trial.changes,
+                        trial=trial.number,
+                        points=tuple(trial.kept_points),
+                    )
+                )
+        if not found:
+            reasons = [trial.reason for trial in trials if trial.reason]
+            said = f": {reasons[0]}" if reasons else ""
+            raise TrainingError(f"no trial of {len(trials)} left a point worth anything{said}")
+        return found
 
-def _log_trial(trial: Trial, parent: str) -> None:
-    """Give a trial its own run below the search's."""
-    if tracking.has_child(parent, trial.name):
-        return
-    with tracking.run(trial.name, parent=parent, kind="trial") as run:
-        run.parameters(trial.changes)
-        run.metrics({ACCURACY: trial.iou, COST: trial.gmacs}, step=0)
+    def _judge(self) -> Judge:
+        request, config = self._request, self._config
+        videos = None
+        if request.source is not None:
+            device = torch.device(request.how.device)
+            videos = Videos.read(request.source, config.search.frames, device)
+            if videos.left_out:
+                names = ", ".join(videos.left_out)
+                self._say(f"{len(videos.left_out)} sequences cannot be followed: {names}")
+        return Judge(
+            config=config,
+            videos=videos,
+            out=self._folder,
+            how=request.how,
+            reference=self._reference,
+            say=self._say,
+        )
+
+    def _stated(self, model: ModelConfig) -> tuple[float, ...]:
+        """Return the reference point, and refuse one that no exit of the model can beat."""
+        latency = measured(self._folder, model, self._request.how) if self._needs_ms() else None
+        costs = planned_costs(model, latency)
+        reference = solving.reference_point(self._config.search, full_depth(costs))
+        for name, value in zip(self._config.search.objectives, reference, strict=True):
+            if name == "ms" or (name == "params" and self._request.mode == "post-hoc"):
+                least = float(costs.stop[name][0 if name == "ms" else -1])
+                require(
+                    value > least,
+                    f"search.reference.{name}: nothing can beat {value:g}: the cheapest exit "
+                    f"takes {least:.4g} here",
+                )
+        return reference
+
+    def _needs_ms(self) -> bool:
+        search = self._config.search
+        return "ms" in search.objectives or any(bound.name == "ms" for bound in search.bounds)
+
+    def _timed(self, changes: Mapping[str, Any]) -> Latency:
+        model = resolve(to_dict(self._config), changes).model
+        return measured(self._folder, model, self._request.how)
+
+    def _job(self) -> Job:
+        return Job(
+            recipe=to_dict(self._config),
+            reference=self._reference,
+            location=self._request.location,
+        )
+
+    def _watching(self) -> Watching:
+        return Watching(began=self._on_begin, reported=self._on_report, ended=self._on_end)
+
+    def _on_begin(self, trial: TrialRecord) -> None:
+        self._log.child(trial.name).running()
+        self._log.child(trial.name).parameters(trial.changes)
+        self._stand()
+
+    def _on_report(self, trial: TrialRecord, metrics: dict[str, Any]) -> None:
+        values = {METRIC: float(metrics[METRIC])}
+        values |= {f"train/{name}": float(value) for name, value in metrics["losses"].items()}
+        values["memory_megabytes"] = float(metrics["memory_megabytes"])
+        self._log.child(trial.name).metrics(values, int(metrics[EPOCH]))
+        self._stand()
+
+    def _on_end(self, trial: TrialRecord) -> None:
+        self._fresh += 1
+        child = self._log.child(trial.name)
+        child.tags({"outcome": trial.status, "failure": trial.reason})
+        child.end("FAILED" if trial.status == "failed" else "FINISHED")
+        standing = self._stand()
+        spent = sum(t.seconds.get("all", 0.0) for t in self._record.trials)
+        ended = sum(t.status != "running" for t in self._record.trials)
+        self._log.metrics({METRIC: standing.hypervolume, "spent_s": spent}, step=ended)
+
+    def _stand(self) -> Standing:
+        search, union = self._config.search, self._record.union()
+        kept = [point for point in union if solving.keeps(point.values, search)]
+        budget = search.trials if self._request.mode == "full" else 1 + search.finetuned
+        standing = Standing(
+            trials=tuple(self._record.trials),
+            budget=budget,
+            hypervolume=solving.volume(kept, search.objectives, self._reference),
+            points=tuple(kept[k] for k in solving.unbeaten(kept, search.objectives)),
+            elapsed=time.monotonic() - self._began,
+            fresh=self._fresh,
+        )
+        self._show(standing)
+        return standing
+
+    def _keep(self, front: Front) -> Searched:
+        """Write the front, remove weights that it does not need, and log everything."""
+        config, record, folder = self._config, self._record, self._folder
+        needed = {member.weights for member in front.members}
+        for trial in record.trials:
+            where = f"{self._job().folder(trial.number)}/{TRACKER}"
+            if where not in needed and self._request.mode == "full":
+                files.remove_folder(where)
+        written = members.write(front, config, folder)
+        rows = [member.to_dict() for member in front.members]
+        pages = page.write(folder, rows, members.details(front), record.to_dict())
+        for path in (*written, *pages):
+            if path.is_file():
+                name = str(path.relative_to(folder))
+                self._log.append({"file": name})
+                if self._request.location != str(folder):
+                    files.write_bytes(f"{self._request.location}/{name}", path.read_bytes())
+        self._log.append({"file": "search.json"}) if (folder / "search.json").is_file() else None
+        on_front = sum(member.on_front for member in front.members)
+        step = len(record.trials)
+        self._log.metrics({METRIC: front.hypervolume, "on_front": float(on_front)}, step=step)
+        self._log.metrics(members.metrics(front), step=0)
+        self._log_weights(front)
+        assert record.run_id is not None  # set when the run was opened
+        return Searched(
+            front=front,
+            record=record,
+            run_id=record.run_id,
+            folder=folder,
+            files=(*written, *pages),
+        )
+
+    def _log_weights(self, front: Front) -> None:
+        """Keep the weights and operating points of members that trials made with their runs."""
+        for member, one in zip(front.members, front.candidates, strict=True):
+            if not member.on_front or one.trial is None or member.weights is None:
+                continue
+            target = self._folder / "members" / member.name
+            with files.local_copy(member.weights) as folder:
+                saved = checkpoint.load(folder)
+            points = [members.point_of(member), *saved.points]
+            checkpoint.save(target, saved.network, points, saved.notes)
+            child = self._log.child(self._record.trials[one.trial].name)
+            for path in sorted(target.iterdir()):
+                child.append({"file": str(path.relative_to(self._folder)), "as": member.name})
+            child.append({"file": f"front/{member.name}.yaml"})
