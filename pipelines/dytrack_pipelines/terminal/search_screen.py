@@ -98,7 +98,7 @@ def show_front(searched: "Searched") -> None:
     rows = []
     for member in front.members:
         loop = member.closed_loop or {}
-        note = f"undecided to {undecided[member.name]['cheaper']}"
+        open_to = undecided.get(member.name)
         rows.append(
             [
                 f"{member.name}{' *' if member.on_front else ''}",
@@ -108,7 +108,7 @@ def show_front(searched: "Searched") -> None:
                 f"{loop['success_auc']:.3f}" if loop else "",
                 f"{member.gmacs:.4f}",
                 "" if member.ms is None else f"{member.ms:.2f}",
-                note if member.name in undecided else "",
+                "" if open_to is None else f"undecided to {open_to['cheaper']}",
             ]
         )
     title = f"front, hypervolume {front.hypervolume:.4f}"

@@ -123,12 +123,12 @@ def from_tracks(
     """
     parts = []
     for number, (film, track) in enumerate(zip(films, tracked, strict=True)):
-        usable = np.isfinite(track.iou).all(axis=1)
+        usable = np.asarray(np.isfinite(track.iou).all(axis=1), np.bool_)
         parts.append(
             (
                 track.predicted_iou[usable],
                 track.iou[usable],
-                np.full(int(usable.sum()), number, np.int64),
+                np.full(np.count_nonzero(usable), number, np.int64),
                 track.exit_boxes_xywh[usable],
                 film.boxes_xywh[1 : 1 + len(usable)][usable],
             )

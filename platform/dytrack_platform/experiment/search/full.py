@@ -192,6 +192,10 @@ class _Events(Callback):
         self._searcher, self._record, self._watching = searcher, record, watching
         self._began: dict[str, float] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give nothing to the copy that Ray writes down: nothing is ever read back."""
+        return {}
+
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:

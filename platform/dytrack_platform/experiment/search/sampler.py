@@ -204,6 +204,10 @@ class RecordedSearch(OptunaSearch):
         """Return how many epochs a trial has if nothing stops it."""
         return int(self.trials[trial_id].changes.get("train.epochs", self._search.epochs))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give nothing to the copy that Ray writes down: nothing is ever read back."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the record is the state."""
 
@@ -250,6 +254,10 @@ class ListedSearch(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Learn nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give nothing to the copy that Ray writes down: nothing is ever read back."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the record is the state."""
