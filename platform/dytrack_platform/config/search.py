@@ -156,7 +156,8 @@ def flatten_space(space: object) -> object:
         return space
     flat: dict[str, Any] = {}
     for key, value in space.items():
-        if isinstance(value, Mapping) and not DIMENSION_KINDS & set(value):
+        deeper = isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values())
+        if isinstance(value, Mapping) and deeper and not DIMENSION_KINDS & set(value):
             inner = flatten_space(value)
             assert isinstance(inner, dict)  # of a mapping
             if not inner:
