@@ -19,6 +19,7 @@ from dytrack_pipelines.commands.describe import describe
 from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
+from dytrack_pipelines.commands.pareto import pareto
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
@@ -49,6 +50,7 @@ for _command in (
     score,
     compare,
     versus,
+    pareto,
     publish,
     track,
     calibrate,

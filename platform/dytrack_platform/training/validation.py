@@ -11,7 +11,7 @@ from torch import Tensor
 from dytrack_model.losses import box_losses
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.thresholds import quantile_thresholds
+from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_platform.confidence import calibrate
 from dytrack_platform.training.batches import Batch
 from dytrack_platform.training.objective import TrainModule
@@ -117,3 +117,23 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
         points.append(OperatingPoint(name=name, thresholds=thresholds))
     points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))
     return tuple(points)
+
+
+def point_metrics(
+    points: Sequence[OperatingPoint], scores: Scores, gmacs: Sequence[float]
+) -> dict[str, float]:
+    """Return ``val/point/NAME/iou`` and ``val/point/NAME/gmacs`` of operating points.
+
+    Args:
+        points: Thresholds.
+        scores: (E, N) predicted and (E, N) true IoU.
+        gmacs: (E,) cost of a stop at each exit.
+    """
+    predicted, true = (part.double().numpy() for part in scores)
+    found = {}
+    for point in points:
+        taken = exits_taken(predicted.T, point.thresholds)
+        own = true[taken, np.arange(true.shape[1])]
+        found[f"val/point/{point.name}/iou"] = float(own.mean())
+        found[f"val/point/{point.name}/gmacs"] = float(np.asarray(gmacs)[taken].mean())
+    return found

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
+from dytrack_model.cost import exit_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
@@ -209,14 +210,17 @@ def validate(
     """Score every exit on the validation pairs.
 
     Returns:
-        ``val/exit2/iou`` and the like, and the operating points that the scores suggest.
+        ``val/exit2/iou``, ``val/point/fast/gmacs`` and the like, and the operating points that the
+        scores suggest.
     """
     scores = validation_scores(config, module, device)
     summary = validation.summarise(config.model.exits, scores)
     if config.data.resident_validation:
         summary |= memory.closed_loop(config, module, device)
     metrics = {f"val/{name}": value for name, value in summary.items()}
-    return metrics, validation.operating_points(scores[0])
+    points = validation.operating_points(scores[0])
+    metrics |= validation.point_metrics(points, scores, exit_gmacs(module.network))
+    return metrics, points
 
 
 def validation_scores(

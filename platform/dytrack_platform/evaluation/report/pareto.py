@@ -61,6 +61,31 @@ def hypervolume(
     return _volume(up)
 
 
+DEAREST, CHEAPEST = 100.0, 0.01
+"""GMACs of a frame between which the standard hypervolume measures: a ViT-L at 384 pixels costs
+about 100, the smallest transformer that tracks at all some hundredths."""
+
+
+def standard_volume(points: Sequence[tuple[float, float]]) -> float:
+    """Return the share of the area of all trackers that points cover, in [0, 1].
+
+    The area lies between an accuracy of 0 and 1 and between a cost of :data:`DEAREST` and of
+    :data:`CHEAPEST` GMACs on a logarithmic scale. It is the same for every dataset and protocol,
+    so that two runs on the same data can be compared.
+
+    Args:
+        points: Accuracy and GMACs of each.
+    """
+    decades = np.log10(DEAREST) - np.log10(CHEAPEST)
+    rows = [
+        [accuracy, np.log10(max(cost, CHEAPEST)) / decades]
+        for accuracy, cost in points
+        if np.isfinite(accuracy) and np.isfinite(cost)
+    ]
+    values = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return hypervolume(values, ("max", "min"), (0.0, np.log10(DEAREST) / decades))
+
+
 def _volume(up: NDArray[np.float64]) -> float:
     """Return the volume of the union of boxes from the origin to (N, G) positive corners."""
     if len(up) == 0:

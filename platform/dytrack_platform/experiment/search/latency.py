@@ -6,7 +6,6 @@ whose table is of another machine is measured anew rather than mixed.
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from dytrack_model.cost import (
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision, locate
+from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.experiment.search.threshold_front import Costs
 from dytrack_platform.storage.atomic import write_atomically
 
@@ -71,14 +71,7 @@ def machine(device: str = "cpu") -> str:
     """Name this machine as far as its times depend on it."""
     if device != "cpu" and torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {platform.node()}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0].partition(":")[2].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores, {platform.node()}"
+    return provenance.machine()
 
 
 def measured(folder: Path, config: ModelConfig, how: Measuring) -> Latency:

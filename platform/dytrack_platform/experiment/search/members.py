@@ -9,6 +9,7 @@ from typing import Any
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, dump, resolve, to_dict
 from dytrack_platform.config.search import ACCURACY, Mode
+from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
 from dytrack_platform.experiment.search.latency import Latency, Measuring, machine
 from dytrack_platform.experiment.search.rerun import Measured, Rerun
 from dytrack_platform.experiment.search.space import EXITS
@@ -246,3 +247,26 @@ def metrics(front: Front) -> dict[str, float]:
 def machine_of(how: Measuring) -> str:
     """Name the machine that milliseconds are measured on."""
     return machine(how.device)
+
+
+def run_points(front: Front, data: str) -> RunPoints:
+    """Return members, as measured where they were, in the form that all runs share."""
+    looped = all(member.closed_loop is not None for member in front.members)
+    measure = "success_auc" if looped else ACCURACY
+    return RunPoints(
+        name=front.name,
+        kind="search",
+        measure=measure,
+        data=data,
+        protocol="closed loop" if looped else "pairs",
+        machine=", ".join(sorted({table.machine for table in front.latency})),
+        points=tuple(
+            RunPoint(
+                name=member.name,
+                accuracy=member.costs()[measure],
+                gmacs=member.costs()["gmacs"],
+                ms=member.costs().get("ms"),
+            )
+            for member in front.members
+        ),
+    )

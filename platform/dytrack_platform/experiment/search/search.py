@@ -19,7 +19,7 @@ from dytrack_platform.config.search import Mode
 from dytrack_platform.errors import ConfigurationError, TrainingError
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.registry import registry
-from dytrack_platform.experiment.runs import provenance, tracking
+from dytrack_platform.experiment.runs import pareto, provenance, tracking
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
@@ -398,6 +398,7 @@ class _Running:
             if where not in needed and self._request.mode == "full":
                 files.remove_folder(where)
         written = members.write(front, config, folder)
+        written += pareto.write(folder, members.run_points(front, self._data()))
         rows = [member.to_dict() for member in front.members]
         pages = page.write(folder, rows, members.details(front), record.to_dict())
         for path in (*written, *pages):
@@ -420,6 +421,12 @@ class _Running:
             folder=folder,
             files=(*written, *pages),
         )
+
+    def _data(self) -> str:
+        source = self._request.source
+        if source is None:
+            return f"validation data of {self._config.name}"
+        return f"{source.dataset} {source.split or 'default'}"
 
     def _log_weights(self, front: Front) -> None:
         """Keep the weights and operating points of members that trials made with their runs."""
