@@ -30,7 +30,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dytrack_model.config import require
 from dytrack_platform.config.search import SearchConfig
-from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.errors import ConfigurationError, DyTrackError
 from dytrack_platform.experiment.search.latency import Latency
 from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
 from dytrack_platform.experiment.search.space import Range, Space, Values
@@ -68,7 +68,7 @@ def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
             ) from None
         return optuna.samplers.GPSampler(seed=search.seed, n_startup_trials=startup)
     return optuna.samplers.TPESampler(
-        seed=search.seed, n_startup_trials=startup, multivariate=True, constant_liar=True
+        seed=search.seed, n_startup_trials=startup, constant_liar=True
     )
 
 
@@ -111,6 +111,8 @@ class RecordedSearch(OptunaSearch):
         self._waiting = record.unfinished()
         self.trials: dict[str, TrialRecord] = {}
         """By Ray's identifiers."""
+        self.error: Exception | None = None
+        """What was raised here."""
         for trial in record.trials:
             if trial.status != "running":
                 self._feed(trial, distributions)
@@ -149,7 +151,11 @@ class RecordedSearch(OptunaSearch):
             self._study.enqueue_trial(self._own.encode(trial.changes))
             self._ot_trials[trial_id] = self._study.ask(fixed_distributions=self._space)
         else:
-            trial = self._record.begin(self._draw(trial_id))
+            try:
+                trial = self._record.begin(self._draw(trial_id))
+            except DyTrackError as error:
+                self.error = error  # Ray passes on no more than its text
+                raise
         self.trials[trial_id] = trial
         latency = self._timed(trial.changes)
         # One flat dictionary of plain values: Ray takes nested ones apart.
@@ -229,6 +235,8 @@ class ListedSearch(Searcher):
         self._record, self._listed = record, listed
         self.trials: dict[str, TrialRecord] = {}
         """By Ray's identifiers."""
+        self.error: Exception | None = None
+        """What was raised here."""
         ended = {t.number for t in record.trials if t.status != "running"}
         self.waiting = [n for n in range(len(listed)) if n not in ended]
 

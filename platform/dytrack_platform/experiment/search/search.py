@@ -16,7 +16,7 @@ from dytrack_model.config import ModelConfig, require
 from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.config.search import Mode
-from dytrack_platform.errors import ConfigurationError, TrainingError
+from dytrack_platform.errors import ConfigurationError, DataError, TrainingError
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.experiment.runs import pareto, provenance, tracking
@@ -130,6 +130,8 @@ def search(request: Request, show: Show, say: Say) -> Searched:
     config = with_absolute_paths(request.config)
     location, folder = request.location, _local(request.location)
     model = _model(request)
+    if model is None or request.source is None:
+        _check_held_out(config)
     if request.mode != "post-hoc":
         for sentence in worker.check(config):
             say(f"{config.train.init_from}: {sentence}")
@@ -161,6 +163,25 @@ def _check_request(request: Request) -> None:
     )
     if request.how.device != "cpu" and not torch.cuda.is_available():
         raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
+
+
+def _check_held_out(config: ExperimentConfig) -> None:
+    """Refuse validation data that cannot be halved, before the first trial."""
+    if config.data.resident:
+        require(
+            bool(config.data.resident_validation),
+            "data.resident_validation: is empty, and a search scores on held-out sequences",
+        )
+        return
+    from dytrack_platform.datasets.loading.sources import subset_rows
+
+    rows = subset_rows(config.data, config.model, "validation")
+    names = {row.name for some in rows for row in some}
+    if len(names) < 2:
+        raise DataError(
+            f"data.validation: holds {len(names)} sequence, and thresholds are chosen on one half "
+            "of them and scored on the other; raise data.validation_share, or name more data"
+        )
 
 
 def _local(location: str) -> Path:

@@ -154,6 +154,7 @@ class Writer:
         self._config, self._job, self._number = config, job, number
         self._latency, self._context, self._report = latency, context, report
         self.clock = Clock()
+        self._evaluated = 0.0
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
         """Score, keep and report."""
@@ -166,9 +167,9 @@ class Writer:
             if not math.isfinite(progress.losses["loss"]):
                 raise TrainingError(f"the loss is not finite at step {state.step}")
             metrics |= self._score(module)
-        evaluated = time.monotonic() - began
+        self._evaluated += time.monotonic() - began
         self._keep(state, module, tensors)
-        metrics["seconds"] = {"steps": self.clock.steps, "evaluation": evaluated}
+        metrics["seconds"] = {"steps": self.clock.steps, "evaluation": self._evaluated}
         metrics["memory_megabytes"] = psutil.Process().memory_info().rss / 1e6
         metrics["losses"] = {k: float(v) for k, v in progress.losses.items()}
         self._report(metrics)
