@@ -38,6 +38,7 @@ def values(values):
     """Enough validation sequences to halve."""
     values["data"]["validation_share"] = 0.3
     values["train"]["batch_size"] = 4
+    values["search"]["reference"] = {"iou": -0.1}  # a few steps find nothing
     return values
 
 
@@ -209,7 +210,9 @@ def test_a_trial_in_the_lower_half_is_stopped_and_told_as_pruned(lab):
 
 
 def test_an_interrupted_trial_comes_first_and_keeps_its_number(lab, values, tmp_path):
-    config = resolve(values, {"train.workers": 1, "search.trials": 6, "search.epochs": 2})
+    given = {"trials": 6, "epochs": 2, "scheduler": "none", "max_concurrent": 1}
+    overrides = {"train.workers": 1, **{f"search.{k}": v for k, v in given.items()}}
+    config = resolve(values, overrides)
     record = SearchRecord.open(str(tmp_path / "lab"), "full", config, {})
     drawn = {"model.recycling": "none", "distillation.feature": 0.1}
     for exits in ([2], [1, 2]):
@@ -217,7 +220,7 @@ def test_an_interrupted_trial_comes_first_and_keeps_its_number(lab, values, tmp_
     began = []
     watching = Watching(began=lambda trial: began.append(trial.number))
     trial = made_trial(lambda number, epoch: None)
-    again = lab(trial, watching=watching, trials=6, epochs=2, scheduler="none", max_concurrent=1)
+    again = lab(trial, watching=watching, **given)
     assert began == list(range(6))
     assert [t.changes["model.exits"] for t in again.trials][:2] == [[2], [1, 2]]
     assert all(t.status == "finished" for t in again.trials)

@@ -36,6 +36,8 @@ from dytrack_platform.experiment.search.space import Space, Values
 from dytrack_platform.experiment.search.trial import EPOCH, METRIC, Job, train_lean
 
 _REASON = 300
+_WAITING_BYTES = 300e6
+"""Memory of a trial whose training runs in processes of its own."""
 
 
 @dataclass(kw_only=True)
@@ -108,11 +110,13 @@ def _fit(
         return
     search = config.search
     lean = config.train.workers == 1
-    cpus = config.train.cpus_per_worker if lean else 0.0
-    gpus = search.gpu_share if config.train.gpu and lean else 0.0
-    trainable = ray.tune.with_resources(
-        ray.tune.with_parameters(_train, job=job), {"CPU": cpus, "GPU": gpus}
-    )
+    resources = {"CPU": config.train.cpus_per_worker}
+    if config.train.gpu:
+        resources["GPU"] = search.gpu_share
+    if not lean:
+        # The workers of the training inside take what they need; the trial only waits for them.
+        resources = {"memory": _WAITING_BYTES}
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(_train, job=job), resources)
     # What Ray writes beside the trials is of no use to us: the record says all.
     folder = tempfile.mkdtemp(prefix="dytrack-tune-")
     events = _Events(searcher, record, watching)

@@ -45,6 +45,8 @@ class TrialRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     """In all, in training steps and in evaluation."""
     began: float = field(default_factory=time.time)
+    host: str = ""
+    """Address of the node that it last reported from."""
 
     @property
     def name(self) -> str:
@@ -136,6 +138,7 @@ class SearchRecord:
         trial.reports = [r for r in trial.reports if r[EPOCH] < row[EPOCH]]
         trial.reports.append({**row, "at": at})
         trial.points = json.loads(metrics["points"])
+        trial.host = str(metrics.get("node_ip", ""))
         self.save()
 
     def end(self, trial: TrialRecord, status: Status, reason: str = "") -> None:
