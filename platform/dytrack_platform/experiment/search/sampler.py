@@ -175,8 +175,10 @@ class RecordedSearch(OptunaSearch):
             if not self._allowed(changes):
                 # Worth nothing, and that costs nothing to find out.
                 self._study.tell(asked, 0.0)
-            elif before is not None and before.hypervolume and attempt < _TRIES // 4:
-                self._study.tell(asked, before.hypervolume)
+            elif before is not None and attempt < _TRIES // 4:
+                known = before.hypervolume  # None: it is still running, or failed
+                state = None if known is not None else TrialState.FAIL
+                self._study.tell(asked, known, state=state)
             else:
                 self._ot_trials[trial_id] = asked
                 return changes
