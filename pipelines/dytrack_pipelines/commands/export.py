@@ -20,7 +20,9 @@ def export(
         Literal["onnx", "openvino"],
         typer.Option(help="Kind of files: onnx (OpenVINO reads them too) or openvino."),
     ] = "onnx",
-    batch: Annotated[int, typer.Option(help="Targets in one call; shapes are fixed to it.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=4096, help="Targets in one call; shapes are fixed to it.")
+    ] = 1,
 ) -> None:
     """Write one graph per stage for another runtime, checked against PyTorch."""
     from dytrack_model.runtime import export as exports

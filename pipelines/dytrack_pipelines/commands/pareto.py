@@ -20,7 +20,9 @@ def pareto(
 ) -> None:
     """Draw accuracy and cost of several runs on one page, from MLflow alone."""
     from dytrack_platform.experiment.runs import pareto as fronts
+    from dytrack_platform.storage.outputs import check_folder
 
+    check_folder("--out", out, (fronts.PAGE, fronts.STILL), (fronts.PAGE,))
     # Read what each run kept of its points.
     found = [fronts.find(run) for run in runs]
     # Draw them, and say how much each covers.

@@ -82,30 +82,26 @@ def search(
     source = None
     if dataset is not None and root is not None:
         source = ResidentSource(dataset=dataset, root=root, split=split)
-    try:
-        # Only now load what is heavy: a mistake is told at once.
-        from dytrack_platform.experiment.search import picking
-        from dytrack_platform.experiment.search import search as searching
-        from dytrack_platform.experiment.search.latency import Measuring
+    # Only now load what is heavy: a mistake is told at once.
+    from dytrack_platform.experiment.search import picking
+    from dytrack_platform.experiment.search import search as searching
+    from dytrack_platform.experiment.search.latency import Measuring
 
-        wanted = picking.parse(pick) if pick is not None else None
-        request = searching.Request(
-            config=config,
-            mode=mode,
-            model=model,
-            source=source,
-            out=out,
-            resume=resume,
-            how=Measuring(
-                runtime=runtime or "torch", precision=precision, threads=threads, device=device
-            ),
-        )
-        # Search; what a killed search finished is not done again.
-        with search_screen.watching(config.search) as show:
-            searched = searching.search(request, show, screen.say)
-    except KeyboardInterrupt:
-        screen.say("stopped: finished trials are kept; the same command continues")
-        raise typer.Exit(130) from None
+    wanted = picking.parse(pick) if pick is not None else None
+    request = searching.Request(
+        config=config,
+        mode=mode,
+        model=model,
+        source=source,
+        out=out,
+        resume=resume,
+        how=Measuring(
+            runtime=runtime or "torch", precision=precision, threads=threads, device=device
+        ),
+    )
+    # Search; what a killed search finished is not done again.
+    with search_screen.watching(config.search) as show:
+        searched = searching.search(request, show, screen.say)
     # Show the front, and the member that was asked for.
     search_screen.show_front(searched)
     chosen = picking.choose(searched.front.members, config.search.objectives, wanted)

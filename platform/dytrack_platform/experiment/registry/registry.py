@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,13 +108,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     """
     if not reference.startswith("models:/"):
         return _on_disk(Path(reference))
-    tracking.connect()
+    tracking.look()
     try:
         local = mlflow.artifacts.download_artifacts(
             artifact_uri=reference, dst_path=str(download_to) if download_to else None
         )
-    except (MlflowException, OSError) as error:
+    except tracking.STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
+        if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
+            raise StorageError(
+                f"{reference}: the store {tracking.uri()} does not give it: {reason}"
+            ) from error
         raise ModelLookupError(
             f"{reference}: not in the registry {tracking.uri()}: {reason}; "
             "dytrack publish puts a tracker there"
@@ -123,6 +129,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     return found[0].parent
 
 
+@contextmanager
+def located(reference: str) -> Iterator[Path]:
+    """Yield the folder of a tracker; what had to be downloaded is removed afterwards.
+
+    Raises:
+        ModelLookupError: The reference leads to nothing.
+    """
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        yield find(reference, Path(name))
+
+
 def load(reference: str) -> checkpoint.SavedTracker:
     """Load a tracker by path or registry name.
 
@@ -130,8 +147,8 @@ def load(reference: str) -> checkpoint.SavedTracker:
         ModelLookupError: The reference leads to nothing.
         CheckpointError: It leads to a damaged tracker.
     """
-    with TemporaryDirectory(prefix="dytrack-") as name:
-        return checkpoint.load(find(reference, Path(name)))
+    with located(reference) as folder:
+        return checkpoint.load(folder)
 
 
 def _on_disk(path: Path) -> Path:

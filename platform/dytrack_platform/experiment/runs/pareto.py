@@ -87,18 +87,18 @@ class RunPoints:
         return found
 
 
-def write(folder: Path, own: RunPoints) -> list[Path]:
-    """Write ``pareto.json``, ``pareto.html`` and ``pareto.png``.
+def write(folder: Path, own: RunPoints, *, still: bool = True) -> list[Path]:
+    """Write ``pareto.json``, ``pareto.html`` and, unless there is one, ``pareto.png``.
 
     Raises:
         StorageError: A file cannot be written.
     """
     write_atomically(folder / FILE, json.dumps(own.to_dict(), indent=1) + "\n")
-    return [folder / FILE, *draw(folder, [own])]
+    return [folder / FILE, *draw(folder, [own], still=still)]
 
 
-def draw(folder: Path, runs: Sequence[RunPoints]) -> list[Path]:
-    """Write ``pareto.html`` and ``pareto.png`` of one run, or of several on one page.
+def draw(folder: Path, runs: Sequence[RunPoints], *, still: bool = True) -> list[Path]:
+    """Write ``pareto.html`` and maybe ``pareto.png`` of one run, or of several on one page.
 
     Runs that measured the same thing on the same data share a picture; milliseconds share one only
     where they are of one machine.
@@ -132,6 +132,8 @@ def draw(folder: Path, runs: Sequence[RunPoints]) -> list[Path]:
         sections=sections,
         data={"runs": [one.to_dict() for one in runs]},
     )
+    if not still:
+        return [folder / PAGE]
     first = next(iter(groups.values()))
     ours = [_shown(one, p) for one in first for p in one.points if not p.baseline]
     rest = [_shown(one, p) for one in first for p in one.points if p.baseline]

@@ -20,8 +20,13 @@ from dytrack_platform.experiment.search.threshold_front import (
     unbeaten_values,
 )
 from dytrack_platform.storage.atomic import write_atomically
+from dytrack_platform.storage.outputs import MADE_BY
 
 FRONT, DETAILS = "front.json", "details.json"
+WRITTEN = (FRONT, DETAILS, "search.json", "front", "front.html", "front.png", "latency.json")
+"""What a search writes into its folder, beside its journal and its trials."""
+MARKS = ("search.json", DETAILS, "front.html")
+"""Those by which its folder is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +215,7 @@ def details(front: Front) -> dict[str, Any]:
             "measured_by_sequence": None if one.measured is None else one.measured.by_sequence,
         }
     return {
+        "generator": MADE_BY,
         "mode": front.mode,
         "name": front.name,
         "objectives": list(front.objectives),

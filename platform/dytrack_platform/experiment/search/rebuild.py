@@ -16,6 +16,7 @@ from dytrack_platform.experiment.search import members, page, picking
 from dytrack_platform.experiment.search.members import DETAILS, FRONT, Member
 from dytrack_platform.storage import files
 from dytrack_platform.storage.atomic import write_atomically
+from dytrack_platform.storage.outputs import check_folder
 
 _RECORD = "search.json"
 
@@ -50,6 +51,7 @@ def rebuild(reference: str, out: Path | None = None) -> list[Path]:
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     folder = out or Path(f"{run.info.run_name}-report")
+    check_folder("--out", folder, members.WRITTEN, members.MARKS)
     with TemporaryDirectory(prefix="dytrack-") as name:
         kept = {file: _json(run_id, file, Path(name)) for file in (FRONT, DETAILS)}
         record = _json(run_id, _RECORD, Path(name), required=False) or {"trials": []}

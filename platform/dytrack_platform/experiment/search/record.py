@@ -17,6 +17,7 @@ from dytrack_platform.errors import ConfigurationError, DataError, StorageError
 from dytrack_platform.experiment.search.threshold_front import Point, volume
 from dytrack_platform.experiment.search.trial import EPOCH, METRIC, point_from_dict
 from dytrack_platform.storage import files
+from dytrack_platform.storage.outputs import MADE_BY
 
 FILE = "search.json"
 _FORMAT = 1
@@ -93,7 +94,13 @@ class SearchRecord:
         recipe = to_dict(config)
         content = files.read_json(f"{location}/{FILE}")
         if content is None:
-            content = {"format": _FORMAT, "mode": mode, "recipe": recipe, "data": dict(data)}
+            content = {
+                "generator": MADE_BY,
+                "format": _FORMAT,
+                "mode": mode,
+                "recipe": recipe,
+                "data": dict(data),
+            }
             return cls(location, {**content, "run_id": None, "spent": 0.0, "trials": []})
         keys = {"format", "mode", "recipe", "data", "run_id", "spent", "trials"}
         if not isinstance(content, dict) or not keys <= set(content):

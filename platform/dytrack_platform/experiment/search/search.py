@@ -40,6 +40,7 @@ from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
 from dytrack_platform.experiment.search.rerun import Videos
 from dytrack_platform.experiment.search.trial import EPOCH, METRIC, TRACKER, Job
 from dytrack_platform.storage import files
+from dytrack_platform.storage.outputs import check_folder
 from dytrack_platform.training import worker
 
 _LOCK = "search.lock"
@@ -127,6 +128,7 @@ def search(request: Request, show: Show, say: Say) -> Searched:
     """
     spaces.check(request.config, request.mode)
     _check_request(request)
+    check_folder("--out", request.location, members.WRITTEN, members.MARKS)
     config = with_absolute_paths(request.config)
     location, folder = request.location, _local(request.location)
     model = _model(request)
