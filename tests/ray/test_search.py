@@ -292,6 +292,7 @@ def test_two_searches_in_one_folder_do_not_meet(ray_session, store, values):
 @pytest.fixture
 def command(values, tmp_path, store):
     """Return a function that starts ``dytrack search`` in a process of its own."""
+    mlflow.set_tracking_uri(store)  # for what this process reads
     values["train"]["workers"] = 1
     values["search"] |= {"epochs": 2, "trials": 4}
 

@@ -36,8 +36,8 @@ from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
 from dytrack_platform.experiment.search.space import Range, Space, Values
 from dytrack_platform.experiment.search.trial import EPOCH, METRIC
 
-STARTUP = 8
-"""Trials at random before TPE and GP begin to model: of 24 a third."""
+STARTUP = 10
+"""Trials at random before TPE and GP begin to model; half of the trials where they are fewer."""
 MANY = 200
 """Trials from which on an evolving population pays: below it loses to chance."""
 _TRIES = 200
@@ -52,7 +52,7 @@ def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
     kind = search.sampler
     if kind == "auto":
         kind = "nsga2" if search.trials >= MANY else "tpe"
-    startup = min(STARTUP, max(1, search.trials // 3))
+    startup = min(STARTUP, max(1, search.trials // 2))
     if kind == "random":
         return optuna.samplers.RandomSampler(seed=search.seed)
     if kind == "nsga2":
@@ -67,9 +67,7 @@ def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
                 "search.sampler: gp needs scipy, which is not installed; take tpe"
             ) from None
         return optuna.samplers.GPSampler(seed=search.seed, n_startup_trials=startup)
-    return optuna.samplers.TPESampler(
-        seed=search.seed, n_startup_trials=startup, constant_liar=True
-    )
+    return optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=startup)
 
 
 def distribution(limits: Range) -> BaseDistribution:
