@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dytrack_platform.config import SearchConfig
     from dytrack_platform.experiment.search.members import Member
     from dytrack_platform.experiment.search.record import TrialRecord
-    from dytrack_platform.experiment.search.search import Searched, Standing
+    from dytrack_platform.experiment.search.request import Searched, Standing
 
 _ROWS = 16
 
