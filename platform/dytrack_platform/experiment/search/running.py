@@ -122,14 +122,16 @@ class Running:
         self._say(f"{len(inherited)} placements inherit; training on {len(tuned)}: {best}")
         if tuned:
             run_listed(config, job, record, self._watching(), [changes, *tuned])
-        return entries + self._entries(record.trials[1:])
+        return entries + self._entries(record.trials[1:], beside=True)
 
-    def _entries(self, trials: list[TrialRecord]) -> list[Entry]:
-        """Return the trackers that finished trials left."""
+    def _entries(self, trials: list[TrialRecord], *, beside: bool = False) -> list[Entry]:
+        """Return the trackers that finished trials left; ``beside`` others there may be none."""
         found = []
         for trial in trials:
             weights = f"{self._job().folder(trial.number)}/{TRACKER}"
-            if trial.status == "finished" and trial.kept_points:
+            # Weights that an earlier front did not need were removed.
+            left = trial.status == "finished" and files.exists(weights)
+            if left and trial.kept_points:
                 exits = resolve(to_dict(self._config), trial.changes).model.exits
                 found.append(
                     Entry(
@@ -140,7 +142,7 @@ class Running:
                         points=tuple(trial.kept_points),
                     )
                 )
-        if not found:
+        if not found and not beside:
             reasons = [trial.reason for trial in trials if trial.reason]
             said = f": {reasons[0]}" if reasons else ""
             raise TrainingError(f"no trial of {len(trials)} left a point worth anything{said}")

@@ -16,8 +16,8 @@ import torch
 
 from dytrack_model import checkpoint
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.placement import inherit
 from dytrack_model.policy import OperatingPoint
+from dytrack_model.pretrained.placement import inherit
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.experiment.search import threshold_front as solving
 from dytrack_platform.experiment.search.exit_cache import ExitCache, from_pairs

@@ -97,9 +97,9 @@ def test_every_placement_of_twelve_exits_takes_seconds():
 
     cache = made_cache(frames=1500, exits=12, sequences=20, boxes=True)
     costs = solving.Costs(stop={"gmacs": np.linspace(0.2, 2.0, 12)})
-    began = time.perf_counter()
+    began = time.process_time()
     solved = solving.solve(cache, Placements().all(12), costs, SEARCH, (0.0, 2.2))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10  # not what else the machine does
     assert solved.tried > 67 * 30
 
 

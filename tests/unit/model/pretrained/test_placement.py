@@ -6,7 +6,7 @@ import torch
 from dytrack_model.config import variant
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.placement import inherit
+from dytrack_model.pretrained.placement import inherit
 
 
 @pytest.fixture(params=["none", "add", "concat", "cascade"])
