@@ -356,7 +356,7 @@ def test_a_killed_search_goes_on_and_two_at_once_do_not_mix(command, values):
     process, other = command("one"), command("two", seed=5)
     record = wait_for(f"{storage}/one-search", some_ended, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     done = [t for t in record["trials"] if t["status"] in ("finished", "stopped")]
     again = command("one", trials=6)
     for one in (other, again):
