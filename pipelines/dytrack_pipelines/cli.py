@@ -34,6 +34,11 @@ from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
 
 _INTERRUPTED = 128 + signal.SIGINT
+_PLACES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+)
+"""What is wrong with the place where something was to be written, and not with the program."""
 _GOES_ON = ("demo", "prepare", "train", "search", "evaluate")
 """Commands that continue where they stopped."""
 app = typer.Typer(
@@ -97,7 +102,7 @@ def main() -> None:
     except DyTrackError as error:
         _end(str(error), error.exit_code, debug)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _PLACES:
             raise
         where = error.filename or "the output folder"
         _end(f"{where}: {os.strerror(error.errno)}; free space or choose another folder", 1, debug)

@@ -32,7 +32,7 @@ def test_a_search_uses_both_hosts(made_clips, tmp_path):
         words = [sys.executable, "-m", "dytrack_pipelines.cli", "search", str(recipe)]
         process = hosts.start(0, *words, log="search.log", environment=environment)
         location = tmp_path / "runs" / "tiny-search"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.5)
         said = (folder / "search.log").read_text()
@@ -52,7 +52,8 @@ def values(clips, folder):
         "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
         "data": {
             "train": [{"path": str(clips)}],
-            "pairs_per_epoch": 16,
+            # Long enough that the second host has started its process before all is done.
+            "pairs_per_epoch": 800,
             "validation_pairs": 8,
             "validation_share": 0.3,
             "pairs_per_clip": 4,
@@ -60,6 +61,7 @@ def values(clips, folder):
         "train": {"batch_size": 4, "storage": str(folder / "runs")},
         "search": {
             "trials": 6,
+            "scheduler": "none",
             "max_concurrent": 2,
             "space": {
                 "model.exits": {"placements": {"count": [1, 2]}},

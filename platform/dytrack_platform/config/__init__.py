@@ -15,6 +15,7 @@ from dytrack_platform.config.recipes import (
     require_same,
     resolve,
     to_dict,
+    typed,
 )
 from dytrack_platform.config.schema import (
     DataConfig,
@@ -47,4 +48,5 @@ __all__ = [
     "require_same",
     "resolve",
     "to_dict",
+    "typed",
 ]

@@ -49,11 +49,12 @@ def check_outputs(
             )
         written[place] = option
         for source in read:
-            if _same(path, source):
+            if _same(place, source):
                 raise ConfigurationError(
                     f"{option} {path}: is what is read; name another file, it would be replaced"
                 )
-        if path.exists() and not is_ours(path):
+        # The resolved one: "new/../thesis" is not there before "new" is made, and is the thesis.
+        if place.exists() and not is_ours(place):
             raise ConfigurationError(
                 f"{option} {path}: is there, and dytrack did not write it; move it away, or name "
                 "another file"
@@ -110,13 +111,14 @@ def is_ours(path: Path) -> bool:
 
 
 def _refuse_strange(option: str, path: Path) -> None:
-    if path.is_dir():
+    place = path.resolve()
+    if place.is_dir():
         raise ConfigurationError(f"{option} {path}: is a folder; name a file")
     if path.is_symlink():
         raise ConfigurationError(
             f"{option} {path}: is a link to {path.readlink()}; name the file itself"
         )
-    if path.exists() and not path.is_file():
+    if place.exists() and not place.is_file():
         raise ConfigurationError(f"{option} {path}: is a device or a pipe; name a file")
     _refuse_below_file(option, path)
 

@@ -212,7 +212,7 @@ class Writer:
             elif self._context.world == 1:
                 rng_state.save(folder, 0)
                 state_files.save(folder, state, self._config, tensors, module, 1)
-                files.put_folder(folder, f"{target}/{STATE}")
+                files.put_folder(folder, f"{target}/{STATE}", last=state_files.SEAL)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
