@@ -16,7 +16,7 @@ from dytrack_platform.evaluation.report.pareto import front
 _MARKS = {
     "operating points": ("circle", "o", PALETTE[0]),
     "members": ("circle", "o", PALETTE[0]),
-    "in closed loop": ("circle-open", "$\\circ$", PALETTE[4]),
+    "in closed loop": ("circle-open", "+", PALETTE[4]),
     "the paper's exits": ("triangle-up", "^", PALETTE[1]),
     "fixed exits": ("square", "s", PALETTE[5]),
     "random and cycle": ("diamond", "D", PALETTE[3]),

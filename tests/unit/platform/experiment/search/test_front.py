@@ -115,6 +115,13 @@ def test_a_member_that_the_closed_loop_beats_leaves_the_front(front, recipe):
 def test_numbers_on_page_in_metrics_in_json_and_in_recipes_agree(front, recipe, tmp_path):
     members.write(front, recipe(), tmp_path)
     rows = json.loads((tmp_path / "front.json").read_text())
+    looped = {"success_auc": 0.5, "iou": 0.52, "ms": 2.0, "gmacs": 1.5}
+    page.write(
+        tmp_path,
+        [{**row, "closed_loop": looped} for row in rows],
+        members.details(front),
+        {"trials": []},
+    )
     page.write(tmp_path, rows, members.details(front), {"trials": [TRIAL]})
     text = (tmp_path / "front.html").read_text()
     embedded = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
