@@ -16,9 +16,11 @@ from dytrack_pipelines.commands.compare import compare
 from dytrack_pipelines.commands.data import data_app
 from dytrack_pipelines.commands.demo import demo
 from dytrack_pipelines.commands.describe import describe
+from dytrack_pipelines.commands.doctor import doctor
 from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
+from dytrack_pipelines.commands.jobs import jobs_app
 from dytrack_pipelines.commands.pareto import pareto
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
@@ -32,6 +34,7 @@ from dytrack_pipelines.commands.ui import ui
 from dytrack_pipelines.commands.upload import upload
 from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
+from dytrack_platform.storage.job import require_secrets
 
 _INTERRUPTED = 128 + signal.SIGINT
 _PLACES = (
@@ -68,9 +71,11 @@ for _command in (
     trax,
     ui,
     upload,
+    doctor,
 ):
     app.command()(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(jobs_app, name="jobs")
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     submit
@@ -93,6 +98,7 @@ def main() -> None:
     debug = "--debug" in words and words[0] != "submit"
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        require_secrets()
         # Typer turns Ctrl-C into this exit code without a word.
         app([word for word in words if word != "--debug"] if debug else words)
     except SystemExit as ended:

@@ -59,7 +59,9 @@ def prepare(
     from dytrack_platform.datasets.prepared.windows import ClipConfig
     from dytrack_platform.errors import DataError
     from dytrack_platform.experiment import ingest
+    from dytrack_platform.storage.job import require_kept
 
+    require_kept("--out", out)
     config = ClipConfig(
         frames=frames,
         span=span,

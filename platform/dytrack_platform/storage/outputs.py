@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.storage.job import require_kept
 
 MADE_BY = "dytrack"
 """Value of ``generator`` in the JSON files, and of the ``meta`` element in the pages."""
@@ -41,6 +42,7 @@ def check_outputs(
         if given is None or "://" in str(given):
             continue
         path = Path(given)
+        require_kept(option, path)
         _refuse_strange(option, path)
         place = path.resolve()
         if place in written:
@@ -78,6 +80,7 @@ def check_folder(
     if "://" in str(folder):
         return
     folder = Path(folder)
+    require_kept(option, folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{option} {folder}: is a file; name a folder")
     _refuse_below_file(option, folder)

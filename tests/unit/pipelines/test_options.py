@@ -8,10 +8,11 @@ import typer
 
 from dytrack_pipelines import cli
 from dytrack_pipelines.commands.data import data_app
+from dytrack_pipelines.commands.jobs import jobs_app
 
 
 def _functions():
-    for prefix, app in (("", cli.app), ("data ", data_app)):
+    for prefix, app in (("", cli.app), ("data ", data_app), ("jobs ", jobs_app)):
         for info in app.registered_commands:
             name = info.name or info.callback.__name__.replace("_", "-")
             yield f"{prefix}{name}", info.callback
