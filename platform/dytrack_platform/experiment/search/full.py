@@ -151,9 +151,13 @@ def _fit(
 
 
 def scheduler(config: ExperimentConfig) -> TrialScheduler:
-    """Return what ends trials early: halving after 1, 2, 4, … epochs, or nothing."""
+    """Return what ends trials early: halving after 1, 2, 4, … epochs, or nothing.
+
+    Trials with several workers run to their end: a training inside of a trial that is stopped can
+    keep its CPUs (Ray 2.60, without a dashboard), and the next trial would wait for them for ever.
+    """
     search = config.search
-    if search.scheduler == "none" or search.epochs < 2:
+    if search.scheduler == "none" or search.epochs < 2 or config.train.workers > 1:
         return _fifo()
     return AsyncHyperBandScheduler(
         time_attr=EPOCH,
