@@ -36,12 +36,9 @@ class BoxCorrection:
             boxes_xywh: (E, N, 4) in pixels; the deepest exit's stay as they are. Fewer exits may
                 be given, from the shallowest on.
         """
-        corrected = boxes_xywh.copy()
         count = min(len(boxes_xywh), len(self.shifts))
-        sides = boxes_xywh[:count, :, 2:]
-        centres = boxes_xywh[:count, :, :2] + 0.5 * sides + self.shifts[:count, :, :2] * sides
-        corrected[:count, :, 2:] = sides * np.exp(self.shifts[:count, :, 2:])
-        corrected[:count, :, :2] = centres - 0.5 * corrected[:count, :, 2:]
+        corrected = boxes_xywh.copy()
+        corrected[:count] = _shifted(boxes_xywh[:count], self.shifts[:count])
         return corrected
 
     def learn(self, boxes_xywh: Boxes, which: NDArray[np.bool_] | None = None) -> None:
@@ -51,16 +48,57 @@ class BoxCorrection:
             boxes_xywh: (E, N, 4) in pixels, before any correction.
             which: (N,) targets that ran to full depth; None: all.
         """
-        own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
-        sides = np.maximum(own[..., 2:], 1e-6)
-        moved = (deep[..., :2] + 0.5 * deep[..., 2:] - own[..., :2] - 0.5 * own[..., 2:]) / sides
-        grown = np.log(np.maximum(deep[..., 2:], 1e-6) / sides)
-        found = np.concatenate([moved, grown], axis=-1)
-        # Where the two are of different things, nothing is learned.
-        alike = (np.abs(found) <= _LARGEST).all(axis=-1, keepdims=True)
+        found, alike = _difference(boxes_xywh)
         if which is not None:
             alike &= which[None, :, None]
         self.shifts = np.where(alike, self.shifts + _RATE * (found - self.shifts), self.shifts)
+
+
+def corrected_along(boxes_xywh: Boxes, taken: NDArray[np.int64]) -> Boxes:
+    """Return the boxes that P policies give along one sequence, shallow ones corrected.
+
+    Args:
+        boxes_xywh: (F, E, 4) in pixels, of every exit in consecutive frames, before corrections.
+        taken: (P, F) exit at which each policy leaves; frames at the last one are learned from.
+
+    Returns:
+        (P, F, 4), as :class:`BoxCorrection` would give them, for all policies at once.
+    """
+    frames, exits = boxes_xywh.shape[:2]
+    shifts = np.zeros((exits, len(taken), 4))  # the last exit's stay zero
+    policies = np.arange(len(taken))
+    found, alike = _difference(boxes_xywh.transpose(1, 0, 2))
+    given = np.empty((len(taken), frames, 4))
+    for frame in range(frames):
+        left = taken[:, frame]
+        given[:, frame] = _shifted(boxes_xywh[frame, left], shifts[left, policies])
+        deep = np.flatnonzero(left == exits - 1)
+        learned = np.flatnonzero(alike[:, frame, 0])
+        if len(deep) and len(learned):
+            at = np.ix_(learned, deep)
+            shifts[at] += _RATE * (found[learned, frame][:, None] - shifts[at])
+    return given
+
+
+def _shifted(boxes_xywh: Boxes, shifts: Boxes) -> Boxes:
+    """Apply shifts (..., 4) to boxes (..., 4)."""
+    sides = boxes_xywh[..., 2:]
+    centres = boxes_xywh[..., :2] + 0.5 * sides + shifts[..., :2] * sides
+    grown = sides * np.exp(shifts[..., 2:])
+    return np.concatenate([centres - 0.5 * grown, grown], axis=-1)
+
+
+def _difference(boxes_xywh: Boxes) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Return each shallow box's shift (E - 1, N, 4) to the deepest of (E, N, 4), and (E - 1, N, 1).
+
+    The second says whether both are of one thing: where they are not, nothing is learned.
+    """
+    own, deep = boxes_xywh[:-1], boxes_xywh[-1:]
+    sides = np.maximum(own[..., 2:], 1e-6)
+    moved = (deep[..., :2] + 0.5 * deep[..., 2:] - own[..., :2] - 0.5 * own[..., 2:]) / sides
+    grown = np.log(np.maximum(deep[..., 2:], 1e-6) / sides)
+    found = np.concatenate([moved, grown], axis=-1)
+    return found, (np.abs(found) <= _LARGEST).all(axis=-1, keepdims=True)
 
 
 def agreement(boxes_xywh: Boxes) -> Boxes:

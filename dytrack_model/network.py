@@ -13,6 +13,7 @@ Notable here:
 Dimensions: B batch, Z template tokens, X search tokens, D width, H W map, E exits.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -158,6 +159,28 @@ class DyTrackNetwork(nn.Module):
         Returns:
             One output for each exit, shallow to deep.
         """
+        every = tuple(range(self.exit_count))
+        return self.placed(template, search, (every,), template_boxes_cxcywh)[0]
+
+    def placed(
+        self,
+        template: Tensor,
+        search: Tensor,
+        placements: Sequence[Sequence[int]],
+        template_boxes_cxcywh: Tensor | None = None,
+    ) -> list[list[ExitOutput]]:
+        """Run placements of exits over the same blocks.
+
+        Args:
+            template: (B, 3, T, T) uint8 RGB.
+            search: (B, 3, S, S) uint8 RGB.
+            placements: For each the rising indices of its exits. What an exit recycles is what
+                the exit before it in the placement passes on.
+            template_boxes_cxcywh: (B, 4) as for :meth:`forward`.
+
+        Returns:
+            For each placement one output for each of its exits, shallow to deep.
+        """
         # Embed both crops; the template's part does not depend on the frame.
         share = None
         if self.config.reads_target_box:
@@ -165,13 +188,19 @@ class DyTrackNetwork(nn.Module):
             share = self.target_share(template_boxes_cxcywh)
         template_state = self.embed_template(template, share)
         tokens = self.embed_search(search, template_state)
+        # Go to full depth once; every exit looks at the tokens as they pass.
+        views: list[ExitFeatures] = []
+        for exit_index in range(self.exit_count):
+            tokens = self.advance(exit_index, tokens, template_state)
+            views.append(self.read(exit_index, tokens, share))
+        return [self._outputs(views, placement) for placement in placements]
+
+    def _outputs(self, views: Sequence[ExitFeatures], placement: Sequence[int]) -> list[ExitOutput]:
         outputs: list[ExitOutput] = []
         exit_features: ExitFeatures | None = None
-        for exit_index in range(self.exit_count):
-            # Go as deep as this exit.
-            tokens = self.advance(exit_index, tokens, template_state)
-            # Look at the tokens, with what the previous exit passed on.
-            own = self.read(exit_index, tokens, share)
+        for exit_index in placement:
+            own = views[exit_index]
+            # Add what the previous exit passed on.
             exit_features = self.recycle(exit_index, own, exit_features)
             # Predict the box, and how good it is.
             maps = self.locate(exit_index, exit_features)

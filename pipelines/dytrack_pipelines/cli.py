@@ -22,6 +22,7 @@ from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
 from dytrack_pipelines.commands.jobs import jobs_app
 from dytrack_pipelines.commands.mlflow import mlflow_app
+from dytrack_pipelines.commands.pareto import pareto
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
@@ -61,6 +62,7 @@ for _command in (
     score,
     compare,
     versus,
+    pareto,
     publish,
     track,
     calibrate,

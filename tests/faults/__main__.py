@@ -268,6 +268,10 @@ def search_ctrl_c(at: Place) -> None:
         recipes.find("test"),
         "--set",
         f"data.train=[{{path: '{clips}'}}]",
+        "--set",
+        "data.validation_share=0.5",
+        "--set",
+        "train.batch_size=1",
         MLFLOW_TRACKING_URI=store,
     )
     time.sleep(30)

@@ -42,8 +42,11 @@ def values(made_clips, tmp_path):
         },
         "search": {
             "trials": 3,
-            "exits": [[1, 2], [2]],
-            "recycling": ["none", "cascade"],
+            "space": {
+                "model.exits": {"placements": {"count": [1, 2]}},
+                "model.recycling": {"choice": ["none", "cascade"]},
+                "distillation.feature": {"loguniform": [0.01, 1.0]},
+            },
             "pairs_per_epoch": 16,
         },
     }

@@ -1,41 +1,372 @@
+"""Searches over Ray Tune: nested runs, continued and longer searches, and what goes wrong."""
+
+import gc
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import mlflow
 import pytest
+import ray.tune
+import yaml
+from optuna.trial import TrialState
 
-from dytrack_platform.config import resolve
-from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment.search.front import keep_front
-from dytrack_platform.experiment.search.search import search
-from dytrack_platform.experiment.search.space import check_space
+from dytrack_model import checkpoint
+from dytrack_platform.config import load, resolve
+from dytrack_platform.errors import ConfigurationError, StorageError
+from dytrack_platform.experiment.runs import tracking
+from dytrack_platform.experiment.search import full, rebuild
+from dytrack_platform.experiment.search import search as searching
+from dytrack_platform.experiment.search.full import Watching, run_trials
+from dytrack_platform.experiment.search.record import SearchRecord
+from dytrack_platform.experiment.search.search import Request, search
+from dytrack_platform.experiment.search.trial import Job
+from dytrack_platform.storage import files
 
 pytestmark = pytest.mark.ray
 
+DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 
-def test_a_search_leaves_nested_runs_and_a_front(ray_session, store, values):
-    said = []
-    searched = search(resolve(values), said.append)
-    assert len(searched.trials) == 3
-    assert searched.failed == 0
-    for trial in searched.trials:
-        assert trial.changes["model.exits"] in ([1, 2], [2])
-        assert trial.gmacs > 0
-    files = keep_front(searched, [True, False, False])
-    assert [row["on_front"] for row in json.loads(files[2].read_text())] == [True, False, False]
+
+@pytest.fixture
+def values(values):
+    """Enough validation sequences to halve."""
+    values["data"]["validation_share"] = 0.3
+    values["train"]["batch_size"] = 4
+    values["search"]["reference"] = {"iou": -0.1}  # a few steps find nothing
+    return values
+
+
+def quietly(standing):
+    """Show nothing."""
+
+
+def run(values, said=None, **changes):
+    config = resolve(values, {"train.workers": 1, **{f"search.{k}": v for k, v in changes.items()}})
+    said = [] if said is None else said
+    return search(Request(config=config), quietly, said.append)
+
+
+def children(run_id):
     client = mlflow.MlflowClient()
-    kept = {file.path for file in client.list_artifacts(searched.run_id)}
-    assert {"front.png", "front.html", "front.json"} <= kept
-    children = mlflow.search_runs(
-        experiment_names=["dytrack"],
-        filter_string=f"tags.`mlflow.parentRunId` = '{searched.run_id}'",
-        output_format="list",
-    )
-    assert len(children) == 3
-    again = search(resolve(values), said.append)
-    assert "continuing the search" in said[-1]
-    assert {t.iou for t in again.trials} == {t.iou for t in searched.trials}
+    return tracking.children(client, run_id, client.get_run(run_id).info.experiment_id)
 
 
-def test_a_placement_that_is_no_model_is_refused_before_anything_starts(values):
-    with pytest.raises(ConfigurationError, match=r"model\.exits: the last one must be the last"):
-        check_space(resolve(values, {"search.exits": [[1]]}))
+def test_a_search_leaves_nested_runs_a_front_and_what_others_need(
+    ray_session, store, values, tmp_path
+):
+    said = []
+    searched = run(values, said, epochs=2)
+    assert [trial.status for trial in searched.record.trials].count("failed") == 0
+    assert len(searched.record.trials) == 3
+    # What is on disk, in MLflow and on the page is the same.
+    rows = json.loads((searched.folder / "front.json").read_text())
+    metrics = mlflow.MlflowClient().get_run(searched.run_id).data.metrics
+    for row in rows:
+        assert metrics[f"{row['name']}/iou"] == pytest.approx(row["iou"])
+        assert checkpoint.load(row["weights"]).network.config.exits[-1] == 2
+        if row["on_front"]:
+            assert load(searched.folder / f"front/{row['name']}.yaml")
+    kept = {f.path for f in mlflow.MlflowClient().list_artifacts(searched.run_id)}
+    assert {"front.json", "front.html", "front.png", "search.json", "recipe.yaml"} <= kept
+    below = children(searched.run_id)
+    assert {r.info.run_name for r in below} == {"trial-000", "trial-001", "trial-002"}
+    assert {r.info.status for r in below} == {"FINISHED"}
+    assert all("model.exits" in r.data.params for r in below)
+    # From MLflow alone the same front comes back.
+    again = rebuild.rebuild(searched.run_id, tmp_path / "again")
+    assert json.loads((tmp_path / "again/front.json").read_text()) == rows
+    assert {path.name for path in again} >= {"front.html", "front.png", "front.json"}
+    assert rebuild.pick_member(searched.run_id, "max iou").iou == max(r["iou"] for r in rows)
+    # The same command again does nothing that is done; more trials are added.
+    reports = [trial.reports for trial in searched.record.trials]
+    longer = run(values, said, epochs=2, trials=5)
+    assert [t.reports for t in longer.record.trials][:3] == reports
+    assert len(longer.record.trials) == 5
+    assert longer.run_id == searched.run_id
+    assert any("going on with the search" in sentence for sentence in said)
+    with pytest.raises(ConfigurationError, match=r"^search\.seed: was 0"):
+        run(values, epochs=2, seed=3)
+
+
+def test_a_supernet_is_trained_once_and_placements_inherit(ray_session, store, values):
+    values["model"] |= {"depth": 3, "exits": [1, 2, 3]}
+    values["train"]["epochs"] = 1
+    values["search"]["space"] = {"model.exits": {"placements": {"count": [1, 2]}}}
+    config = resolve(values, {"train.workers": 1, "search.finetuned": 1})
+    searched = search(Request(config=config, mode="supernet"), quietly, [].append)
+    changes = [trial.changes for trial in searched.record.trials]
+    assert changes[0]["model.exits"] == [1, 2, 3]
+    assert len(changes) == 2
+    assert changes[1]["train.init_from"].endswith("-".join(map(str, changes[1]["model.exits"])))
+    for member in searched.front.members:
+        config = checkpoint.load(member.weights).network.config
+        assert set(member.exits) <= set(config.exits)
+
+
+def test_a_trial_with_two_workers_nests_a_training(ray_session, store, values):
+    config = resolve(values, {"search.trials": 1, "search.epochs": 1})
+    searched = search(Request(config=config), quietly, [].append)
+    assert [trial.status for trial in searched.record.trials] == ["finished"]
+    assert searched.front.members
+
+
+# Faults of trials: they train nothing and report what they are told to.
+
+
+@pytest.fixture
+def lab(values, tmp_path, ray_session, monkeypatch):
+    """Return a function that runs trials of a made kind, and gives their record."""
+
+    def go(trial, *, watching=None, record=None, **changes):
+        config = resolve(
+            values, {"train.workers": 1, **{f"search.{k}": v for k, v in changes.items()}}
+        )
+        monkeypatch.setattr(full, "_train", trial)
+        location = str(tmp_path / "lab")
+        record = record or SearchRecord.open(location, "full", config, {})
+        job = Job(recipe={}, reference=(0.0, 1.0), location=location)
+        run_trials(config, job, record, watching or Watching())
+        return record
+
+    return go
+
+
+def made_trial(fault):
+    """Make a trial whose ``fault`` is called with its number and epoch before each report."""
+
+    def trial(drawn, job):
+        number = int(drawn["number"])
+        for epoch in (1, 2):
+            fault(number, epoch)
+            value = 0.1 + 0.01 * number
+            values = {"iou": value, "gmacs": 0.5}
+            point = {"exits": [2], "thresholds": [], "shares": [1.0], "values": values}
+            ray.tune.report(
+                {
+                    "epoch": epoch,
+                    "hypervolume": value if fault(number, -epoch) is None else float("nan"),
+                    "points": json.dumps([{**point, "by_sequence": {}}]),
+                    "seconds": {"steps": 0.0, "evaluation": 0.0},
+                    "losses": {},
+                    "memory_megabytes": 1.0,
+                }
+            )
+
+    return trial
+
+
+def test_trials_that_go_wrong_are_told_as_failed_and_the_others_go_on(lab, monkeypatch):
+    def fault(number, epoch):
+        if number == 1 and epoch == 1:
+            raise ValueError("made to raise")
+        if number == 2 and epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == 3 and epoch < 0:
+            return "nan"
+        if number == 4 and epoch == 2:  # after a report
+            raise RuntimeError("made to crash after a report")
+        if number == 5 and epoch == 1:
+            raise MemoryError("made to run out of memory")
+        return None
+
+    seen = []
+    original = full.RecordedSearch
+
+    class Seen(original):
+        def __init__(self, *given):
+            super().__init__(*given)
+            seen.append(self)
+
+    monkeypatch.setattr(full, "RecordedSearch", Seen)
+    record = lab(made_trial(fault), trials=8, epochs=2, scheduler="none")
+    states = [trial.status for trial in record.trials]
+    assert states == ["finished"] + ["failed"] * 5 + ["finished"] * 2
+    reasons = [trial.reason for trial in record.trials]
+    assert "made to raise" in reasons[1]
+    assert "process died" in reasons[2]
+    assert "not finite" in reasons[3]
+    assert "made to crash" in reasons[4]
+    assert "out of memory" in reasons[5]
+    # None of them counts, and none keeps the sampler waiting or repels it.
+    assert len(record.union()) == 3
+    told = [trial.state for trial in seen[0]._study.trials]
+    assert told.count(TrialState.FAIL) == 5
+    assert told.count(TrialState.RUNNING) == 0
+    assert len(seen[0]._study.best_trials) == 1
+
+
+def test_a_trial_in_the_lower_half_is_stopped_and_told_as_pruned(lab):
+    record = lab(made_trial(lambda number, epoch: None), trials=8, epochs=2, max_concurrent=1)
+    states = [trial.status for trial in record.trials]
+    assert states.count("failed") == 0
+    assert all(len(t.reports) == 1 for t in record.trials if t.status == "stopped")
+    assert "finished" in states
+
+
+def test_an_interrupted_trial_comes_first_and_keeps_its_number(lab, values, tmp_path):
+    given = {"trials": 6, "epochs": 2, "scheduler": "none", "max_concurrent": 1}
+    overrides = {"train.workers": 1, **{f"search.{k}": v for k, v in given.items()}}
+    config = resolve(values, overrides)
+    record = SearchRecord.open(str(tmp_path / "lab"), "full", config, {})
+    drawn = {"model.recycling": "none", "distillation.feature": 0.1}
+    for exits in ([2], [1, 2]):
+        record.begin({"model.exits": exits, **drawn})
+    began = []
+    watching = Watching(began=lambda trial: began.append(trial.number))
+    trial = made_trial(lambda number, epoch: None)
+    again = lab(trial, watching=watching, **given)
+    assert began == list(range(6))
+    assert [t.changes["model.exits"] for t in again.trials][:2] == [[2], [1, 2]]
+    assert all(t.status == "finished" for t in again.trials)
+    assert [len(t.reports) for t in again.trials] == [2] * 6
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_ends_the_search_and_it_goes_on_when_there_is_room(
+    ray_session, store, values, monkeypatch
+):
+    original, calls = files.write_bytes, []
+
+    def full_disk(location, content):
+        calls.append(location)
+        if location.endswith("search.json") and len(calls) > 6:
+            raise StorageError(f"{location}: cannot be written: no space left on device")
+        return original(location, content)
+
+    monkeypatch.setattr(files, "write_bytes", full_disk)
+    with pytest.raises(StorageError, match="no space left"):
+        run(values)
+    gc.collect()  # Ray leaves files of its own open when it is left like that
+    monkeypatch.setattr(files, "write_bytes", original)
+    location = Path(resolve(values).train.storage) / "tiny-search"
+    run_id = json.loads((location / "search.json").read_text())["run_id"]
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FAILED"
+    searched = run(values)
+    assert len(searched.record.trials) == 3
+    assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+def test_mlflow_that_is_away_for_a_while_misses_nothing(ray_session, store, values, monkeypatch):
+    original, began = tracking.deliver, time.monotonic()
+
+    def away(*given):
+        if time.monotonic() - began < 15:
+            raise StorageError("the MLflow store does not answer")
+        original(*given)
+
+    monkeypatch.setattr(tracking, "deliver", away)
+    searched = run(values)
+    below = children(searched.run_id)
+    assert len(below) == 3
+    assert {r.info.status for r in below} == {"FINISHED"}
+    assert all("hypervolume" in r.data.metrics for r in below)
+
+
+def test_two_searches_in_one_folder_do_not_meet(ray_session, store, values):
+    config = resolve(values, {"train.workers": 1})
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        location = Path(Request(config=config).location)
+        with searching.run_lock(location, name="search.lock"):
+            held.set()
+            let_go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        with pytest.raises(StorageError, match="is at work on this run"):
+            run(values)
+    finally:
+        let_go.set()
+        thread.join()
+
+
+@pytest.fixture
+def command(values, tmp_path, store):
+    """Return a function that starts ``dytrack search`` in a process of its own."""
+    mlflow.set_tracking_uri(store)  # for what this process reads
+    values["train"]["workers"] = 1
+    values["search"] |= {"epochs": 2, "trials": 4}
+
+    def start(name="tiny", **changes):
+        own = {**values, "name": name, "search": {**values["search"], **changes}}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(own))
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        return subprocess.Popen(
+            [*DYTRACK, "search", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+
+    return start
+
+
+def wait_for(location, condition, process, seconds=180):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        record = files.read_json(f"{location}/search.json")
+        if record and condition(record["trials"]):
+            return record
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    raise AssertionError("it did not come that far")
+
+
+def some_ended(trials):
+    return any(trial["status"] in ("finished", "stopped") for trial in trials)
+
+
+def test_ctrl_c_ends_a_search_with_130_and_as_killed_and_it_goes_on(command, values):
+    location = f"{values['train']['storage']}/tiny-search"
+    process = command()
+    record = wait_for(location, some_ended, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, said
+    assert "the same command goes on from there" in said
+    assert mlflow.MlflowClient().get_run(record["run_id"]).info.status == "KILLED"
+    assert {r.info.status for r in children(record["run_id"])} <= {"KILLED", "FINISHED"}
+    before = files.read_json(f"{location}/search.json")["trials"]
+    process = command()
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    after = files.read_json(f"{location}/search.json")["trials"]
+    for old, new in zip(before, after, strict=False):
+        assert old["changes"] == new["changes"]
+        if old["status"] != "running":
+            assert old["reports"] == new["reports"]
+    assert mlflow.MlflowClient().get_run(record["run_id"]).info.status == "FINISHED"
+
+
+def test_a_killed_search_goes_on_and_two_at_once_do_not_mix(command, values):
+    storage = values["train"]["storage"]
+    process, other = command("one"), command("two", seed=5)
+    record = wait_for(f"{storage}/one-search", some_ended, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = [t for t in record["trials"] if t["status"] in ("finished", "stopped")]
+    again = command("one", trials=6)
+    for one in (other, again):
+        said, _ = one.communicate(timeout=300)
+        assert one.returncode == 0, said
+    trials = files.read_json(f"{storage}/one-search/search.json")["trials"]
+    assert [trial["number"] for trial in trials] == list(range(6))
+    for old in done:
+        assert trials[old["number"]]["reports"] == old["reports"]
+    others = files.read_json(f"{storage}/two-search/search.json")
+    assert len(others["trials"]) == 4
+    assert len(children(others["run_id"])) == 4
+    assert len(children(record["run_id"])) == 6

@@ -52,6 +52,9 @@ def evaluate(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow/--no-mlflow", help="Record it as a run of its own")
+    ] = True,
 ) -> None:
     """Evaluate a tracker: official scores, speed, exits, one HTML report."""
     from dytrack_pipelines.terminal import screen
@@ -59,9 +62,10 @@ def evaluate(
     from dytrack_pipelines.terminal.tables import show_points
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
-    from dytrack_platform.errors import ResultError
+    from dytrack_platform.errors import ResultError, StorageError
     from dytrack_platform.evaluation.tracking.exports import export_points
     from dytrack_platform.experiment.evaluate import evaluate as evaluation
+    from dytrack_platform.experiment.evaluate import recording
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.storage.outputs import check_folder
 
@@ -83,6 +87,8 @@ def evaluate(
             runtime=runtime or "torch", precision=precision, device=device, threads=threads
         ),
     )
+    # What it is of is known beforehand, and whether MLflow answers.
+    about = recording.subject(job, sequences, split) if mlflow else None
     # Track everything, score it, and write the report; what is reused, and why not, is logged.
     with screen.log_file(out / "evaluation.log"), screen.live_line() as line:
         summary = evaluation.evaluate(job, sequences, faults, progress_line(line))
@@ -99,6 +105,12 @@ def evaluate(
     if summary["unusual"]:
         screen.say(f"{len(summary['unusual'])} unusual things, the first: {summary['unusual'][0]}")
     screen.say(f"report: {out / 'report.html'}")
+    # Keep it as a run of its own.
+    if about is not None:
+        try:
+            screen.say(f"run: {recording.record(out, summary, about)}")
+        except StorageError as error:
+            screen.say(f"not recorded in MLflow: {error}; the results are in {out}")
     # A mean over fewer sequences than there are is no score of the benchmark.
     if missing := evaluation.missing(summary):
         raise ResultError(missing)

@@ -14,7 +14,9 @@ from dytrack_pipelines.terminal import screen
 
 
 def publish(
-    tracker: Annotated[str, typer.Argument(help="A tracker's or a training run's folder.")],
+    tracker: Annotated[
+        str | None, typer.Argument(help="A tracker's or a training run's folder.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the registered model.")] = "dytrack",
     alias: Annotated[
         str, typer.Option(help="Alias to move to this version; empty to move none.")
@@ -22,12 +24,24 @@ def publish(
     evaluation: Annotated[
         Path | None, typer.Option(help="Folder of an evaluation whose scores to keep with it.")
     ] = None,
+    from_search: Annotated[
+        str | None, typer.Option(help="In place of a tracker: a search's run or folder.")
+    ] = None,
+    pick: Annotated[
+        str | None, typer.Option(help='Of that search: "ms<=8, max auc"; the knee point if none.')
+    ] = None,
 ) -> None:
     """Register a tracker in MLflow, with its operating points, under an alias."""
     from dytrack_platform.experiment.registry import registry
     from dytrack_platform.storage import files
 
     # Find the tracker, and the run it came from.
+    if from_search is not None:
+        from dytrack_platform.experiment.search.pick import tracker_of
+
+        tracker = tracker_of(from_search, pick)
+    if tracker is None:
+        raise typer.BadParameter("give a tracker's folder, or --from-search RUN")
     folder = registry.find(tracker)
     record = files.read_json(str(folder.parent / "experiment.json")) or {}
     # Gather the scores that go with it.

@@ -1,55 +1,122 @@
-"""Search exit placements, recycling and distillation: ``dytrack search RECIPE``.
+"""Search for trackers worth having: ``dytrack search RECIPE``.
 
-Hardware: ``search.max_concurrent`` CPUs or GPUs at a time. Each trial trains ``search.epochs``
-epochs of the recipe. The result is a Pareto front of accuracy against cost, in MLflow with a
-figure.
+    dytrack search RECIPE --mode post-hoc --model RUN --dataset got10k --root DATA --split val
+    dytrack search RECIPE --mode supernet
+    dytrack search RECIPE --trials 24
+    dytrack search report RUN
+
+Hardware: ``search.max_concurrent`` trials at a time, each with the CPUs or the part of a GPU that
+the recipe gives. Time: post-hoc takes as long as tracking the sequences some times over; 24 short
+trials on made data took minutes on 2 cores (docs/LOG.md). Run it again to go on, with as many
+trials or more. Leaves ``front.json``, ``front.html`` and ``front/NN.yaml``; see docs/search.md.
 """
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Overrides, Recipe
+from dytrack_pipelines.terminal.options import Overrides, Precision, Runtime
 
 
-def search(recipe: Recipe, overrides: Overrides = []) -> None:  # noqa: B006  (typer copies it)
-    """Search exit placements and distillation weights on accuracy and cost at once."""
-    import numpy as np
-
+def search(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file or its name; or the word report, then a run.")
+    ],
+    run: Annotated[
+        str | None, typer.Argument(help="After report: a search's run in MLflow, or its folder.")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    mode: Annotated[
+        Literal["post-hoc", "supernet", "full"],
+        typer.Option(
+            help="post-hoc: exits and thresholds of a trained tracker. supernet: one training, "
+            "placements inherit. full: every trial trains."
+        ),
+    ] = "full",
+    model: Annotated[
+        str | None,
+        typer.Option(help="post-hoc: a tracker's or run's folder, or models:/NAME@ALIAS"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Layout of held-out sequences, for the closed loop")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Their folder or URL")] = None,
+    split: Annotated[str | None, typer.Option(help="Their split; the dataset's default")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder of the search; train.storage and its name if none")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="As search.trials")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Refuse to begin anew"),
+    ] = False,
+    pick: Annotated[
+        str | None, typer.Option(help='Show one member: "ms<=8, max auc"; the knee point if none')
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that milliseconds are for")] = 1,
+    device: Annotated[str, typer.Option(help="Device of milliseconds: cpu or cuda")] = "cpu",
+    runtime: Runtime = None,
+    precision: Precision = "auto",
+) -> None:
+    """Search exits, thresholds and training on accuracy and cost at once."""
+    from dytrack_pipelines.terminal import search_screen
     from dytrack_platform.config import load, parse_override
+    from dytrack_platform.config.schema import ResidentSource
+    from dytrack_platform.errors import ConfigurationError
 
+    if recipe == "report":
+        _report(run, out)
+        return
+    if run is not None:
+        raise ConfigurationError(f"{run}: only  dytrack search report RUN  takes a second name")
     # Read and check the whole recipe before anything starts.
-    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    changes = dict(parse_override(text) for text in overrides)
+    if trials is not None:
+        changes["search.trials"] = trials
+    config = load(recipes.find(recipe), changes)
+    if (dataset is None) != (root is None):
+        raise ConfigurationError("--dataset: goes with --root; give both, or neither")
+    source = None
+    if dataset is not None and root is not None:
+        source = ResidentSource(dataset=dataset, root=root, split=split)
     # Only now load what is heavy: a mistake is told at once.
-    from dytrack_platform.evaluation.report.pareto import dominated
-    from dytrack_platform.experiment.search.front import keep_front
-    from dytrack_platform.experiment.search.search import search as run
+    from dytrack_platform.experiment.search import picking
+    from dytrack_platform.experiment.search import search as searching
+    from dytrack_platform.experiment.search.latency import Measuring
 
-    # Run the trials; a killed search goes on with those that are missing.
-    screen.say(
-        f"{config.name}: {config.search.trials} trials, {config.search.max_concurrent} at a time"
+    wanted = picking.parse(pick) if pick is not None else None
+    request = searching.Request(
+        config=config,
+        mode=mode,
+        model=model,
+        source=source,
+        out=out,
+        resume=resume,
+        how=Measuring(
+            runtime=runtime or "torch", precision=precision, threads=threads, device=device
+        ),
     )
-    searched = run(config, screen.say)
-    # Find the trials that no other beats on both goals.
-    goals = np.array([[trial.iou, trial.gmacs] for trial in searched.trials])
-    best = (~dominated(goals, ("max", "min"))).tolist()
-    # Keep the front with the parent run: an image, a page and the numbers.
-    files = keep_front(searched, best)
-    # Show all trials.
-    rows = [
-        [
-            f"{trial.name}{' *' if on_front else ''}",
-            *map(_short, trial.changes.values()),
-            f"{trial.iou:.3f}",
-            f"{trial.gmacs:.4f}",
-        ]
-        for trial, on_front in zip(searched.trials, best, strict=True)
-    ]
-    columns = ["trial (* on the front)", *searched.trials[0].changes, "IoU", "GMACs"]
-    screen.table("search", columns, rows)
-    if searched.failed:
-        screen.say(f"{searched.failed} trials failed; their errors are in {searched.folder}")
-    for file in files:
+    # Search; what a killed search finished is not done again.
+    with search_screen.watching(config.search) as show:
+        searched = searching.search(request, show, screen.say)
+    # Show the front, and the member that was asked for.
+    search_screen.show_front(searched)
+    chosen = picking.choose(searched.front.members, config.search.objectives, wanted)
+    screen.say(search_screen.in_words(chosen, "picked" if wanted else "knee point"))
+    for file in searched.files:
+        if file.suffix != ".yaml":
+            screen.say(f"front: {file}")
+
+
+def _report(run: str | None, out: str | None) -> None:
+    """Build a search's page, front and recipes again from MLflow alone."""
+    from dytrack_platform.errors import ConfigurationError
+    from dytrack_platform.experiment.search import rebuild
+
+    if run is None:
+        raise ConfigurationError("report: name a search's run in MLflow, or its folder")
+    for file in rebuild.rebuild(run, Path(out) if out else None):
         screen.say(f"front: {file}")
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

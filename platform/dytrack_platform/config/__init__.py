@@ -11,6 +11,7 @@ from dytrack_platform.config.recipes import (
     flatten,
     load,
     parse_override,
+    parse_text,
     require_same,
     resolve,
     to_dict,
@@ -22,15 +23,17 @@ from dytrack_platform.config.schema import (
     Parallel,
     Precision,
     Schedule,
-    SearchConfig,
     SourceConfig,
     TrainConfig,
 )
+from dytrack_platform.config.search import Dimension, Placements, SearchConfig
 
 __all__ = [
     "DataConfig",
+    "Dimension",
     "ExperimentConfig",
     "Parallel",
+    "Placements",
     "Precision",
     "Schedule",
     "SearchConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "flatten",
     "load",
     "parse_override",
+    "parse_text",
     "require_same",
     "resolve",
     "to_dict",

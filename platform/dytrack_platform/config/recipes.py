@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dytrack_model.config import VARIANTS, ModelConfig, refuse_renamed, require
 from dytrack_platform.config.schema import ExperimentConfig
-from dytrack_platform.config.yaml_text import read_yaml
+from dytrack_platform.config.search import flatten_space
+from dytrack_platform.config.yaml_text import parse_yaml, read_yaml
 from dytrack_platform.errors import ConfigurationError
 
 RENAMED = {
@@ -27,6 +28,9 @@ RENAMED = {
     "train.keep": "train.keep_checkpoints",
     "train.pictures": "train.sample_images",
     "search.concurrent": "search.max_concurrent",
+    "search.exits": "search.space",
+    "search.recycling": "search.space",
+    "search.distillation": "search.space",
 }
 """Keys of older recipes; a recipe that has one is refused with the new name."""
 
@@ -86,6 +90,9 @@ def resolve(
         isinstance(preset, str) and preset in VARIANTS,
         f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}",
     )
+    search = merged.get("search")
+    if isinstance(search, Mapping) and "space" in search:
+        merged["search"] = {**search, "space": flatten_space(search["space"])}
     _refuse_unknown(ExperimentConfig, merged, "")
     merged["model"] = _complete(VARIANTS[preset], model)
     try:
@@ -124,6 +131,18 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experi
     for key, value in values.items():
         require(value is not None, f"{path}: {key}: has no keys; fill it or leave it out")
     return resolve(values, overrides)
+
+
+def parse_text(text: str, name: str) -> ExperimentConfig:
+    """Read a recipe from a text; ``name`` says where it is from.
+
+    Raises:
+        ConfigurationError: It is not YAML, or holds a mistake.
+    """
+    values = parse_yaml(text, name)
+    require(isinstance(values, Mapping), f"{name}: must hold keys and values")
+    assert isinstance(values, Mapping)  # just required
+    return resolve(values)
 
 
 def to_dict(config: ExperimentConfig) -> dict[str, Any]:
@@ -186,6 +205,8 @@ def typed(value: object, hint: object, path: str = "") -> object:
         return typed(value, options[0], path)
     if isinstance(value, Mapping):
         known = get_type_hints(hint, include_extras=True) if _is_schema(hint) else {}
+        if inner is dict:
+            options = options[1:]  # of its values
         return {
             key: typed(one, known.get(key, _one_of(options)), f"{path}.{key}".lstrip("."))
             for key, one in value.items()
@@ -234,6 +255,8 @@ def _plain(value: object, kinds: set[object], path: str) -> object:
 def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
     """Refuse a key that no field has, and name the field that was probably meant."""
     items = values if isinstance(values, list | tuple) else (values,)
+    if not is_dataclass(owner):
+        return
     known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}
     for item in items:
         if not isinstance(item, Mapping):
@@ -244,6 +267,11 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
             require(key in known, f"{prefix}{key}: no such key; {hint}")
+            if get_origin(known[key]) is dict:  # its keys are the recipe's own
+                if isinstance(inner, Mapping):
+                    for name, one in inner.items():
+                        _refuse_unknown(get_args(known[key])[1], one, f"{prefix}{key}.{name}.")
+                continue
             for part in (known[key], *get_args(known[key])):
                 if isinstance(part, type) and is_dataclass(part):
                     _refuse_unknown(part, inner, f"{prefix}{key}.")

@@ -13,6 +13,7 @@ from dytrack_platform.config.bounds import (
     Share,
     check_bounds,
 )
+from dytrack_platform.config.search import SearchConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -206,6 +207,9 @@ class TrainConfig:
     small."""
     grace_s: NotNegativeFloat = 25.0
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
+    sampled_placements: NotNegative = 0
+    """Exit placements drawn at random in every step, beside all exits together: heads then work
+    with whatever exit is recycled from, and any placement can inherit the weights."""
     init_from: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
     or the folder of a tracker or of a run: its whole network, or its first blocks where
@@ -231,42 +235,16 @@ class TrainConfig:
             f"{self.grad_accum_steps}",
         )
         require(
+            self.sampled_placements == 0 or (self.parallel == "ddp" and not self.compile),
+            "sampled_placements: works with parallel ddp and without compile",
+        )
+        require(
             not (self.parallel == "fsdp" and self.compile),
             "compile: works with parallel ddp only, got fsdp",
         )
         require(
             not (self.parallel == "fsdp" and self.precision == "fp16"),
             "precision: fp16 works with parallel ddp only, got fsdp; take bf16",
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchConfig:
-    """What ``dytrack search`` may change, and how long it looks."""
-
-    trials: AtLeastOne = 8
-    """Trials in all."""
-    max_concurrent: AtLeastOne = 2
-    """Trials at the same time."""
-    epochs: AtLeastOne = 1
-    """Epochs of a trial."""
-    pairs_per_epoch: NotNegative = 0
-    """Pairs in an epoch of a trial; 0 takes the recipe's ``data.pairs_per_epoch``."""
-    exits: tuple[tuple[int, ...], ...] = ()
-    """Exit placements to choose from; empty: those of the recipe only."""
-    recycling: tuple[str, ...] = ("none", "cascade")
-    """Recycling schemas to choose from."""
-    distillation: tuple[float, float] = (0.01, 1.0)
-    """Range of ``distillation.feature``, searched on a logarithmic scale."""
-    seed: int = 0
-    """Seed of the sampler."""
-
-    def __post_init__(self) -> None:
-        check_bounds(self)
-        low, high = self.distillation
-        require(
-            0 < low < high,
-            f"distillation: must be a rising range of positive numbers, got {self.distillation}",
         )
 
 

@@ -86,6 +86,39 @@ def copy_folder(source: str, target: str) -> str:
     return target
 
 
+def put_folder(source: Path, target: str, last: str = "") -> str:
+    """Write the files of a local folder, and of those in it, over those of a target.
+
+    Args:
+        source: The local folder.
+        target: A folder on any storage.
+        last: Name of the file that is written after all others: the one that seals them.
+
+    Returns:
+        The target.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    found = [path for path in source.rglob("*") if path.is_file()]
+    for path in sorted(found, key=lambda one: (one.name == last, str(one))):
+        write_bytes(f"{target}/{path.relative_to(source)}", path.read_bytes())
+    return target
+
+
+def exists(location: str) -> bool:
+    """Say whether a file or a folder is there."""
+    filesystem, path = _opened(location)
+    return bool(filesystem.exists(path))
+
+
+def remove_folder(location: str) -> None:
+    """Remove a folder with all that is in it; one that is already gone is no fault."""
+    filesystem, path = _opened(location)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
 def _copy_files(origin: Path, beside: Path) -> None:
     for file in sorted(origin.iterdir()):
         shutil.copyfile(file, beside / file.name)

@@ -202,6 +202,8 @@ def follow(
     policies: Sequence[Policy],
     starts: Starts | None = None,
     horizon: int | None = None,
+    *,
+    correct: bool = True,
 ) -> list[Tracked]:
     """Follow every film's target from its first frame, or from the middle.
 
@@ -212,6 +214,7 @@ def follow(
         starts: Where to begin; the template is always the first frame's. Policies are then told
             of no new target.
         horizon: Frames to follow; None: to the end.
+        correct: Correct shallow boxes by what depth last said.
     """
     count, exits = len(films), many.network.exit_count
     first = np.stack([film.boxes_xywh[0] for film in films])
@@ -252,7 +255,8 @@ def follow(
                 for place, i in enumerate(alive.tolist())
             ]
         )
-        ours.learn(raw, taken == exits - 1)
+        if correct:
+            ours.learn(raw, taken == exits - 1)
         correction.shifts[:, alive] = ours.shifts
         boxes[alive] = found.boxes_xywh[taken, np.arange(len(alive))]
         for place, i in enumerate(alive.tolist()):

@@ -79,7 +79,7 @@ def wrapped(module: TrainModule, config: TrainConfig, context: DistributedContex
         device_ids=[context.device] if on_gpu else None,
         # A static graph lets gradients travel while others are computed, without searching for
         # unused parameters. It does not know steps whose gradients stay at home.
-        static_graph=config.grad_accum_steps == 1,
+        static_graph=config.grad_accum_steps == 1 and config.sampled_placements == 0,
         gradient_as_bucket_view=True,
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dytrack_model.config import ModelConfig
+from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import hann_window
 from dytrack_platform.config.schema import (
     DataConfig,
@@ -54,7 +55,7 @@ def stream(config: ExperimentConfig, context: DistributedContext, subset: str) -
     return ResidentStream(
         data,
         config.model,
-        _resident(_rooted(data, data.resident), _sizes(config.model), context.device),
+        _resident(_rooted(data, data.resident), sizes_of(config.model), context.device),
         seed=seed,
         batch_size=config.train.batch_size,
         rank=context.rank,
@@ -86,12 +87,8 @@ def closed_loop(
         ``exit6/tracked_iou`` and the like: the mean over sequences of a sequence's mean IoU after
         its first frame.
     """
-    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
     was_training = module.training
-    module.eval()
-    window = hann_window(config.model.map_size, 1.0)
-    half = dtype_of(config.train.precision, device) != torch.float32
-    many = ManyTargets(module.network, pictures, window, half=half)
+    many, films = followed(config, module, device)
     scores = {}
     for index, depth in enumerate(config.model.exits):
         means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index, films))]
@@ -110,7 +107,7 @@ def _rooted(data: DataConfig, sources: tuple[ResidentSource, ...]) -> tuple[Resi
     )
 
 
-def _sizes(model: ModelConfig) -> ModelConfig:
+def sizes_of(model: ModelConfig) -> ModelConfig:
     """Keep what reading depends on, so that trackers of one size share what was read."""
     return ModelConfig(
         patch=model.patch,
@@ -128,21 +125,59 @@ def _resident(
     return load(DataConfig(resident=sources), sizes, device)
 
 
+def followed(
+    config: ExperimentConfig, module: TrainModule, device: torch.device
+) -> tuple[ManyTargets, tuple[Film, ...]]:
+    """Return the films of ``data.resident_validation`` and what follows their targets.
+
+    The module is put into evaluation mode.
+    """
+    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
+    module.eval()
+    half = dtype_of(config.train.precision, device) != torch.float32
+    return many_targets(module.network, pictures, half=half), films
+
+
+def many_targets(network: DyTrackNetwork, pictures: PictureStore, *, half: bool) -> ManyTargets:
+    """Make what follows targets in ``pictures``, under the tracker's own window."""
+    return ManyTargets(network, pictures, hann_window(network.config.map_size, 1.0), half=half)
+
+
 @lru_cache(maxsize=1)
 def _films(
     sources: tuple[ResidentSource, ...], device: torch.device
 ) -> tuple[PictureStore, tuple[Film, ...]]:
+    pictures, films, _ = films_of(sources, device)
+    return pictures, films
+
+
+def films_of(
+    sources: tuple[ResidentSource, ...], device: torch.device, most: int | None = None
+) -> tuple[PictureStore, tuple[Film, ...], tuple[str, ...]]:
+    """Read raw sequences into memory, ``most`` frames of each at most.
+
+    Returns:
+        The pictures, the films, and the names of sequences that cannot be used as films: a frame
+        does not decode, or fewer than two show their target.
+
+    Raises:
+        DataError: A folder or a split is missing, or no sequence can be used.
+    """
     pictures = Pictures()
-    films = []
+    films, left_out = [], []
     for source in sources:
         sequences = wanted(source)
-        read_pictures(sequences, pictures, source.longest_side)
+        read_pictures(sequences, pictures, source.longest_side, most)
         for sequence in sequences:
-            paths = [sequence.frames.path(index) for index in range(len(sequence))]
+            length = min(len(sequence), most or len(sequence))
+            paths = [sequence.frames.path(index) for index in range(length)]
             numbers = np.array([pictures.numbers[p] for p in paths if p in pictures.numbers])
             shots = shots_of(sequence, pictures, 1.0)
-            if len(numbers) < len(sequence) or len(shots.numbers) < 2:
+            if len(numbers) < length or len(shots.numbers) < 2:
+                left_out.append(sequence.name)
                 continue
             height, width = pictures.pixels[numbers[0]].shape[:2]
             films.append(film_of(shots, numbers, (width, height)))
-    return build(pictures.pixels, device), tuple(films)
+    if not films:
+        raise DataError(f"{sources[0].root}: no sequence can be followed: {', '.join(left_out)}")
+    return build(pictures.pixels, device), tuple(films), tuple(left_out)

@@ -34,9 +34,14 @@ class TrainModule(nn.Module):
     """Network, distiller and losses as one module, so that a parallel wrapper sees one forward."""
 
     def __init__(
-        self, model: ModelConfig, loss: LossConfig, distillation: DistillationConfig
+        self,
+        model: ModelConfig,
+        loss: LossConfig,
+        distillation: DistillationConfig,
+        sampled_placements: int = 0,
     ) -> None:
         super().__init__()
+        self._sampled = sampled_placements
         self.network = DyTrackNetwork(model)
         self.distiller = Distiller(distillation, model.width, len(model.exits))
         self._loss = loss
@@ -72,7 +77,12 @@ class TrainModule(nn.Module):
         if template_boxes_cxcywh is not None:
             template_boxes_cxcywh = _swapped(template_boxes_cxcywh, absent)
         shown = _swapped(template, absent)
-        outputs = self.network(shown, search, template_boxes_cxcywh)
+        placements = self._placements()
+        if len(placements) == 1:  # through forward, where compilers and sharding have their hooks
+            outputs, others = self.network(shown, search, template_boxes_cxcywh), []
+        else:
+            found = self.network.placed(shown, search, placements, template_boxes_cxcywh)
+            outputs, others = found[0], found[1:]
         target = centre_targets(boxes_cxcywh, self.network.config.map_size)
         target[:absent] = 0
         total = boxes_cxcywh.new_zeros(())
@@ -86,6 +96,10 @@ class TrainModule(nn.Module):
             parts[f"exit{depth}/iou"] = true_iou[absent:].mean()
             error = (output.predicted_iou.detach() - true_iou).abs().mean()
             parts[f"exit{depth}/iou_error"] = error
+        for sampled in others:
+            losses = [self._exit_loss(o, boxes_cxcywh, target, absent)[0] for o in sampled]
+            total = total + torch.stack(losses).sum()
+        total = total / len(placements)
         pulled = self._distillation(outputs, boxes_cxcywh, progress, absent)
         if self._teacher is not None and self.training:
             pulled = pulled + teaching_loss(
@@ -99,6 +113,22 @@ class TrainModule(nn.Module):
         parts["distillation"] = pulled.detach()
         predicted = torch.stack([output.predicted_iou.detach() for output in outputs])
         return Losses(total + pulled, parts, torch.stack(true_ious), predicted)
+
+    def _placements(self) -> list[tuple[int, ...]]:
+        """Return all exits, and while training also placements drawn at random.
+
+        All exits together always take part, so that every weight has a gradient in every step;
+        a drawn placement holds the deepest exit and up to two others (the sandwich rule of
+        universally slimmable networks, ICCV 2019: the largest, and some at random).
+        """
+        exits = self.network.exit_count
+        found = [tuple(range(exits))]
+        for _ in range(self._sampled if self.training else 0):
+            # From the worker's seeded random state, which checkpoints keep.
+            count = int(torch.randint(0, min(3, exits), ()).item())
+            chosen = torch.randperm(exits - 1)[:count].sort().values.tolist()
+            found.append((*chosen, exits - 1))
+        return found
 
     def _exit_loss(
         self, output: ExitOutput, boxes_cxcywh: Tensor, target: Tensor, absent: int

@@ -1,13 +1,17 @@
 """Validation on pairs, and the operating points that follow from it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dytrack_model.losses import box_losses
+from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.thresholds import quantile_thresholds
+from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_platform.confidence import calibrate
 from dytrack_platform.training.batches import Batch
 from dytrack_platform.training.objective import TrainModule
@@ -30,6 +34,47 @@ def score(module: TrainModule, batches: Iterable[Batch], device: torch.device) -
         true.append(losses.true_iou.cpu())
     module.train(was_training)
     return torch.cat(predicted, dim=1), torch.cat(true, dim=1)
+
+
+@torch.inference_mode()
+def score_placements(
+    network: DyTrackNetwork,
+    batches: Iterable[Batch],
+    device: torch.device,
+    placements: Sequence[Sequence[int]],
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Run placements of exits on validation pairs.
+
+    Args:
+        network: The network with all exits; it is put into evaluation mode.
+        batches: Pairs.
+        device: Where the network is.
+        placements: Rising indices of each placement's exits.
+
+    Returns:
+        For each placement (K, N) predicted and true IoU.
+    """
+    network.eval()
+    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in placements]
+    for batch in batches:
+        boxes = batch.boxes_cxcywh.to(device)
+        found = network.placed(
+            batch.template.to(device),
+            batch.search.to(device),
+            placements,
+            batch.template_boxes_cxcywh.to(device),
+        )
+        for part, outputs in zip(parts, found, strict=True):
+            true = [box_losses(output.boxes_cxcywh, boxes)[2] for output in outputs]
+            said = [output.predicted_iou for output in outputs]
+            part.append((torch.stack(said).cpu(), torch.stack(true).cpu()))
+    return [
+        (
+            torch.cat([said for said, _ in part], dim=1).double().numpy(),
+            torch.cat([true for _, true in part], dim=1).double().numpy(),
+        )
+        for part in parts
+    ]
 
 
 def summarise(exits: tuple[int, ...], scores: Scores) -> dict[str, float]:
@@ -72,3 +117,23 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
         points.append(OperatingPoint(name=name, thresholds=thresholds))
     points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))
     return tuple(points)
+
+
+def point_metrics(
+    points: Sequence[OperatingPoint], scores: Scores, gmacs: Sequence[float]
+) -> dict[str, float]:
+    """Return ``val/point/NAME/iou`` and ``val/point/NAME/gmacs`` of operating points.
+
+    Args:
+        points: Thresholds.
+        scores: (E, N) predicted and (E, N) true IoU.
+        gmacs: (E,) cost of a stop at each exit.
+    """
+    predicted, true = (part.double().numpy() for part in scores)
+    found = {}
+    for point in points:
+        taken = exits_taken(predicted.T, point.thresholds)
+        own = true[taken, np.arange(true.shape[1])]
+        found[f"val/point/{point.name}/iou"] = float(own.mean())
+        found[f"val/point/{point.name}/gmacs"] = float(np.asarray(gmacs)[taken].mean())
+    return found

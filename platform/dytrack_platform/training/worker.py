@@ -9,17 +9,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
+from dytrack_model.config import ModelConfig
+from dytrack_model.cost import exit_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
 from dytrack_model.pretrained.tracker import load_tracker
-from dytrack_platform.config import ExperimentConfig
+from dytrack_platform.config import DataConfig, ExperimentConfig
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
 from dytrack_platform.training import distributed, memory, rng_state, sample_images, validation
 from dytrack_platform.training import state as state_files
@@ -27,15 +32,19 @@ from dytrack_platform.training.batches import Batch, Stream
 from dytrack_platform.training.callbacks import Callbacks
 from dytrack_platform.training.distributed import SINGLE_PROCESS, DistributedContext
 from dytrack_platform.training.ema import EMA
-from dytrack_platform.training.loop import run
+from dytrack_platform.training.loop import Writer, run
 from dytrack_platform.training.objective import TrainModule
 from dytrack_platform.training.optim import optimizer
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
+if TYPE_CHECKING:
+    from dytrack_platform.datasets.loading.stream import PairBatch
+
 __all__ = ["Callbacks", "DistributedContext", "check", "new_state", "train", "validate"]
 
 Subset = Literal["train", "validation"]
+Floats = NDArray[np.float64]
 Fetch = Callable[[str], AbstractContextManager[Path]]
 """Returns a checkpoint's location as a folder on this machine."""
 
@@ -56,7 +65,9 @@ def new_state(
     # Weights are made on every worker and not sent: the same seed makes the same ones.
     torch.manual_seed(config.seed)
     notes: dict[str, Any] = {}
-    module = TrainModule(config.model, config.loss, config.distillation)
+    module = TrainModule(
+        config.model, config.loss, config.distillation, config.train.sampled_placements
+    )
     if config.train.init_from is not None:
         notes["initial"] = list(load_initial(module.network, config.train.init_from))
     distributed.arrange(module, config.train, context)
@@ -138,6 +149,7 @@ def train(
     candidates: Sequence[str] = (),
     fetch: Fetch = here,
     notes: dict[str, str] | None = None,
+    writer: Writer | None = None,
 ) -> TrainingState:
     """Train to the end, or on from the newest checkpoint that is whole.
 
@@ -148,6 +160,7 @@ def train(
         candidates: Checkpoints to continue from, newest first.
         fetch: Makes a local folder of one of them.
         notes: Plain JSON to keep with the state, as the MLflow run.
+        writer: What is done at checkpoints, in place of writing and, at the end, validating them.
 
     Returns:
         The state; its step says whether the end was reached.
@@ -162,7 +175,8 @@ def train(
     state.notes |= notes or {}
     stream = _stream(config, context, "train")
     module = distributed.wrapped(state.module, config.train, context)
-    writer = _Writer(config, callbacks, context, config.train.epochs * stream.steps_per_epoch)
+    steps = config.train.epochs * stream.steps_per_epoch
+    writer = writer or _Writer(config, callbacks, context, steps)
     try:
         run(config, state, module, stream, callbacks, writer, context.device)
     finally:
@@ -181,14 +195,17 @@ def validate(
     """Score every exit on the validation pairs.
 
     Returns:
-        ``val/exit2/iou`` and the like, and the operating points that the scores suggest.
+        ``val/exit2/iou``, ``val/point/fast/gmacs`` and the like, and the operating points that the
+        scores suggest.
     """
     scores = validation_scores(config, module, device)
     summary = validation.summarise(config.model.exits, scores)
     if config.data.resident_validation:
         summary |= memory.closed_loop(config, module, device)
     metrics = {f"val/{name}": value for name, value in summary.items()}
-    return metrics, validation.operating_points(scores[0])
+    points = validation.operating_points(scores[0])
+    metrics |= validation.point_metrics(points, scores, exit_gmacs(module.network))
+    return metrics, points
 
 
 def validation_scores(
@@ -199,6 +216,64 @@ def validation_scores(
     try:
         batches = _first(stream, config.data.validation_pairs)
         return validation.score(module, batches, device)
+    finally:
+        stream.close()
+
+
+def validation_outputs(
+    config: ExperimentConfig, module: TrainModule, device: torch.device
+) -> tuple[validation.Scores, list[str]]:
+    """Return (E, N) predicted and true IoU on the validation pairs, and each pair's sequence.
+
+    Batches are decoded once for trainings that see the same pairs in one process.
+
+    Raises:
+        ConfigurationError: Pairs drawn from pictures in memory belong to no sequence.
+    """
+    if config.data.resident:
+        raise ConfigurationError(
+            "data.resident_validation: is empty, and pairs from pictures in memory belong to no "
+            "sequence; name sequences to validate on"
+        )
+    sizes = memory.sizes_of(config.model)
+    batches = _validation_batches(config.data, sizes, config.seed, config.train.batch_size)
+    names = [name for batch in batches for name in batch.sequences]
+    return validation.score(module, batches, device), names
+
+
+def placement_outputs(
+    config: ExperimentConfig,
+    module: TrainModule,
+    device: torch.device,
+    placements: Sequence[Sequence[int]],
+) -> tuple[list[tuple[Floats, Floats]], list[str]]:
+    """Score placements of a network's exits on the validation pairs; blocks run once for all.
+
+    Args:
+        config: The recipe of prepared folders.
+        module: Holds the network with all exits.
+        device: Where the module is.
+        placements: Depths of the exits of each.
+
+    Returns:
+        For each placement (K, N) predicted and true IoU, and (N,) the pairs' sequences.
+    """
+    sizes = memory.sizes_of(config.model)
+    batches = _validation_batches(config.data, sizes, config.seed, config.train.batch_size)
+    wanted = [[config.model.exits.index(depth) for depth in exits] for exits in placements]
+    outputs = validation.score_placements(module.network, batches, device, wanted)
+    return outputs, [name for batch in batches for name in batch.sequences]
+
+
+@lru_cache(maxsize=1)
+def _validation_batches(
+    data: DataConfig, sizes: ModelConfig, seed: int, batch_size: int
+) -> tuple["PairBatch", ...]:
+    from dytrack_platform.datasets.loading.stream import PairStream
+
+    stream = PairStream(data, sizes, seed=seed, batch_size=batch_size, subset="validation")
+    try:
+        return tuple(_first(stream, data.validation_pairs))  # type: ignore[arg-type]
     finally:
         stream.close()
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -112,16 +113,19 @@ def wanted(source: ResidentSource, faults: list[Fault] | None = None) -> list[Vi
 
 
 def read_pictures(
-    sequences: Sequence[VideoSequence], pictures: Pictures, longest_side: int
+    sequences: Sequence[VideoSequence],
+    pictures: Pictures,
+    longest_side: int,
+    most: int | None = None,
 ) -> None:
-    """Decode what is not there yet; what does not decode is left out."""
+    """Decode what is not there yet, ``most`` frames of each; what does not decode is left out."""
     fresh: dict[str, VideoSequence] = {}
     for sequence in sequences:
         path = sequence.frames.path(0)
         if path not in pictures.numbers:
             fresh.setdefault(path, sequence)
     with ThreadPoolExecutor(_THREADS) as pool:  # OpenCV lets go of the interpreter
-        films = pool.map(lambda sequence: list(sequence.frames.iterate()), fresh.values())
+        films = pool.map(lambda one: list(islice(one.frames.iterate(), most)), fresh.values())
         for sequence, film in zip(fresh.values(), films, strict=True):
             for index, frame in enumerate(film):
                 if frame is not None:

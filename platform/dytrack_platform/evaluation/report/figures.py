@@ -1,5 +1,6 @@
 """The plots of a report, as plotly's JSON, and the still image for papers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from dytrack_platform.evaluation.report.pareto import front
 
 _MARKS = {
     "operating points": ("circle", "o", PALETTE[0]),
-    "trials": ("circle", "o", PALETTE[0]),
+    "members": ("circle", "o", PALETTE[0]),
+    "in closed loop": ("circle-open", "+", PALETTE[4]),
+    "the paper's exits": ("triangle-up", "^", PALETTE[1]),
     "fixed exits": ("square", "s", PALETTE[5]),
     "random and cycle": ("diamond", "D", PALETTE[3]),
     "oracle (a bound)": ("star", "*", PALETTE[2]),
@@ -29,8 +32,18 @@ _AXES = {
     "iou": "mean IoU",
     "gmacs": "GMACs per frame",
     "ms_p50": "ms per frame (median)",
+    "ms": "ms per frame",
+    "params": "parameters",
 }
-"""What an axis is called, by the key in ``summary.json`` or of a search's trial."""
+"""What an axis is called, by the key in ``summary.json`` or of a search's point."""
+_KINDS = {
+    "random": "random and cycle",
+    "cycle": "random and cycle",
+    "oracle": "oracle (a bound)",
+    "paper": "the paper's exits",
+    "measured": "in closed loop",
+}
+"""The kind of a point that is none of ours, by the first word of its name."""
 
 
 def pareto_figure(
@@ -48,7 +61,7 @@ def pareto_figure(
         baselines: The same for baselines and third-party trackers.
         cost: ``gmacs`` or ``ms_p50``; points without it are left out.
         accuracy: ``success_auc`` or ``iou``.
-        kind: What the points are: operating points, or trials.
+        kind: What the points are: operating points, or members of a search's front.
     """
     ours, others = _known(points, accuracy, cost), _known(baselines, accuracy, cost)
     ranges = _ranges([*ours, *others], accuracy, cost)
@@ -75,13 +88,14 @@ def pareto_figure(
                     "x": [p[cost] for p in group],
                     "y": [p[accuracy] for p in group],
                     "text": [p["name"] if places[p["name"]] else "" for p in group],
-                    "customdata": [p["name"] for p in group],
+                    # The whole name, and where a click leads; the page opens it.
+                    "customdata": [[p["name"], p.get("url")] for p in group],
                     "mode": "markers+text",
                     "textposition": [places[p["name"]] or labels.PLACES[0] for p in group],
                     "cliponaxis": False,
                     "name": name,
                     "marker": {"size": 11, "symbol": symbol, "color": tint},
-                    "hovertemplate": f"%{{customdata}}<br>{_AXES[cost]} %{{x:.3f}}"
+                    "hovertemplate": f"%{{customdata[0]}}<br>{_AXES[cost]} %{{x:.3f}}"
                     f"<br>{_AXES[accuracy]} %{{y:.3f}}<extra></extra>",
                 }
             )
@@ -118,13 +132,12 @@ def _places(
 
 def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Sort baselines into the kinds that have a mark of their own."""
-    kinds = {"random": "random and cycle", "cycle": "random and cycle"}
-    kinds |= {"oracle": "oracle (a bound)"}
     sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[2:]}
     for point in baselines:
         fixed = point["name"].startswith("exit-")
-        first = point["name"].partition("-")[0]  # random-POINT is a random one, too
-        kind = "fixed exits" if fixed else kinds.get(first, "other trackers")
+        # random-POINT is a random one, too
+        word = re.split("[ -]", point["name"])[0]
+        kind = "fixed exits" if fixed else _KINDS.get(word, "other trackers")
         sorted_in[kind].append(point)
     return sorted_in
 

@@ -12,7 +12,7 @@ from dytrack_platform.confidence import Calibration, calibrate
 from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ResultError
-from dytrack_platform.evaluation.report.pareto import hypervolume
+from dytrack_platform.evaluation.report.pareto import CHEAPEST, DEAREST, standard_volume
 from dytrack_platform.evaluation.scoring.dataset_scores import (
     TrackerScore,
     frame_rate,
@@ -312,14 +312,14 @@ def summary_json(
         "baselines": [point.to_dict() for point in baselines],
         "unusual": unusual(everything),
     }
-    costs = np.array([[point.score.overall.success_auc, point.gmacs] for point in points])
-    if len(costs) and np.isfinite(costs).all():
-        # A reference beyond the dearest point, or that point would cover nothing.
-        reference = (0.0, float(costs[:, 1].max()) * 1.1)
+    costs = [(point.score.overall.success_auc, point.gmacs) for point in points]
+    if costs and np.isfinite(costs).all():
         plain["hypervolume"] = {
             "goals": ["success_auc", "gmacs"],
-            "reference": list(reference),
-            "value": hypervolume(costs, ("max", "min"), reference),
+            # The same for every run on every dataset, or two runs could not be compared.
+            "reference": [0.0, DEAREST],
+            "scale": f"share of 0 to 1 and {DEAREST:g} to {CHEAPEST:g} GMACs, logarithmic",
+            "value": standard_volume(costs),
         }
     return plain
 

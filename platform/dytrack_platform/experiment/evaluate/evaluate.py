@@ -52,7 +52,15 @@ from dytrack_platform.experiment.registry import registry
 from dytrack_platform.storage.atomic import write_atomically
 from dytrack_platform.storage.outputs import MADE_BY
 
-WRITTEN = ("summary.json", "report.html", "pareto.png", "rejects.jsonl", "results")
+WRITTEN = (
+    "summary.json",
+    "report.html",
+    "pareto.json",
+    "pareto.html",
+    "pareto.png",
+    "rejects.jsonl",
+    "results",
+)
 """What an evaluation writes into its folder, beside its log."""
 MARKS = ("summary.json", "report.html", "evaluation.log")
 """Those by which its folder is known."""

@@ -77,6 +77,10 @@ class Journal:
         """Note how the run ended: FINISHED, FAILED or KILLED."""
         self.append({"status": status, "time": _now()})
 
+    def child(self, name: str) -> "ChildJournal":
+        """Return what notes entries of a run below this one, by its name."""
+        return ChildJournal(self, name)
+
     def append(self, entry: Entry) -> None:
         """Note any entry that ``deliver`` understands.
 
@@ -179,6 +183,37 @@ class Journal:
         # The curves are not worth the training.
         self.trouble = f"{path}: cannot be written: {error}"
         _LOG.warning(self.trouble)
+
+
+class ChildJournal:
+    """Notes entries of a run below the journal's own; it is made when they are delivered."""
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal, self._name = journal, name
+
+    def running(self) -> None:
+        """Note that it begins, or goes on."""
+        self.append({"status": "RUNNING", "time": _now()})
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Note metrics of a step."""
+        self.append({"metrics": dict(values), "step": step, "time": _now()})
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """Note parameters."""
+        self.append({"parameters": {key: str(value) for key, value in values.items()}})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note tags."""
+        self.append({"tags": dict(values)})
+
+    def end(self, status: str) -> None:
+        """Note how it ended: FINISHED, FAILED or KILLED."""
+        self.append({"status": status, "time": _now()})
+
+    def append(self, entry: Entry) -> None:
+        """Note any entry."""
+        self._journal.append({"child": self._name, **entry})
 
 
 def _read(line: bytes) -> list[Entry]:

@@ -13,7 +13,7 @@ _LOCK = "journal.lock"
 
 
 @contextmanager
-def run_lock(folder: Path, wait_s: float = 20.0) -> Iterator[None]:
+def run_lock(folder: Path, wait_s: float = 20.0, name: str = _LOCK) -> Iterator[None]:
     """Hold the lock of a run's folder while the body runs; the kernel frees it if the holder dies.
 
     Raises:
@@ -21,7 +21,7 @@ def run_lock(folder: Path, wait_s: float = 20.0) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
-    with (folder / _LOCK).open("a+") as file:
+    with (folder / name).open("a+") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,11 @@ _WAIT_S = 20.0
 
 @contextmanager
 def logged_run(
-    name: str, folder: Path, run_id: str | None, say: Callable[[str], None]
+    name: str,
+    folder: Path,
+    run_id: str | None,
+    say: Callable[[str], None],
+    kind: str = "train",
 ) -> Iterator[tuple[str, Journal]]:
     """Open a run, or go on with ``run_id``; yields its id and its journal.
 
@@ -26,7 +30,7 @@ def logged_run(
         StorageError: MLflow does not answer at the start, or another command owns the run.
     """
     with run_lock(folder):
-        run_id = tracking.begin(name, run_id)
+        run_id = tracking.begin(name, run_id, kind)
         journal = Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries))
         with watched(folder, run_id):
             journal.start()

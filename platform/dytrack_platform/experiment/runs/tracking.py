@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_F
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
 _PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 _LOG = logging.getLogger(__name__)
+_CHILDREN: dict[tuple[str, str, str], str] = {}
+"""Runs below others that this process has made or found, by store, parent and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,17 @@ def deliver(run_id: str, folder: Path, entries: list[dict[str, Any]]) -> None:
     """
     mlflow.set_tracking_uri(uri())
     client = mlflow.MlflowClient()
+    for child, some in groupby(entries, key=lambda entry: entry.get("child")):
+        if child is None:
+            _deliver(client, run_id, folder, list(some))
+        else:
+            own = _found(partial(_child, client, run_id, child))
+            _deliver(client, own, folder, list(some))
+
+
+def _deliver(
+    client: mlflow.MlflowClient, run_id: str, folder: Path, entries: list[dict[str, Any]]
+) -> None:
     # Metrics of many entries in few calls: a call costs a server the same for one point as for a
     # thousand.
     metrics = [
@@ -202,10 +216,40 @@ def deliver(run_id: str, folder: Path, entries: list[dict[str, Any]]) -> None:
         for key, value in entry.get("metrics", {}).items()
     ]
     for start in range(0, len(metrics), 1000):
-        some = metrics[start : start + 1000]
-        _attempt(partial(client.log_batch, run_id, metrics=some))
+        chunk = metrics[start : start + 1000]
+        _attempt(partial(client.log_batch, run_id, metrics=chunk))
     for entry in entries:
         _attempt(partial(_deliver_one, client, run_id, folder, entry))
+
+
+def _found(call: Callable[[], str]) -> str:
+    try:
+        return call()
+    except (MlflowException, OSError) as error:
+        raise _unreachable(error) from error
+
+
+def _child(client: mlflow.MlflowClient, parent: str, name: str) -> str:
+    """Return the run of that name below a parent, made where it is not there yet."""
+    key = (uri(), parent, name)
+    if key not in _CHILDREN:
+        above = client.get_run(parent).info.experiment_id
+        found = children(client, parent, above, f"AND tags.`mlflow.runName` = '{name}'")
+        if found:
+            _CHILDREN[key] = str(found[0].info.run_id)
+        else:
+            tags = {"kind": "trial", "mlflow.parentRunId": parent}
+            made = client.create_run(above, run_name=name, tags=tags)
+            _CHILDREN[key] = str(made.info.run_id)
+    return _CHILDREN[key]
+
+
+def children(
+    client: mlflow.MlflowClient, parent: str, experiment: str, also: str = ""
+) -> list[mlflow.entities.Run]:
+    """Return the runs below a parent, as far as another condition holds of them."""
+    condition = f"tags.`mlflow.parentRunId` = '{parent}' {also}"
+    return list(client.search_runs([experiment], condition, max_results=5000))
 
 
 def _attempt(call: Callable[[], object]) -> None:
@@ -236,11 +280,22 @@ def _deliver_one(
         client.log_batch(run_id, tags=tags)
     elif "file" in entry:
         path = folder / entry["file"]
-        inside = str(Path(entry["file"]).parent)
+        inside = entry.get("as") or str(Path(entry["file"]).parent)
         if path.is_file():
             client.log_artifact(run_id, str(path), None if inside == "." else inside)
+    elif entry.get("status") == "RUNNING":
+        client.update_run(run_id, "RUNNING")
     elif "status" in entry:
         client.set_terminated(run_id, entry["status"], end_time=entry["time"])
+        if "child" not in entry and entry["status"] != "FINISHED":
+            _end_children(client, run_id, entry["time"])
+
+
+def _end_children(client: mlflow.MlflowClient, parent: str, at: int) -> None:
+    """What runs below a run that was ended does not run any more."""
+    above = client.get_run(parent).info.experiment_id
+    for run in children(client, parent, above, "AND attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, "KILLED", end_time=at)
 
 
 def _unreachable(error: Exception) -> StorageError:
@@ -281,16 +336,3 @@ def _artifact_folder() -> str | None:
         return None
     beside = Path(store.removeprefix("sqlite:///")).absolute().parent / "mlartifacts"
     return beside.as_uri()
-
-
-def has_child(parent: str, name: str) -> bool:
-    """Say whether a run has a finished child of this name."""
-    found = mlflow.search_runs(
-        experiment_names=[EXPERIMENT],
-        filter_string=(
-            f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`mlflow.runName` = '{name}' "
-            "AND attributes.status = 'FINISHED'"
-        ),
-        output_format="list",
-    )
-    return len(found) > 0

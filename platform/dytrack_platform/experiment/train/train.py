@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dytrack_platform.experiment.cluster import session  # sets Ray's environment first
@@ -24,8 +25,9 @@ from dytrack_platform.errors import ConfigurationError, DataError, TrainingError
 from dytrack_platform.experiment.cluster import preflight
 from dytrack_platform.experiment.cluster.termination import TerminableTorch
 from dytrack_platform.experiment.paths import with_absolute_paths
-from dytrack_platform.experiment.runs import provenance
+from dytrack_platform.experiment.runs import pareto, provenance
 from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
 from dytrack_platform.experiment.runs.run_log import logged_run, upload
 from dytrack_platform.experiment.train.driver_channel import (
     Show,
@@ -110,6 +112,37 @@ def _train(
         record |= {"finished": True, "tracker": tracker, "metrics": metrics}
         files.write_json(f"{location}/{_RECORD}", record)
         log.metrics(metrics, step=int(metrics["step"]))
+        _log_points(log, config, metrics)
+
+
+def _log_points(log: Journal, config: ExperimentConfig, metrics: dict[str, float]) -> None:
+    """Keep the front of the operating points on the validation data."""
+    start = "val/point/"
+    names = dict.fromkeys(
+        k[len(start) :].rpartition("/")[0] for k in metrics if k.startswith(start)
+    )
+    own = RunPoints(
+        name=config.name,
+        kind="train",
+        measure="iou",
+        data=f"validation data of {config.name}",
+        protocol="pairs",
+        machine=provenance.machine(),
+        points=tuple(
+            RunPoint(
+                name=name,
+                accuracy=metrics[f"{start}{name}/iou"],
+                gmacs=metrics[f"{start}{name}/gmacs"],
+            )
+            for name in names
+        ),
+    )
+    if not own.points:
+        return
+    with TemporaryDirectory(prefix="dytrack-") as folder:
+        for path in pareto.write(Path(folder), own):
+            log.file(path.name, path.read_bytes())
+    log.metrics({"hypervolume": own.hypervolume}, step=int(metrics["step"]))
 
 
 def upload_pending(location: str) -> str:

@@ -40,3 +40,21 @@ def test_hypervolume_equals_a_count_of_random_points():
 
 def test_points_no_better_than_the_reference_add_nothing():
     assert hypervolume(np.array([[0.5, 9.0], [np.nan, 1.0]]), GOALS, (0.0, 4.0)) == 0.0
+
+
+def test_hypervolume_of_three_goals_equals_a_count_of_random_points():
+    rng = np.random.default_rng(2)
+    values = rng.uniform(0, 1, (9, 3))
+    probes = rng.uniform(0, 1, (60_000, 3))
+    up = (values[:, None, 0] >= probes[None, :, 0]) & (values[:, None, 1] <= probes[None, :, 1])
+    covered = (up & (values[:, None, 2] <= probes[None, :, 2])).any(axis=0)
+    exact = hypervolume(values, ("max", "min", "min"), (0.0, 1.0, 1.0))
+    assert exact == pytest.approx(covered.mean(), abs=0.01)
+
+
+def test_hypervolume_does_not_depend_on_the_order_or_on_doubles():
+    values = np.random.default_rng(3).uniform(0, 1, (12, 3))
+    goals, reference = ("max", "min", "min"), (0.0, 1.0, 1.0)
+    exact = hypervolume(values, goals, reference)
+    assert hypervolume(values[::-1], goals, reference) == pytest.approx(exact)
+    assert hypervolume(np.vstack([values, values]), goals, reference) == pytest.approx(exact)

@@ -148,3 +148,14 @@ def test_on_a_full_disk_the_runs_end_still_arrives(tmp_path, server, caplog):
     assert [entry.get("status") for entry in server.taken] == [None, "FAILED"]
     journal.deliver_all()
     assert len(server.taken) == 2
+
+
+def test_entries_of_runs_below_carry_their_name(tmp_path, server):
+    journal = Journal(tmp_path, server)
+    child = journal.child("trial-000")
+    child.running()
+    child.metrics({"loss": 1.0}, step=1)
+    journal.metrics({"loss": 2.0}, step=1)
+    child.end("FINISHED")
+    journal.deliver_all()
+    assert [entry.get("child") for entry in server.taken] == ["trial-000"] * 2 + [None, "trial-000"]

@@ -1,0 +1,66 @@
+"""A member of a search's front as a tracker that can be published or tracked with."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dytrack_platform.experiment.runs import tracking  # sets MLflow's environment first
+
+import mlflow  # isort: skip
+from mlflow.exceptions import MlflowException
+
+from dytrack_model import checkpoint
+from dytrack_model.policy import OperatingPoint
+from dytrack_platform.errors import ModelLookupError
+from dytrack_platform.experiment.search import rebuild
+from dytrack_platform.experiment.search.members import Member, point_of
+from dytrack_platform.storage import files
+
+POINT = "balanced"
+"""Name of the picked policy among the tracker's operating points: what trackers start at."""
+
+
+def tracker_of(reference: str, pick: str | None = None) -> str:
+    """Write a member's weights with its policy as a tracker; returns its folder.
+
+    Args:
+        reference: The search's run in MLflow, or its folder.
+        pick: ``ms<=8, max auc``; the knee point if None.
+
+    Raises:
+        ConfigurationError: ``pick`` cannot be read.
+        ModelLookupError: There is no such search or member, or its weights are gone.
+    """
+    member = rebuild.pick_member(reference, pick)
+    others, _ = rebuild.load_front(reference)
+    saved = _saved(reference, member)
+    chosen = point_of(member)
+    picked = OperatingPoint(name=POINT, thresholds=chosen.thresholds, value=chosen.value)
+    # Other members with these weights are further operating points of the same tracker.
+    same = [point_of(m) for m in others if m.weights == member.weights and m.name != member.name]
+    full = (float("inf"),) * (saved.network.exit_count - 1)
+    points = [picked, *same, OperatingPoint(name="accurate", thresholds=full)]
+    notes = {**saved.notes, "search": reference, "member": member.to_dict()}
+    folder = Path(f"picked-{Path(reference).name}-{member.name}")
+    return str(checkpoint.save(folder, saved.network, points, notes))
+
+
+def _saved(reference: str, member: Member) -> checkpoint.SavedTracker:
+    """Read a member's weights: where the search left them, else from MLflow."""
+    if member.weights is not None and files.exists(member.weights):
+        with files.local_copy(member.weights) as folder:
+            return checkpoint.load(folder)
+    client, run_id = mlflow.MlflowClient(), rebuild.run_of(reference)
+    experiment = client.get_run(run_id).info.experiment_id
+    for child in tracking.children(client, run_id, experiment):
+        with TemporaryDirectory(prefix="dytrack-") as name:
+            try:
+                found = mlflow.artifacts.download_artifacts(
+                    run_id=child.info.run_id, artifact_path=member.name, dst_path=name
+                )
+            except (MlflowException, OSError):
+                continue  # another trial's run
+            return checkpoint.load(found)
+    raise ModelLookupError(
+        f"{reference}: the weights of member {member.name} are neither at {member.weights} nor in "
+        f"the store {tracking.uri()}"
+    )

@@ -1,0 +1,279 @@
+"""Solve the thresholds of exit placements on cached outputs, and keep the points worth having.
+
+Thresholds are no business of a sampler: with the outputs of all exits in memory thousands of
+settings take a second. They are chosen on one half of the sequences; what counts is what they
+give on the other.
+
+Dimensions: N frames, S sequences, E exits of the cache, K exits of a placement, P settings,
+G goals.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dytrack_model.correction import corrected_along, overlap
+from dytrack_model.thresholds import exits_taken, quantile_thresholds
+from dytrack_platform.config.search import ACCURACY, GOALS, SearchConfig
+from dytrack_platform.evaluation.report.pareto import dominated, hypervolume
+from dytrack_platform.experiment.search.exit_cache import ExitCache, Floats, Integers
+
+_STEEPEST = 6.0
+"""Logarithm of the steepest ratio between the shares of neighbouring exits: e^6 is 400."""
+
+Placement = tuple[int, ...]
+Setting = tuple[Placement, tuple[float, ...]]
+"""(K,) depths of exits, and (K - 1,) thresholds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What frames cost."""
+
+    stop: Mapping[str, Floats]
+    """(E,) cost of a stop at each exit of the cache by name: gmacs, and maybe ms and params."""
+    learning: Mapping[str, float] = field(default_factory=dict)
+    """What a frame at full depth costs more by name, where other frames leave earlier: the heads
+    of shallower exits run too, and their boxes are corrected by it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A placement with thresholds, and what it gives."""
+
+    exits: Placement
+    """(K,) depths of the exits that it may leave at."""
+    thresholds: tuple[float, ...]
+    """(K - 1,)."""
+    shares: tuple[float, ...]
+    """(K,) share of the frames at each of them."""
+    values: dict[str, float]
+    """iou (the mean over sequences), gmacs, and where known ms and params."""
+    by_sequence: dict[str, float] = field(default_factory=dict)
+    """Mean IoU of each sequence by name."""
+
+
+def path(predicted: Floats, count: int) -> list[tuple[float, ...]]:
+    """Return up to ``count`` settings of K - 1 thresholds, from all shallow to all deep.
+
+    Shares of the exits form geometric series (MSDNet, ICLR 2018), whose ratio rises along the
+    path.
+
+    Args:
+        predicted: (N, K) predicted IoU to take quantiles of.
+        count: Settings to try.
+    """
+    exits = predicted.shape[1]
+    if exits == 1:
+        return [()]
+    found: list[tuple[float, ...]] = [(0.0,) * (exits - 1), (math.inf,) * (exits - 1)]
+    for slope in np.linspace(-_STEEPEST, _STEEPEST, max(count - 2, 0)):
+        weights = np.exp(slope * np.arange(exits) - max(0.0, slope * (exits - 1)))
+        found.append(quantile_thresholds(predicted, (weights / weights.sum()).tolist()))
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solved:
+    """What a cache is worth."""
+
+    points: tuple[Point, ...]
+    """Those that nothing beat where thresholds were chosen, as scored on the other half."""
+    hypervolume: float
+    """Of these scores against the reference point."""
+    tried: int
+    """Settings that were scored."""
+
+
+def solve(
+    cache: ExitCache,
+    placements: Sequence[Placement],
+    costs: Costs,
+    search: SearchConfig,
+    reference: Sequence[float],
+) -> Solved:
+    """Try every placement with every threshold setting.
+
+    Args:
+        cache: Outputs of all exits.
+        placements: Sets of the cache's depths.
+        costs: Cost of a stop at each exit of the cache.
+        search: Objectives, constraints and how many settings to try.
+        reference: (G,) value of each objective from which on a point is worthless.
+    """
+    choosing, scoring = cache.halves()
+    first = cache.part(choosing)
+    settings = [
+        (exits, thresholds)
+        for exits in placements
+        for thresholds in path(first.predicted[:, columns(cache, exits)], search.thresholds)
+    ]
+    chosen = score(first, settings, costs)
+    allowed = [point for point in chosen if keeps(point.values, search)]
+    best = [allowed[k] for k in unbeaten(allowed, search.objectives)]
+    points = score(cache.part(scoring), [(p.exits, p.thresholds) for p in best], costs)
+    kept = [point for point in points if keeps(point.values, search)]
+    return Solved(
+        points=tuple(points),
+        hypervolume=volume(kept, search.objectives, reference),
+        tried=len(settings),
+    )
+
+
+def score(cache: ExitCache, settings: Sequence[Setting], costs: Costs) -> list[Point]:
+    """Say what P settings give on a cache's frames."""
+    if not settings:
+        return []
+    taken = np.empty((len(settings), len(cache.sequence)), np.int64)
+    for row, (exits, thresholds) in enumerate(settings):
+        own = np.array(columns(cache, exits))
+        taken[row] = own[exits_taken(cache.predicted[:, own], thresholds)]
+    return judge(cache, settings, taken, costs)
+
+
+def judge(
+    cache: ExitCache, settings: Sequence[Setting], taken: Integers, costs: Costs
+) -> list[Point]:
+    """Say what P settings give whose exits ``taken`` (P, N), columns of the cache, are known."""
+    exits = len(cache.depths)
+    numbers, places = np.unique(cache.sequence, return_inverse=True)
+    weights = np.zeros((len(places), len(numbers)))
+    weights[np.arange(len(places)), places] = 1.0 / np.bincount(places)[places]
+    means = own_iou(cache, taken) @ weights
+    shares = np.stack([(taken == k).mean(axis=1) for k in range(exits)], axis=1)
+    learns = (shares[:, -1] > 0) & (shares[:, -1] < 1)
+    spent = {
+        name: shares @ cost + costs.learning.get(name, 0.0) * learns * shares[:, -1]
+        for name, cost in costs.stop.items()
+        if name != "params"
+    }
+    names = [cache.names[number] for number in numbers]
+    points = []
+    for row, (placement, thresholds) in enumerate(settings):
+        kept = columns(cache, placement)
+        values = {ACCURACY: float(means[row].mean())}
+        values |= {name: float(cost[row]) for name, cost in spent.items()}
+        if "params" in costs.stop:  # weights are there whether or not a frame needs them
+            values["params"] = float(costs.stop["params"][kept[-1]])
+        points.append(
+            Point(
+                exits=tuple(placement),
+                thresholds=tuple(thresholds),
+                shares=tuple(shares[row, kept].tolist()),
+                values=values,
+                by_sequence=dict(zip(names, means[row].tolist(), strict=True)),
+            )
+        )
+    return points
+
+
+def own_iou(cache: ExitCache, taken: Integers) -> Floats:
+    """Return (P, N) IoU of the boxes of the exits ``taken`` (P, N), columns of the cache.
+
+    Where frames follow each other, shallow boxes are corrected as the tracker does it.
+    """
+    frames = np.arange(taken.shape[1])
+    if cache.boxes_xywh is None or cache.truth_xywh is None:
+        return np.asarray(cache.iou[frames, taken], np.float64)
+    found = np.empty(taken.shape)
+    for number in np.unique(cache.sequence):
+        own = np.flatnonzero(cache.sequence == number)
+        boxes = corrected_along(cache.boxes_xywh[own], taken[:, own])
+        found[:, own] = overlap(boxes, cache.truth_xywh[own])
+    return found
+
+
+def columns(cache: ExitCache, exits: Sequence[int]) -> list[int]:
+    """Return (K,) positions of depths among the cache's exits."""
+    return [cache.depths.index(depth) for depth in exits]
+
+
+def keeps(values: Mapping[str, float], search: SearchConfig) -> bool:
+    """Say whether values keep every constraint."""
+    return all(bound.kept(values.get(bound.name, math.nan)) for bound in search.bounds)
+
+
+def table_of(points: Sequence[Mapping[str, float]], objectives: Sequence[str]) -> Floats:
+    """Return (P, G) values of the objectives; NaN where one is not known."""
+    rows = [[values.get(name, math.nan) for name in objectives] for values in points]
+    return np.array(rows, dtype=np.float64).reshape(len(points), len(objectives))
+
+
+def unbeaten(points: Sequence[Point], objectives: Sequence[str]) -> list[int]:
+    """Return the positions of the points that no other beats; of equal ones the first."""
+    return unbeaten_values([point.values for point in points], objectives)
+
+
+def unbeaten_values(points: Sequence[Mapping[str, float]], objectives: Sequence[str]) -> list[int]:
+    """Return the positions of the values that no others beat; of equal ones the first."""
+    if not points:
+        return []
+    values = table_of(points, objectives)
+    _, first = np.unique(values, axis=0, return_index=True)
+    beaten = dominated(values[first], [GOALS[name] for name in objectives])
+    return sorted(first[~beaten].tolist())
+
+
+def volume(points: Sequence[Point], objectives: Sequence[str], reference: Sequence[float]) -> float:
+    """Return the hypervolume of points against (G,) a reference point."""
+    return volume_of([point.values for point in points], objectives, reference)
+
+
+def volume_of(
+    points: Sequence[Mapping[str, float]], objectives: Sequence[str], reference: Sequence[float]
+) -> float:
+    """Return the hypervolume of values against (G,) a reference point."""
+    values = table_of(points, objectives)
+    return hypervolume(values, [GOALS[name] for name in objectives], tuple(reference))
+
+
+def spread(
+    points: Sequence[Mapping[str, float]],
+    objectives: Sequence[str],
+    reference: Sequence[float],
+    most: int,
+) -> list[int]:
+    """Choose at most ``most`` points that cover the most together; returns their positions.
+
+    One after the other, each the one that adds most to the hypervolume: within 63 % of the best
+    set, for the volume of a union is submodular. Cheap ones come first.
+    """
+    left, chosen = list(range(len(points))), list[int]()
+    covered = 0.0
+    while left and len(chosen) < most:
+        gains = [
+            volume_of([points[i] for i in (*chosen, k)], objectives, reference) - covered
+            for k in left
+        ]
+        best = int(np.argmax(gains))
+        if gains[best] <= 0:
+            break
+        covered += gains[best]
+        chosen.append(left.pop(best))
+    return sorted(chosen, key=lambda k: points[k][objectives[-1]])
+
+
+def reference_point(search: SearchConfig, full_depth: Mapping[str, float]) -> tuple[float, ...]:
+    """Return (G,) the reference point: what the recipe states, or its default.
+
+    Args:
+        search: Objectives and the stated values.
+        full_depth: Costs of the recipe's own model at full depth, by name.
+    """
+    return tuple(
+        search.reference.get(name, 0.0 if name == ACCURACY else 1.1 * full_depth.get(name, 0.0))
+        for name in search.objectives
+    )
+
+
+def expand(depths: Sequence[int], setting: Setting) -> tuple[float, ...]:
+    """Return (E - 1,) thresholds of a tracker with exits after ``depths`` (E,).
+
+    Infinite ones stand at exits that the placement lacks: the tracker never leaves there.
+    """
+    limits = dict(zip(setting[0], setting[1], strict=False))
+    if setting[0][-1] != depths[-1]:
+        limits[setting[0][-1]] = 0.0
+    return tuple(limits.get(depth, math.inf) for depth in depths[:-1])
