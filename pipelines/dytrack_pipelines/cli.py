@@ -19,8 +19,10 @@ from dytrack_pipelines.commands.describe import describe
 from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
+from dytrack_pipelines.commands.models import models
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
+from dytrack_pipelines.commands.rollback import rollback
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
 from dytrack_pipelines.commands.submit import submit
@@ -50,6 +52,8 @@ for _command in (
     compare,
     versus,
     publish,
+    models,
+    rollback,
     track,
     calibrate,
     describe,

@@ -70,7 +70,7 @@ def demo(
             workers=2,
         )
     _step("6/8  publish it in MLflow's registry")
-    publish(model, evaluation=results)
+    publish(model, evaluation=results, promote=True)
     _step("7/8  follow a target through a video")
     video, box = film(made, folder / "video.mp4")
     boxes, drawn = folder / "boxes.csv", folder / "tracked.mp4"
