@@ -162,11 +162,12 @@ class Tracker:
         self._correction = BoxCorrection(self.engine.exit_count)
         self.policy.begin_target()
 
-    def move_to(self, box_xywh: Box) -> None:
+    def move_to(self, box_xywh: Box, size: tuple[int, int] | None = None) -> None:
         """Say where the target is now, as a detector might; the template stays.
 
         Args:
             box_xywh: The target's box in pixels; the next search region is cut around it.
+            size: Width and height of the frames that follow, where it was started on a cut-out.
 
         Raises:
             ImageError: ``start`` was not called.
@@ -174,7 +175,9 @@ class Tracker:
         """
         if self._template_state is None:
             raise ImageError("move_to() needs a target: call start(frame, box) first")
-        self._begin_at(check_box(box_xywh, self._frame_size))
+        box = check_box(box_xywh, size or self._frame_size)
+        self._frame_size = size or self._frame_size
+        self._begin_at(box)
 
     def _begin_at(self, box: NDArray[np.float64]) -> None:
         """Take a box as certain."""

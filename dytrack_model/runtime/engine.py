@@ -9,7 +9,7 @@ each graph and goes on when it was run. :func:`finish` runs the calls one by one
 those of many frames that wait for the same graph as one batch.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -147,6 +147,14 @@ class Engine:
 
     def keep(self, tensor: Native) -> Native:
         """Return a tensor that later calls do not overwrite."""
+        raise NotImplementedError
+
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Return tensors of one shape, (..., B, ...), as one, joined along the batch's axis."""
+        raise NotImplementedError
+
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Undo :meth:`join`; later calls do not overwrite the parts (..., B, ...)."""
         raise NotImplementedError
 
     def to_torch(self, tensor: Native) -> Tensor:

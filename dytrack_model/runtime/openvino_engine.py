@@ -6,7 +6,7 @@ tracker's time.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,22 @@ class OpenVinoEngine(Engine):
         kept = self._tensor(tensor.element_type, tensor.shape)
         tensor.copy_to(kept)
         return kept
+
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Concatenate (..., B, ...)."""
+        joined = np.concatenate([tensor.data for tensor in tensors], axis=axis)
+        return self._typed(joined, tensors[0].element_type)
+
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Cut (..., B, ...) and copy."""
+        parts = np.split(tensor.data, np.cumsum(counts)[:-1], axis=axis)
+        return [self._typed(part, tensor.element_type) for part in parts]
+
+    def _typed(self, array: NDArray[np.generic], element_type: Any) -> Native:  # noqa: ANN401  (no types)
+        """Copy (*) into a tensor; numpy has no bf16 and shows its bits as another type."""
+        made = self._tensor(element_type, list(array.shape))
+        made.data[...] = array
+        return made
 
     def to_torch(self, tensor: Native) -> Tensor:
         """Share the memory (*) of what the host reads, fp32."""
