@@ -72,8 +72,9 @@ async function open(kind, file) {
       $("mode").value = "every";
     }
     $("mode").disabled = kind === "camera";
-    await once(video, "loadeddata", "error");
+    await once(video, "canplay", "error");
     if (kind === "camera") await video.play();
+    while (video.readyState < 2 || !video.videoWidth) await new Promise((yes) => setTimeout(yes, 20));
   } catch (error) {
     hint(`This source does not open: ${error.message || "the browser cannot play it"}.`, true);
     return;
@@ -81,7 +82,7 @@ async function open(kind, file) {
   const scale = Math.min(1, LONGEST / Math.max(video.videoWidth, video.videoHeight));
   view.width = Math.round(video.videoWidth * scale);
   view.height = Math.round(video.videoHeight * scale);
-  shown = await createImageBitmap(video, { resizeWidth: view.width, resizeHeight: view.height });
+  shown = await grab();
   drawn = kind === "sample" ? [...SAMPLE.box] : [view.width * 0.4, view.height * 0.4, view.width * 0.2, view.height * 0.2];
   hint("Draw a box around what to follow, or move the dashed one by the arrow keys and take it by Enter; then press Track.");
   document.body.dataset.source = kind;
@@ -212,8 +213,13 @@ async function pump() {
   if (mine === socket && running) finish();
 }
 let resume = () => {};
-const grab = () => createImageBitmap(video, { resizeWidth: view.width, resizeHeight: view.height });
 const sheet = document.createElement("canvas");
+function grab() { // through a canvas: a bitmap straight from a video fails while it seeks
+  sheet.width = view.width;
+  sheet.height = view.height;
+  sheet.getContext("2d").drawImage(video, 0, 0, view.width, view.height);
+  return createImageBitmap(sheet);
+}
 async function send(mine, picture, seconds) {
   sheet.width = view.width;
   sheet.height = view.height;

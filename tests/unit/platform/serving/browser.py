@@ -68,8 +68,9 @@ class Page:
     async def drag(self, box):
         """Draw a box (x, y, w, h) in pixels of the frame."""
         scale = await self.value(
-            "(() => { const e = view.getBoundingClientRect(); const s = Math.min(e.width / view.width,"
-            " e.height / view.height); return [e.left + (e.width - view.width * s) / 2,"
+            "(() => { const e = view.getBoundingClientRect();"
+            " const s = Math.min(e.width / view.width, e.height / view.height);"
+            " return [e.left + (e.width - view.width * s) / 2,"
             " e.top + (e.height - view.height * s) / 2, s]; })()"
         )
         left, top, s = scale

@@ -103,7 +103,6 @@ def test_a_token_is_asked_for_on_the_page(serve, tmp_path):
                 "token.value = 'opensesame-not'; token.dispatchEvent(new Event('change'))"
             )
             await asyncio.sleep(0.3)
-            ready = await one.value("document.body.dataset.ready || 'no'")
-            return ready
+            return await one.value("document.body.dataset.ready || 'no'")
 
     assert asyncio.run(story()) == "no"
