@@ -25,6 +25,7 @@ from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.rollback import rollback
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
+from dytrack_pipelines.commands.serve import serve
 from dytrack_pipelines.commands.submit import submit
 from dytrack_pipelines.commands.track import track
 from dytrack_pipelines.commands.train import train
@@ -54,6 +55,7 @@ for _command in (
     publish,
     models,
     rollback,
+    serve,
     track,
     calibrate,
     describe,

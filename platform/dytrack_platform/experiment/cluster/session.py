@@ -50,6 +50,12 @@ def joined() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def resources() -> dict[str, float]:
+    """Return what the running Ray has: CPU, GPU, memory."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
 @contextmanager
 def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.
