@@ -106,9 +106,9 @@ def serve(
     )
     # Start the replicas, and serve until told to end.
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     with serving(config, settings) as address:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own in the way
+            signal.signal(number, lambda *_: stopped.set())
         screen.say(f"serving {', '.join(config.models)} on {address}  (Ctrl-C drains and ends)")
         stopped.wait()
         screen.say("stopping: what was sent is still answered")

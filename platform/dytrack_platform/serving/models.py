@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from dytrack_model.images import RGB
-from dytrack_model.online import Tracker
 from dytrack_platform.errors import DyTrackError, ModelLookupError
 from dytrack_platform.serving.batching import ServedTracker
 from dytrack_platform.serving.limits import Settings
@@ -75,19 +74,28 @@ class Model:
 
 
 def require_sound(served: ServedTracker) -> None:
-    """Track a made picture, and refuse a tracker that fails or gives no box.
+    """Run every exit on a made picture, and refuse a tracker that fails or gives no numbers.
+
+    A tracker's own boxes would not show it: what is not a number is clipped to the frame's corner.
 
     Raises:
-        ModelLookupError: It gives no box.
+        ModelLookupError: It gives what is not a number.
         DyTrackError: It fails.
     """
-    tracker = Tracker(served.engine)
-    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-    tracker.start(RGB(pixels), (140.0, 100.0, 40.0, 40.0))
-    found = [tracker.step(RGB(pixels)) for _ in range(2)]
-    for one in found:
-        if not (np.isfinite(one.box_xywh).all() and np.isfinite(one.predicted_iou)):
-            raise ModelLookupError("the tracker gives boxes that are not numbers")
+    engine, config = served.engine, served.engine.config
+    rng = np.random.default_rng(0)
+    template, search = (
+        rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        for side in (config.template_size, config.search_size)
+    )
+    state = engine.embed_template(template, np.array([[0.5, 0.5, 0.5, 0.5]]))
+    tensors = engine.begin(search, state)
+    for exit_index in range(engine.exit_count):
+        engine.advance(exit_index, tensors)
+        said = [torch.from_numpy(engine.decide(exit_index, tensors))]
+        for values in (*said, *engine.locate(exit_index, tensors)):
+            if not bool(torch.isfinite(values).all()):
+                raise ModelLookupError("the tracker gives what is not a number")
 
 
 @dataclass
