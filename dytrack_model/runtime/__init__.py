@@ -1,6 +1,7 @@
 """Runtimes: a tracker's graphs on PyTorch, ONNX Runtime or OpenVINO, behind one interface."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dytrack_model.runtime import export
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.torch_engine import TorchEngine
 
+Ranges = Mapping[str, Sequence[tuple[float, float]]]
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
@@ -26,6 +28,7 @@ def build(
     precision: Precision = "auto",
     device: str | torch.device = "cpu",
     threads: int = 0,
+    ranges: Ranges | None = None,
 ) -> Engine:
     """Put a network on a runtime.
 
@@ -36,6 +39,7 @@ def build(
         device: Where PyTorch runs; the others run on the CPU.
         threads: Threads of a graph on onnx and openvino (0: their choice); PyTorch has one
             number for the whole process, ``torch.set_num_threads``.
+        ranges: Of activations, for int8; found while running where there are none.
 
     Raises:
         ConfigurationError: There is no such runtime or precision, or they do not go together.
@@ -51,7 +55,8 @@ def build(
     on_cpu = torch.device(device).type == "cpu"
     require(on_cpu, f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
-        export.write_graphs(SavedTracker(network=network), Path(folder), "onnx")
+        saved = SavedTracker(network=network, ranges=ranges or {})
+        export.write_graphs(saved, Path(folder), "onnx")
         return export.load(folder, runtime, precision, threads)
 
 
@@ -97,5 +102,7 @@ def open_tracker(
         )
         return Opened(export.load(where, runtime, precision, threads), exported.points)
     saved = checkpoint.load(where)
-    engine = build(saved.network, runtime or "torch", precision, device, threads)
+    engine = build(
+        saved.network, runtime or "torch", precision, device, threads, ranges=saved.ranges
+    )
     return Opened(engine, saved.points)

@@ -116,7 +116,11 @@ def open_served(
         points = export.describe(saved).points
     else:
         points = saved.points
-        engines = {1: build(saved.network, runtime or "torch", precision, device, threads)}
+        engines = {
+            1: build(
+                saved.network, runtime or "torch", precision, device, threads, ranges=saved.ranges
+            )
+        }
         if runtime in ("onnx", "openvino"):
             engines |= _fixed(saved, runtime, precision, threads)
     runner = BatchRunner(engines)

@@ -55,7 +55,7 @@ class PublishedTracker(PythonModel):
         name = str(wanted.get("point") or ("balanced" if "balanced" in known else FULL))
         point = find_point(saved.points, name, saved.network.exit_count)
         if runtime not in self._engines:
-            self._engines[runtime] = build(saved.network, runtime)
+            self._engines[runtime] = build(saved.network, runtime, ranges=saved.ranges)
         found = list(Tracker(self._engines[runtime], point.policy()).track(frames, box))
         return {
             "boxes": np.array([box, *(one.box_xywh for one in found)], dtype=np.float64),
