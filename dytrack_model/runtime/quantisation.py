@@ -63,12 +63,19 @@ def observe(
     Raises:
         ConfigurationError: There is no picture.
     """
-    compiled, counts = {}, {}
+    compiled, places = {}, {}
     for graph in chain:
         model = core.read_model(files[graph.name])
         inputs = [node.input_value(0) for node in layers(model)]
-        model.add_outputs(inputs)
-        counts[graph.name] = len(inputs)
+        # Two layers may read one tensor, and what a graph gives anyway is not given twice.
+        names = [(port.get_node().get_friendly_name(), port.get_index()) for port in inputs]
+        known: dict[tuple[str, int], int] = {}
+        for port, name in zip(inputs, names, strict=True):
+            if name not in known:
+                before = len(model.outputs)
+                model.add_outputs([port])
+                known[name] = before if len(model.outputs) > before else _given(model, port)
+        places[graph.name] = [known[name] for name in names]
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled[graph.name] = core.compile_model(model, "CPU", settings)
     seen: dict[str, list[list[tuple[float, float]]]] = {graph.name: [] for graph in chain}
@@ -78,20 +85,25 @@ def observe(
             tensors["target_share"] = target_share(box)
         for graph in chain:
             given = compiled[graph.name]([tensors[name] for name in graph.inputs])
-            arrays = [given[index] for index in range(len(graph.outputs) + counts[graph.name])]
-            tensors |= {
-                name: np.array(array) for name, array in zip(graph.outputs, arrays, strict=False)
-            }
-            extra = arrays[len(graph.outputs) :]
-            seen[graph.name].append([(float(a.min()), float(a.max())) for a in extra])
+            tensors |= {name: np.array(given[k]) for k, name in enumerate(graph.outputs)}
+            read = [given[place] for place in places[graph.name]]
+            seen[graph.name].append([(float(a.min()), float(a.max())) for a in read])
     if not any(seen.values()):
         raise ConfigurationError("calibrate: there is no picture to find ranges with")
     return {
         name: [(float(low), float(high)) for low, high in np.mean(np.array(rows), axis=0)]
-        if counts[name]
+        if places[name]
         else []
         for name, rows in seen.items()
     }
+
+
+def _given(model: Any, port: Any) -> int:  # noqa: ANN401  (OpenVINO has no types)
+    """Return the place of a tensor among what a graph gives already."""
+    for place, output in enumerate(model.outputs):
+        if output.get_node().input_value(0) == port:
+            return place
+    raise ConfigurationError("calibrate: a layer's input cannot be looked at")
 
 
 def fix(model: Any, ranges: Sequence[tuple[float, float]], where: str) -> None:  # noqa: ANN401  (no types)
