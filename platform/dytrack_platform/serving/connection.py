@@ -14,9 +14,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dytrack_platform.serving import messages
 from dytrack_platform.serving.limits import Settings
-from dytrack_platform.serving.messages import Command, Refused, read_command, read_frame
+from dytrack_platform.serving.messages import Arrived, Command, Refused, read_command, read_frame
 from dytrack_platform.serving.metrics import Metrics
-from dytrack_platform.serving.stream import Arrived, Stream
+from dytrack_platform.serving.stream import Stream
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ docs/serving.md says what it means, docs/asyncapi.yaml says it to machines.
 import json
 import math
 import struct
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 HEADER = struct.Struct("<Qd")
@@ -54,6 +55,22 @@ class Header:
 
     frame: int
     seconds: float
+
+
+@dataclass(eq=False)
+class Arrived:
+    """A frame that waits."""
+
+    header: Header
+    data: bytes
+    commands: list[Command]
+    """What was said before it and takes effect with it."""
+    at: float = field(default_factory=time.perf_counter)
+
+    @property
+    def needed(self) -> bool:
+        """Whether boxes are about this very frame, which is then never dropped."""
+        return any(command.kind in ("start", "add", "move") for command in self.commands)
 
 
 def read_frame(message: bytes) -> tuple[Header, bytes]:

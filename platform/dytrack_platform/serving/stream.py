@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from dytrack_model.images import RGB
 from dytrack_model.prediction import Audit, Prediction
 from dytrack_model.runtime.engine import Work
 from dytrack_platform.serving.limits import Settings
-from dytrack_platform.serving.messages import Command, Header, Refused, TargetBox
+from dytrack_platform.serving.messages import Arrived, Command, Refused, TargetBox
 from dytrack_platform.serving.metrics import Metrics
 from dytrack_platform.serving.models import Model, Models
 from dytrack_platform.serving.pacing import Audits
@@ -29,22 +29,6 @@ from dytrack_platform.serving.targets import Target, find
 from dytrack_platform.serving.tokens import SavedStream, SavedTarget, seal, unseal
 
 DEFAULT_POINT = "balanced"
-
-
-@dataclass(eq=False)
-class Arrived:
-    """A frame that waits."""
-
-    header: Header
-    data: bytes
-    commands: list[Command]
-    """What was said before it and takes effect with it."""
-    at: float = field(default_factory=time.perf_counter)
-
-    @property
-    def needed(self) -> bool:
-        """Whether boxes are about this very frame, which is then never dropped."""
-        return any(command.kind in ("start", "add", "move") for command in self.commands)
 
 
 @dataclass(frozen=True, slots=True)

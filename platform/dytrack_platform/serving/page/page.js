@@ -61,6 +61,7 @@ async function open(kind, file) {
   video.srcObject = null;
   video.removeAttribute("src");
   source = kind;
+  document.body.dataset.source = "";
   forget();
   try {
     if (kind === "camera") {
@@ -285,9 +286,10 @@ function hear(message) {
 function paint() {
   pen.clearRect(0, 0, view.width, view.height);
   if (shown) pen.drawImage(shown, 0, 0, view.width, view.height);
-  const thick = Math.max(2, view.width / 320);
+  const scale = view.width / (view.clientWidth || view.width); // pixels of the frame for one on the screen
+  const thick = Math.max(1, 2 * scale);
   pen.lineWidth = thick;
-  pen.font = `${Math.max(12, view.width / 42)}px system-ui, sans-serif`;
+  pen.font = `600 ${14 * scale}px system-ui, sans-serif`;
   for (const [id, one] of targets) {
     const ink = one.row ? colour(one.row) : "#ffffff";
     pen.strokeStyle = "#000000";
@@ -297,7 +299,7 @@ function paint() {
     pen.lineWidth = thick;
     pen.strokeRect(...one.box);
     const said = one.row && one.row.exit ? ` exit ${one.row.exit} ${one.row.predicted_iou.toFixed(2)}${one.row.state === "tracking" ? "" : ` ${one.row.state}`}` : "";
-    const text = id + said, up = one.box[1] > view.height * 0.08 ? one.box[1] - thick * 2 : one.box[1] + one.box[3] + view.width / 36;
+    const text = id + said, up = one.box[1] > view.height * 0.08 ? one.box[1] - thick * 2 : one.box[1] + one.box[3] + 18 * scale;
     pen.lineWidth = thick * 1.5;
     pen.strokeStyle = "#000000";
     pen.strokeText(text, one.box[0], up);
