@@ -27,10 +27,49 @@ from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig
 from dytrack_model.vit import timm_vit
+from dytrack_model.vit.timm_vit import Block
 
 if TYPE_CHECKING:
     from timm.layers.attention import Attention
-    from timm.models.vision_transformer import Block
+
+
+class TrackerBlock(Block):
+    """A timm block whose forward knows our kinds of attention.
+
+    It is called as a module and not reached into, so that what hangs on modules works in every
+    kind: sharded weights (FSDP), activation checkpointing, compiled blocks.
+    """
+
+    def forward(
+        self, x: Tensor, template_state: Tensor | None = None, read_only: bool = False
+    ) -> Tensor:
+        """Run the block on (B, N, D) tokens.
+
+        Args:
+            x: The tokens, the IoU token first.
+            template_state: (2, B, A, Z, C) keys and values of template tokens that all see.
+            read_only: Nobody sees the IoU token.
+        """
+        if template_state is None and not read_only:
+            return super().forward(x)
+        queries, keys, values = _project(self, x)
+        if read_only:
+            # Nobody, itself included, looks at the IoU token: the other tokens' sums are those of
+            # a transformer that has none.
+            keys, values = keys[:, :, 1:], values[:, :, 1:]
+        if template_state is not None:
+            keys = torch.cat([template_state[0], keys], dim=2)
+            values = torch.cat([template_state[1], values], dim=2)
+        return _attend(self, x, queries, keys, values)
+
+    def template(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the block on template tokens (B, Z, D) alone.
+
+        Returns:
+            The tokens, and the block's part of the template state, (2, B, A, Z, C).
+        """
+        queries, keys, values = _project(self, tokens)
+        return _attend(self, tokens, queries, keys, values), torch.stack([keys, values])
 
 
 class Backbone(nn.Module):
@@ -46,6 +85,9 @@ class Backbone(nn.Module):
         vit = timm_vit.build(config)
         self.patch_embed: nn.Conv2d = vit.patch_embed.proj
         self.norm_pre: nn.Module = vit.norm_pre
+        for block in vit.blocks:
+            # The same modules under the same names, with a forward that knows our attention.
+            block.__class__ = TrackerBlock
         self.blocks = nn.ModuleList(vit.blocks)
         self.registers: nn.Parameter | None = vit.reg_token
         self.iou_token = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -90,9 +132,8 @@ class Backbone(nn.Module):
             return tokens
         states = []
         for block in self.blocks:
-            queries, keys, values = _project(block, tokens)
-            states.append(torch.stack([keys, values]))
-            tokens = _attend(block, tokens, queries, keys, values)
+            tokens, state = cast(TrackerBlock, block).template(tokens)
+            states.append(state)
         return torch.stack(states)
 
     def embed_search(self, search: Tensor, template_state: Tensor) -> Tensor:
@@ -141,21 +182,11 @@ class Backbone(nn.Module):
         """
         read_only = self.config.iou_token == "read_only"
         for index in range(first, last):
-            block = self.blocks[index]
-            if not self.cached and not read_only:
-                tokens = block(tokens)
-                continue
-            queries, keys, values = _project(block, tokens)
-            if read_only:
-                # Nobody, itself included, looks at the IoU token: the other tokens' sums are
-                # those of a transformer that has none.
-                keys, values = keys[:, :, 1:], values[:, :, 1:]
+            seen = None
             if self.cached:
                 assert template_state is not None  # cached attention has a template state
-                keys_values = template_state[index - first]
-                keys = torch.cat([keys_values[0], keys], dim=2)
-                values = torch.cat([keys_values[1], values], dim=2)
-            tokens = _attend(block, tokens, queries, keys, values)
+                seen = template_state[index - first]
+            tokens = self.blocks[index](tokens, seen, read_only)
         return tokens
 
     def _patches(self, images: Tensor) -> Tensor:

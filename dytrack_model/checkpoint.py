@@ -187,28 +187,28 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
 
 
-def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...] = ()) -> int:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a tracker by the names of this format.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    return _current_names(read_tensors(path))
+
+
+def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
     """Read weights into a network of the same configuration.
 
     Args:
         network: The network; changed in place.
         path: A file of weights.
-        anew: Parts of a network, such as ``decisioners``, that are not read: they stay as they
-            are, whatever the file has of them.
-
-    Returns:
-        How many tensors were read.
 
     Raises:
         CheckpointError: The file is missing or damaged, or a tensor is missing, extra, or of
             another shape.
     """
     path = Path(path)
-    state = network.state_dict()
-    tensors, expected = (
-        {name: value for name, value in named.items() if name.split(".")[0] not in anew}
-        for named in (_current_names(read_tensors(path)), state)
-    )
+    tensors, expected = read_weights(path), network.state_dict()
     missing = sorted(set(expected) - set(tensors))
     extra = sorted(set(tensors) - set(expected))
     wrong = sorted(
@@ -225,8 +225,7 @@ def load_weights(network: DyTrackNetwork, path: str | Path, anew: tuple[str, ...
         raise CheckpointError(
             f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
         )
-    network.load_state_dict({**state, **tensors})
-    return len(tensors)
+    network.load_state_dict(tensors)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@
     DyTrackError                  the command line prints its one sentence, no traceback
     ├── InputError        (2)     the user can mend it: a file, an option, a recipe
     │   ├── ConfigurationError    a key of the configuration, named by its dotted path
-    │   ├── ImageError            not an RGB uint8 image, or a frame of another size
+    │   ├── ImageError            not an RGB uint8 image, or a file that does not decode
     │   ├── BoxError              a box with NaN, without area, or outside the image
     │   └── CheckpointError       a file that is not a checkpoint, or one of another model
     └── FailureError      (1)     the program or the machine failed
@@ -42,7 +42,7 @@ class ConfigurationError(InputError, ValueError):
 
 
 class ImageError(InputError):
-    """An image is not what the tracker takes: RGB, uint8, (H, W, 3), one size per sequence."""
+    """An image is not what the tracker takes: RGB, uint8, (H, W, 3)."""
 
 
 class BoxError(InputError):

@@ -16,6 +16,11 @@ Pixels = NDArray[np.uint8]
 Channels = Literal["rgb", "bgr"]
 """Which channel of an array comes first: red, or blue as OpenCV reads it."""
 
+_COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi")
+"""Containers that count their frames. For the others the number is time times rate, and a film of
+uneven rate has fewer."""
+_MOST_HIDDEN_BITS = 14
+"""Of 16: what uses no more is at most a quarter as bright as it should be."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -64,6 +69,11 @@ class RGB:
         if not path.is_file():
             raise ImageError(f"{path}: no such image file")
         encoded = np.fromfile(path, dtype=np.uint8)
+        if (bits := bits_used(encoded.tobytes())) is not None:
+            raise ImageError(
+                f"{path}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 "
+                "bits, or with values up to 65535"
+            )
         pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if pixels is None:
             raise ImageError(f"{path}: does not decode as an image")
@@ -74,6 +84,25 @@ class RGB:
         """Width and height in pixels."""
         height, width = self.pixels.shape[:2]
         return width, height
+
+
+def bits_used(encoded: bytes) -> int | None:
+    """Return how many bits a 16-bit PNG uses, where those are too few to be seen; else None.
+
+    Thermal and medical cameras write 10 to 14 bits into 16; converted to 8 by their upper half,
+    such an image is nearly black. A frame that is black altogether counts as such, too.
+    """
+    is_deep = encoded[:8] == b"\x89PNG\r\n\x1a\n" and encoded[24:25] == b"\x10"
+    if not is_deep:
+        return None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None  # who decodes it says so
+    if pixels is None or pixels.dtype != np.uint16:
+        return None
+    used = int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max()).bit_length()
+    return used if used <= _MOST_HIDDEN_BITS else None
 
 
 Frame = RGB | Pixels | str | Path
@@ -121,13 +150,14 @@ class VideoReader:
             raise ImageError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Frames that the file's header announces; some headers lie."""
+        """Frames that the file's header announces; 0 where it does not say."""
 
     def frames(self) -> Iterator[RGB]:
         """Yield every frame.
 
         Raises:
-            ImageError: Not one frame decodes.
+            ImageError: Fewer frames decode than the header announces, told after the last one; or
+                not one does.
         """
         read = 0
         while True:
@@ -139,6 +169,13 @@ class VideoReader:
         self._capture.release()
         if read == 0:
             raise ImageError(f"{self._path}: not one frame decodes; the file is damaged")
+        counted = self._path.suffix.lower() in _COUNTED_SUFFIXES
+        spare = max(2.0, (0.02 if counted else 0.2) * self.count)
+        if read < self.count - spare:
+            raise ImageError(
+                f"{self._path}: {read} of the {self.count} frames that its header announces "
+                "decode; the file is cut short or damaged"
+            )
 
 
 def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb") -> Iterator[RGB]:

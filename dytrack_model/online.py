@@ -191,8 +191,7 @@ class Tracker:
             frame: As for :meth:`start`; the channels of an array are in the same order.
 
         Raises:
-            ImageError: ``start`` was not called, the frame is no image, or its size differs from
-                the first frame's.
+            ImageError: ``start`` was not called, or the frame is no image.
         """
         return finish(self.engine, self.stepping(frame))
 
@@ -313,7 +312,7 @@ class Tracker:
             One prediction for each frame after the first, whose box was given.
 
         Raises:
-            ImageError: The video holds no frame or a damaged one, or its frames differ in size.
+            ImageError: The video holds no frame, a damaged one, or fewer than it announces.
             BoxError: The box has NaN, no area, or lies outside the first frame.
         """
         frames = read_frames(video, channels)
@@ -330,11 +329,11 @@ class Tracker:
         if self._template_state is None:
             raise ImageError("step() needs a target: call start(frame, box) with the first frame")
         if image.size != self._frame_size:
-            raise ImageError(
-                f"frame of {image.size[0]}x{image.size[1]} after frames of "
-                f"{self._frame_size[0]}x{self._frame_size[1]}: one sequence has one frame size; "
-                "call start() again after a change"
-            )
+            # Some sequences change (GOT-10k has two): go on in the new frame, as toolkits do.
+            self._frame_size = image.size
+            self._box_xywh = clip_box(self._box_xywh, *image.size)
+            if self._belief is not None:
+                self._belief.resize(image.size)
         return image
 
     def _search(self, frame: Frame) -> Search:

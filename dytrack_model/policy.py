@@ -191,7 +191,9 @@ class Hysteresis(_Deaf):
 
     A frame after one that left at exit ``j`` meets thresholds lowered by ``margin`` at exit
     ``j`` and deeper, and raised by it at shallower ones: to change depth takes a clear reason.
-    Our choice; thresholds of 0 and infinity stay what they are.
+    Near the ends it moves by less, at most half of the way to 0 or 1, so that some score can
+    always change the depth again. Our choice; thresholds of 0, and those above every score, stay
+    what they are.
     """
 
     def __init__(self, limits: Thresholds, margin: float) -> None:
@@ -202,14 +204,13 @@ class Hysteresis(_Deaf):
 
     @property
     def varies(self) -> bool:
-        """As the thresholds themselves; one just above 1 can be lowered into reach."""
-        limits = self._limits.values
-        return all(v > 0 for v in limits) and any(v <= 1 + self._margin for v in limits)
+        """As the thresholds themselves."""
+        return self._limits.varies
 
     @property
     def reads_score(self) -> bool:
-        """As the thresholds themselves; one just above 1 can be lowered into reach."""
-        return any(0 < value <= 1 + self._margin for value in self._limits.values)
+        """As the thresholds themselves."""
+        return self._limits.reads_score
 
     def begin_target(self) -> None:
         """A new target has no last frame."""
@@ -223,9 +224,12 @@ class Hysteresis(_Deaf):
     def leave(self, exit_index: int, predicted_iou: float) -> bool:
         """Compare with this exit's threshold, moved towards the last frame's exit."""
         limit = self._limits.values[exit_index]
-        if self._last is not None and 0 < limit < float("inf"):
-            limit += self._margin if exit_index < self._last else -self._margin
-        leaving = limit <= 0 or predicted_iou >= limit
+        if self._last is not None and 0 < limit <= 1:
+            if exit_index < self._last:
+                limit += min(self._margin, 0.5 * (1 - limit))
+            else:
+                limit -= min(self._margin, 0.5 * limit)
+        leaving = limit == 0 or predicted_iou >= limit
         self._reached = exit_index if leaving else exit_index + 1
         return leaving
 

@@ -54,6 +54,11 @@ class Belief:
         """The last frame's."""
         return self._machine.state
 
+    def resize(self, size: tuple[int, int]) -> None:
+        """Go on in frames of another width and height."""
+        self._size = size
+        self._sure_xywh = clip_box(self._sure_xywh, *size)
+
     def follow(self, box_xywh: Box, predicted_iou: float, before: Box) -> Box:
         """Take in a frame that was not lost before it.
 

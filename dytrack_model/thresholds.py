@@ -15,21 +15,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_model.config import require
+from dytrack_model.policy import OperatingPoint
 
 Floats = NDArray[np.float64]
 
 
-def exits_taken(predicted: Floats, thresholds: Sequence[float]) -> NDArray[np.int64]:
+def exits_taken(
+    predicted: Floats, thresholds: Sequence[float], hysteresis: float = 0.0
+) -> NDArray[np.int64]:
     """Return the (N,) exit at which each frame leaves.
 
     Args:
-        predicted: (N, E) predicted IoU of every exit.
+        predicted: (N, E) predicted IoU of every exit; with ``hysteresis``, of one sequence in the
+            order of its frames.
         thresholds: E - 1 thresholds.
+        hysteresis: How much they move towards the exit of the frame before.
     """
+    if hysteresis:
+        return _policy_exits(predicted, tuple(thresholds), hysteresis)
     # The first exit whose score reaches its threshold; the last one always does.
     limits = np.array([*thresholds, -np.inf])
     # argmax over booleans is the first True; the comparison with -inf makes sure that there is one.
     return np.asarray((predicted >= limits).argmax(axis=1), dtype=np.int64)
+
+
+def _policy_exits(
+    predicted: Floats, thresholds: tuple[float, ...], hysteresis: float
+) -> NDArray[np.int64]:
+    """Ask the policy itself, frame by frame: what it remembers decides too."""
+    policy = OperatingPoint(name="", thresholds=thresholds, hysteresis=hysteresis).policy()
+    policy.begin_target()
+    exits = np.full(len(predicted), len(thresholds), dtype=np.int64)
+    for frame, scores in enumerate(predicted.tolist()):
+        policy.begin_frame()
+        for index in range(len(thresholds)):
+            if policy.leave(index, scores[index]):
+                exits[frame] = index
+                break
+    return exits
 
 
 def quantile_thresholds(predicted: Floats, shares: Sequence[float]) -> tuple[float, ...]:
@@ -67,7 +90,7 @@ def quantile_thresholds(predicted: Floats, shares: Sequence[float]) -> tuple[flo
 
 
 def budget_thresholds(
-    predicted: Floats, costs: Sequence[float], budget: float
+    predicted: Sequence[Floats], costs: Sequence[float], budget: float, hysteresis: float = 0.0
 ) -> tuple[float, ...]:
     """Spend a mean cost for each frame: the deepest thresholds that stay within it.
 
@@ -75,9 +98,10 @@ def budget_thresholds(
     the cost that the recorded frames would have had.
 
     Args:
-        predicted: (N, E) predicted IoU of every exit.
+        predicted: For each sequence (N, E) predicted IoU of every exit.
         costs: Cost of stopping at each exit, rising: milliseconds or GMACs.
         budget: Largest mean cost of a frame, in the same unit.
+        hysteresis: Of the policy that will run; its cost is what is kept below the budget.
 
     Returns:
         E - 1 thresholds; infinite ones where the budget pays for full depth.
@@ -85,7 +109,8 @@ def budget_thresholds(
     Raises:
         ConfigurationError: Not even the first exit fits.
     """
-    exits: int = predicted.shape[1]
+    pooled = np.concatenate(list(predicted))
+    exits: int = pooled.shape[1]
     require(
         budget >= costs[0],
         f"budget: the first exit alone costs {costs[0]:.4g}, so {budget:g} cannot be kept; raise "
@@ -102,10 +127,15 @@ def budget_thresholds(
         middle = 0.5 * (low + high)
         # The largest exponent is taken off before exp, which would overflow at e^(30 (E - 1)).
         weights = np.exp(middle * np.arange(exits) - max(0.0, middle * (exits - 1)))
-        thresholds = quantile_thresholds(predicted, list(weights / weights.sum()))
+        thresholds = quantile_thresholds(pooled, list(weights / weights.sum()))
         # What the frames would really have cost, not what the shares promise: tied scores leave
         # together, so a quantile cannot always cut where it should.
-        if float(spent[exits_taken(predicted, thresholds)].mean()) <= budget:
+        taken = (
+            np.concatenate([exits_taken(one, thresholds, hysteresis) for one in predicted])
+            if hysteresis
+            else exits_taken(pooled, thresholds)
+        )
+        if float(spent[taken].mean()) <= budget:
             best, low = thresholds, middle
         else:
             high = middle
@@ -194,7 +224,11 @@ class Certified:
 
 
 def risk_thresholds(
-    predicted: Sequence[Floats], true_iou: Sequence[Floats], epsilon: float, delta: float
+    predicted: Sequence[Floats],
+    true_iou: Sequence[Floats],
+    epsilon: float,
+    delta: float,
+    hysteresis: float = 0.0,
 ) -> Certified:
     """Choose the cheapest threshold whose regret is proved to stay below ``epsilon``.
 
@@ -209,6 +243,7 @@ def risk_thresholds(
         true_iou: For each of them (N, E) true IoU; frames without a valid box left out.
         epsilon: Regret allowed, in IoU.
         delta: Probability that the promise may fail.
+        hysteresis: Of the policy that will run, which is the one that is certified.
 
     Raises:
         ConfigurationError: ``epsilon`` or ``delta`` lies outside (0, 1).
@@ -224,7 +259,7 @@ def risk_thresholds(
         # them one by one would promise more than was seen.
         losses = np.array(
             [
-                regret(true, exits_taken(said, limits)).mean()
+                regret(true, exits_taken(said, limits, hysteresis)).mean()
                 for said, true in zip(predicted, true_iou, strict=True)
             ]
         )

@@ -97,7 +97,7 @@ def load_backbone(network: DyTrackNetwork, path: str | Path) -> LoadReport:
         (backbone.template_position, config.template_map_size),
         (backbone.search_position, config.map_size),
     ):
-        position.copy_(_resample(grid, side))
+        position.copy_(resample_positions(grid, side))
         resampled.append(f"pos_embed from {grid.shape[-1]}x{grid.shape[-1]} to {side}x{side}")
     loaded += _take_norm(network, tensors, path)
     return LoadReport(
@@ -164,8 +164,8 @@ def _take_positions(tensors: dict[str, Tensor], width: int, path: str | Path) ->
     return grid.permute(0, 3, 1, 2).float()
 
 
-def _resample(grid: Tensor, side: int) -> Tensor:
-    """Resample (1, D, G, G) positions to (1, side * side, D)."""
+def resample_positions(grid: Tensor, side: int) -> Tensor:
+    """Resample (1, D, G, G) positions to (1, side * side, D), bicubic."""
     resized = F.interpolate(grid, (side, side), mode="bicubic", antialias=True)
     return resized.flatten(2).transpose(1, 2)
 

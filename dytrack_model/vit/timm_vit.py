@@ -20,6 +20,8 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.vit import torchvision_import
 
+__all__ = ["Block", "Shape", "build", "complete", "shape"]
+
 torchvision_import.apply()
 
 import timm  # noqa: E402  (torchvision must be importable first)

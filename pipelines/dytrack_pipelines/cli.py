@@ -35,6 +35,9 @@ from dytrack_pipelines.commands.upload import upload
 from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
 
+_INTERRUPTED = 128 + signal.SIGINT
+_GOES_ON = ("demo", "prepare", "train", "search", "evaluate")
+"""Commands that continue where they stopped."""
 app = typer.Typer(
     name="dytrack",
     help="Train, search, measure and deploy trackers that stop early.",
@@ -89,7 +92,12 @@ def main() -> None:
     debug = "--debug" in words and words[0] != "submit"
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        # Typer turns Ctrl-C into this exit code without a word.
         app([word for word in words if word != "--debug"] if debug else words)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            screen.errors.print(_interruption(words))
+        raise
     except DyTrackError as error:
         _end(str(error), error.exit_code, debug)
     except OSError as error:
@@ -97,6 +105,14 @@ def main() -> None:
             raise
         where = error.filename or "the output folder"
         _end(f"{where}: {os.strerror(error.errno)}; free space or choose another folder", 1, debug)
+
+
+def _interruption(words: list[str]) -> str:
+    """Say what a command that was interrupted leaves behind."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name in _GOES_ON:
+        return "interrupted; what was finished is kept, and the same command goes on from there"
+    return "interrupted"
 
 
 def _end(sentence: str, code: int, debug: bool) -> None:

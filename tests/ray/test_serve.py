@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from dytrack_model import checkpoint
 from dytrack_platform.errors import DyTrackError
 from dytrack_platform.experiment.registry import promotion
+from dytrack_platform.experiment.runs import tracking
 from dytrack_platform.experiment.serve.sources import make_source
 from tests.unit.platform.serving.browser import CHROMIUM, page
 from tests.unit.platform.serving.conftest import client
@@ -219,6 +220,7 @@ def _move_to_what_is_broken(served):
 
 
 def test_an_alias_that_nobody_has_is_refused_before_ray_starts(store):
+    tracking.connect()
     assert promotion.holder("nobody", "champion") is None
     source = make_source("models:/nobody@champion", None, "auto", "cpu", 1)
     with pytest.raises(DyTrackError, match="nobody has this alias"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Precision, Runtime
+from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
     from dytrack_platform.experiment.evaluate.calibrate import Calibrated
@@ -39,8 +39,8 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option(help="Tracker to write; the given one where left out.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
-    device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda.")] = "cpu",
+    threads: Threads = 1,
+    device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:

@@ -29,7 +29,7 @@ def compare(
     absent: options.Absent = None,
     attributes: options.Attributes = None,
     exclude: options.Exclude = None,
-    draws: Annotated[int, typer.Option(min=100, help="Bootstrap draws")] = 4000,
+    draws: Annotated[int, typer.Option(min=100, max=1_000_000, help="Bootstrap draws")] = 4000,
     out: Annotated[Path, typer.Option(help="The page; its numbers go beside it as JSON")] = Path(
         "comparison.html"
     ),
@@ -40,7 +40,13 @@ def compare(
     from dytrack_platform.evaluation.report import comparison
     from dytrack_platform.evaluation.scoring.profiles import profile
     from dytrack_platform.evaluation.scoring.scoreboard import score_results
+    from dytrack_platform.storage.outputs import check_outputs
 
+    numbers = out.with_suffix(".json")
+    check_outputs(
+        {"--out": out, "the numbers beside --out": numbers},
+        [*results, annotations, root, absent, attributes],
+    )
     # Find the benchmark, its rules and the trackers.
     source = scoring_input.Source(
         annotations=annotations,
@@ -60,7 +66,7 @@ def compare(
     # Draw the intervals, write the page, show the table.
     found = comparison.compare(rules, board.trackers, draws=draws)
     comparison.write_comparison(out, found, board.trackers, board.unusual)
-    scoring_input.write_json(out.with_suffix(".json"), found.to_dict())
+    scoring_input.write_json(numbers, found.to_dict())
     rows = [
         [name, f"{s.value:.4f}", f"{s.low:.4f} to {s.high:.4f}"] for name, s in found.scores.items()
     ]

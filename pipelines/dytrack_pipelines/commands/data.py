@@ -80,7 +80,7 @@ def preview(
         str, typer.Argument(help="Recipe whose data, crops and augmentation to show")
     ],
     out: Annotated[str, typer.Option(help="File to write: .html or .png")] = "pairs.html",
-    pairs: Annotated[int, typer.Option(help="How many pairs", min=1)] = 32,
+    pairs: Annotated[int, typer.Option(help="How many pairs", min=1, max=100_000)] = 32,
     epoch: Annotated[int, typer.Option(help="Epoch whose first pairs to show", min=0)] = 0,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
 ) -> None:
@@ -90,8 +90,11 @@ def preview(
     from dytrack_platform.config import load, parse_override
     from dytrack_platform.datasets.loading.preview import take, write_preview
     from dytrack_platform.datasets.loading.stream import PairStream
+    from dytrack_platform.storage.outputs import check_outputs
 
-    config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    source = recipes.find(recipe)
+    check_outputs({"--out": out}, [source])
+    config = load(source, dict(parse_override(text) for text in overrides))
     size = config.train.batch_size
     stream = PairStream(config.data, config.model, seed=config.seed, batch_size=size)
     batches = list(islice(stream.batches(epoch), -(-pairs // size)))
@@ -104,7 +107,7 @@ def preview(
 def synth(
     out: Annotated[str, typer.Option(help="Folder that gets a folder for the split")],
     split: Annotated[str, typer.Option(help="Name of the split")] = "train",
-    sequences: Annotated[int, typer.Option(help="How many sequences", min=1)] = 60,
+    sequences: Annotated[int, typer.Option(help="How many sequences", min=1, max=1_000_000)] = 60,
     knobs: Annotated[
         list[str],
         typer.Option(
@@ -128,7 +131,7 @@ def synth(
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of everything", min=0)] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1)
+        int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1, max=4096)
     ] = None,
 ) -> None:
     """Make sequences with known truth, in GOT-10k's layout, as difficult as asked for."""

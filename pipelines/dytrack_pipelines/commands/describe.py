@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Precision, Runtime
+from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
 
 
 def describe(
@@ -19,8 +19,11 @@ def describe(
             help="A variant (test, tiny, small, base), a tracker's folder, or models:/NAME@ALIAS."
         ),
     ],
-    frames: Annotated[int, typer.Option(help="Frames to time at each exit; 0 times none.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
+    frames: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Frames to time at each exit; 0 times none.")
+    ] = 20,
+    threads: Threads = 1,
+    device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:
@@ -38,7 +41,7 @@ def describe(
     saved = None if model in VARIANTS else registry.load(model)
     network = saved.network if saved else DyTrackNetwork(VARIANTS[model])
     # Count and time every route.
-    engine = build(network, runtime or "torch", precision, threads=threads)
+    engine = build(network, runtime or "torch", precision, device, threads=threads)
     costs = exit_costs(network, engine, frames=frames)
     deepest = costs[-1]
     # Show them as absolute numbers and as shares of full depth.

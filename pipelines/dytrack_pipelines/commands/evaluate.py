@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dytrack_pipelines.terminal.options import Precision, Runtime, key_values
+from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
 
 
 def evaluate(
@@ -32,10 +32,10 @@ def evaluate(
         typer.Option("--point", "--points", help="Stored point, full, or 0.6,0.8; all if none"),
     ] = None,
     tracker: Annotated[
-        list[str] | None, typer.Option(help="Another tracker: cv2:MIL, cv2:Nano, ..., static")
-    ] = None,
-    tracker_option: Annotated[
-        list[str] | None, typer.Option(help="Option of an OpenCV tracker: backbone=FILE")
+        list[str] | None,
+        typer.Option(
+            help="Another tracker: static, cv2:MIL, cv2:Nano,backbone=FILE,neckhead=FILE, ..."
+        ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
@@ -47,9 +47,9 @@ def evaluate(
     export: Annotated[
         str | None, typer.Option(help="Also write got10k, trackingnet, text or pytracking files")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Sequences at a time")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker")] = 1,
-    device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda")] = "cpu",
+    workers: Annotated[int, typer.Option(min=1, max=4096, help="Sequences at a time")] = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:
@@ -59,10 +59,13 @@ def evaluate(
     from dytrack_pipelines.terminal.tables import show_points
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
+    from dytrack_platform.errors import ResultError
     from dytrack_platform.evaluation.tracking.exports import export_points
     from dytrack_platform.experiment.evaluate import evaluate as evaluation
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+    from dytrack_platform.storage.outputs import check_folder
 
+    check_folder("--out", out, evaluation.WRITTEN, evaluation.MARKS)
     # Read the dataset: annotations now, images on the workers.
     faults: list[Fault] = []
     sequences = list(readers.read(dataset, root, split, faults))
@@ -74,7 +77,6 @@ def evaluate(
         model=model,
         points=tuple(point or ()),
         baselines=(*(standard if baseline is None else baseline), *(tracker or ())),
-        tracker_options=key_values(tracker_option or []),
         protocol=protocol,
         workers=workers,
         runtime=RuntimeConfig(
@@ -97,3 +99,6 @@ def evaluate(
     if summary["unusual"]:
         screen.say(f"{len(summary['unusual'])} unusual things, the first: {summary['unusual'][0]}")
     screen.say(f"report: {out / 'report.html'}")
+    # A mean over fewer sequences than there are is no score of the benchmark.
+    if missing := evaluation.missing(summary):
+        raise ResultError(missing)

@@ -24,7 +24,9 @@ def export(
         Literal["onnx", "openvino"],
         typer.Option(help="Kind of files: onnx (OpenVINO reads them too) or openvino."),
     ] = "onnx",
-    batch: Annotated[int, typer.Option(help="Targets in one call; shapes are fixed to it.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=4096, help="Targets in one call; shapes are fixed to it.")
+    ] = 1,
     precision: Annotated[
         Literal["fp32", "int8"],
         typer.Option(help="int8 keeps ranges of activations beside the graphs; see --calibrate."),

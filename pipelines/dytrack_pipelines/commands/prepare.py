@@ -49,6 +49,7 @@ def prepare(
     from dytrack_pipelines.terminal import screen
     from dytrack_pipelines.terminal.progress import preparation_bar
     from dytrack_platform.datasets.prepared.windows import ClipConfig
+    from dytrack_platform.errors import DataError
     from dytrack_platform.experiment import ingest
 
     config = ClipConfig(
@@ -64,6 +65,8 @@ def prepare(
     )
     with preparation_bar(f"{dataset} {split or ''}".strip()) as report:
         done = ingest.prepare(dataset, root, split, out, config, fresh=fresh, report=report)
+    if not done.clips:
+        raise DataError(f"{root}: not one clip could be made{ingest.first_reject(done.folder)}")
     screen.say(
         f"{done.folder}: {done.clips} clips with {done.frames} frames of {done.sequences} sequences"
     )

@@ -36,7 +36,7 @@ def score(
         str | None, typer.Option(help="VOT: folder of the experiment in each tracker's results")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that read and measure; not for VOT")
+        int, typer.Option(min=1, max=4096, help="Processes that read and measure; not for VOT")
     ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where the scores go, at full precision")
@@ -46,7 +46,9 @@ def score(
     from dytrack_pipelines.terminal import scoring_input
     from dytrack_pipelines.terminal.tables import show_scores, show_unusual
     from dytrack_platform.errors import ResultError
+    from dytrack_platform.storage.outputs import check_outputs
 
+    check_outputs({"--json": json_file}, [results, annotations, root, absent, attributes])
     # Find the benchmark, its rules and the trackers; then score.
     source = scoring_input.Source(
         annotations=annotations,

@@ -1,25 +1,28 @@
 """Follow something in your own video: ``dytrack track VIDEO --init x,y,w,h --out out.mp4``.
 
 Runs on one CPU core. The box is coloured by the exit that gave it (green: the first), grey where
-the tracker believes that it lost the target; the strip below the image is the time line.
+the tracker believes that it lost the target; the strip below the image is the time line. The table
+and the video hold every frame that was tracked, also after Ctrl-C or a file that ends early.
 """
 
-import csv
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Precision, Runtime
+from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
+    from dytrack_model import Prediction
     from dytrack_pipelines.media.overlay import Mark
 
-_COLUMNS = ("frame", "x", "y", "w", "h", "exit", "predicted_iou", "lost", "state")
+_SHOWN = 8192
+"""Marks kept for the time line: more than a frame is wide, and memory stays flat."""
 
 
 def track(
@@ -39,57 +42,64 @@ def track(
         Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network.")] = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:
     """Track a target through a video, and write the video with boxes and a table of them."""
     import torch
 
+    from dytrack_model.errors import ImageError
     from dytrack_model.images import VideoReader
     from dytrack_pipelines.media.overlay import Mark, draw
+    from dytrack_pipelines.media.table import BoxTable
     from dytrack_pipelines.media.video import VideoWriter
     from dytrack_platform import load_tracker
+    from dytrack_platform.storage.outputs import check_outputs
 
-    # Open everything before the first frame is tracked, so that a mistake costs no time.
+    # Check and open everything before the first frame is tracked, so that a mistake costs no time.
+    box = parse_box(init)
+    check_outputs({"--out": out, "--csv": boxes}, [video, model])
     torch.set_num_threads(threads)
     reader = VideoReader(video)
-    tracker = load_tracker(model, point, runtime, precision, threads=threads)
+    tracker = load_tracker(model, point, runtime, precision, device, threads=threads)
     exits = tracker.engine.config.exits
     film = VideoWriter(out, reader.fps)
+    if out is not None and abs(film.fps - reader.fps) > 1e-3:
+        screen.say(f"{video} says {reader.fps:g} frames/s; {out} is written at {film.fps:g}")
     # Take the target from the first frame.
     frames = reader.frames()
     first = next(frames)
-    tracker.start(first, parse_box(init))
-    history = [Mark(box_xywh=tracker.box_xywh)]
-    seconds = 0.0
-    with film as writer, screen.live_line() as line:
-        writer.write(draw(first.pixels, history, len(exits)))
-        # Follow it frame by frame.
-        for frame in frames:
-            began = time.perf_counter()
-            found = tracker.step(frame)
-            seconds += time.perf_counter() - began
-            history.append(
-                Mark(
-                    box_xywh=found.box_xywh,
-                    exit_index=found.exit_index,
-                    depth=found.exit,
-                    predicted_iou=found.predicted_iou,
-                    state=found.state,
-                )
-            )
-            writer.write(draw(frame.pixels, history, len(exits)))
-            line.show(f"frame {len(history)}/{reader.count}")
-    # Write the table, and say what happened.
-    if boxes is not None:
-        write_table(boxes, history)
+    tracker.start(first, box)
+    so_far = Followed([Mark(box_xywh=tracker.box_xywh)])
+    stopped: BaseException | None = None
+    with BoxTable(boxes) as table, film as writer, screen.live_line() as line:
+        writer.write(draw(first.pixels, so_far.recent, len(exits)))
+        table.write(so_far.recent[-1])
+        # Follow it frame by frame; what was found so far is kept however that ends.
+        try:
+            for frame in frames:
+                began = time.perf_counter()
+                found = tracker.step(frame)
+                so_far.add(found, time.perf_counter() - began)
+                table.write(so_far.recent[-1])
+                writer.write(draw(frame.pixels, so_far.recent, len(exits)))
+                line.show(f"frame {1 + so_far.frames}/{reader.count}")
+        except (KeyboardInterrupt, ImageError) as error:
+            stopped = error
+    # Say what happened.
     engine = tracker.engine
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
-    _report(history, seconds)
+    _report(so_far)
     for file in (out, boxes):
         if file is not None:
             screen.say(f"wrote {file}")
+    if isinstance(stopped, KeyboardInterrupt):
+        screen.say(f"interrupted after {1 + so_far.frames} of {reader.count} frames")
+        raise typer.Exit(130)
+    if stopped is not None:
+        raise stopped
 
 
 def parse_box(text: str) -> tuple[float, ...]:
@@ -109,36 +119,45 @@ def parse_box(text: str) -> tuple[float, ...]:
     return box
 
 
-def write_table(path: Path, history: "list[Mark]") -> None:
-    """Write one row for each frame.
+@dataclass
+class Followed:
+    """What was found in the frames so far."""
 
-    Raises:
-        StorageError: There is no space or no permission.
-    """
-    from dytrack_platform.errors import StorageError
-    from dytrack_platform.storage.atomic import replacing
+    recent: "list[Mark]"
+    """Marks of the last frames, the first frame's given box to begin with."""
+    taken: Counter[int] = field(default_factory=Counter)
+    """Frames by the depth of their exit."""
+    lost: int = 0
+    seconds: float = 0.0
 
-    try:
-        with replacing(path) as beside, beside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            for index, mark in enumerate(history):
-                box = [f"{value:.4f}" for value in mark.box_xywh]
-                score = f"{mark.predicted_iou:.4f}"
-                writer.writerow([index, *box, mark.depth, score, int(mark.lost), mark.state])
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}): free space or choose another folder"
-        ) from error
+    @property
+    def frames(self) -> int:
+        """Frames after the first."""
+        return self.taken.total()
+
+    def add(self, found: "Prediction", seconds: float) -> None:
+        """Take in the next frame's prediction and the time that it took."""
+        from dytrack_pipelines.media.overlay import Mark
+
+        mark = Mark(
+            box_xywh=found.box_xywh,
+            exit_index=found.exit_index,
+            depth=found.exit,
+            predicted_iou=found.predicted_iou,
+            state=found.state,
+        )
+        self.recent.append(mark)
+        del self.recent[:-_SHOWN]
+        self.taken[mark.depth] += 1
+        self.lost += mark.lost
+        self.seconds += seconds
 
 
-def _report(history: "list[Mark]", seconds: float) -> None:
-    tracked = history[1:]
-    if not tracked:
-        screen.say("the video has one frame: nothing to track")
+def _report(so_far: Followed) -> None:
+    if not so_far.frames:
+        screen.say("one frame: nothing to track")
         return
-    shares = Counter(mark.depth for mark in tracked)
-    rows = [[f"{depth}", f"{shares[depth] / len(tracked):.0%}"] for depth in sorted(shares)]
+    rows = [[f"{d}", f"{n / so_far.frames:.0%}"] for d, n in sorted(so_far.taken.items())]
     screen.table("exits taken", ["after block", "frames"], rows)
-    lost = sum(mark.lost for mark in tracked)
-    screen.say(f"{len(tracked)} frames, {len(tracked) / seconds:.0f} fps, lost in {lost}")
+    rate = so_far.frames / max(so_far.seconds, 1e-9)
+    screen.say(f"{so_far.frames} frames, {rate:.0f} fps, lost in {so_far.lost}")

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
+
 
 def trax(
     model: Annotated[
@@ -22,8 +24,10 @@ def trax(
     tracker: Annotated[
         str | None, typer.Option(help="In place of --model: cv2:MIL, static, ...")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network")] = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    runtime: Runtime = None,
+    precision: Precision = "auto",
 ) -> None:
     """Serve one tracker to vot-toolkit over TraX."""
     import torch
@@ -44,7 +48,9 @@ def trax(
         raise ConfigurationError("model: give --model, or --tracker for one that is not ours")
     torch.set_num_threads(threads)
     if tracker is not None:
-        serve(opencv_trackers.make_third_party(tracker), tracker)
+        kind, options = opencv_trackers.with_options(tracker)
+        serve(opencv_trackers.make_third_party(kind, options), kind)
         return
     # Serve it until the toolkit quits.
-    serve(load_tracker(model or "", point, device=device, threads=threads), f"DyTrack-{point}")
+    ours = load_tracker(model or "", point, runtime, precision, device, threads=threads)
+    serve(ours, f"DyTrack-{point}")

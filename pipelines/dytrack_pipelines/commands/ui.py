@@ -4,15 +4,15 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Annotated
 
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import Port
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="Port on the loopback address.")] = 5000,
+    port: Port = 5000,
 ) -> None:
     """Show runs, Pareto fronts and published models in MLflow's page."""
     from dytrack_platform.errors import ClusterError

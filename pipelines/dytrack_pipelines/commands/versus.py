@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dytrack_pipelines.terminal.options import Precision, Runtime
+from dytrack_pipelines.terminal.options import Precision, Runtime, Threads
 
 if TYPE_CHECKING:
     from dytrack_platform.datasets.sequence import VideoSequence
@@ -59,7 +59,7 @@ def versus(
     protocol: Annotated[
         str | None, typer.Option(help="Profile of AUC and precision; the dataset's by default")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each tracker")] = 1,
+    threads: Threads = 1,
     memory: Annotated[
         float, typer.Option(min=0.0, help="GiB of address space for each tracker; 0: no limit")
     ] = 4.0,
@@ -84,7 +84,11 @@ def versus(
     from dytrack_platform.experiment.evaluate import versus as ours
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.experiment.registry import registry
+    from dytrack_platform.storage.outputs import check_folder, check_outputs
 
+    check_outputs({"--json": json_file}, [*(video or []), root, model])
+    if out is not None:
+        check_folder("--out", out, report.WRITTEN, report.WRITTEN)
     # Find everybody and everything before the first frame, so that a mistake costs no time.
     if model is None:
         raise ConfigurationError("--model: name our tracker: its folder, or models:/NAME@ALIAS")

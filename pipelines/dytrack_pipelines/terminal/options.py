@@ -1,6 +1,5 @@
 """Command line options that several commands share."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +22,9 @@ Precision = Annotated[
         help="Arithmetic; auto is the runtime's own choice, and what ran is said. int8: openvino."
     ),
 ]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the network")]
+Device = Annotated[str, typer.Option(help="Where PyTorch runs: cpu, or cuda")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback address")]
 Annotations = Annotated[
     Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
 ]
@@ -38,20 +40,3 @@ Attributes = Annotated[
     Path | None, typer.Option(help="Folder of SEQ.txt with a row of flags, or a JSON table")
 ]
 Exclude = Annotated[list[str] | None, typer.Option(help="A sequence to leave out; repeatable")]
-
-
-def key_values(options: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Read ``KEY=VALUE`` options.
-
-    Raises:
-        ConfigurationError: One has no ``=``.
-    """
-    from dytrack_platform.errors import ConfigurationError
-
-    pairs = []
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise ConfigurationError(f"--tracker-option {option}: expected KEY=VALUE")
-        pairs.append((key, value))
-    return tuple(pairs)

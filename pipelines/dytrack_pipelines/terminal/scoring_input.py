@@ -140,8 +140,9 @@ def score_vot_folder(
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, beside and renamed."""
     from dytrack_platform.storage.atomic import write_atomically
+    from dytrack_platform.storage.outputs import MADE_BY
 
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    write_atomically(path, json.dumps({"generator": MADE_BY, **content}, indent=1) + "\n")
 
 
 def distinct_trackers(folders: list[Path]) -> list["TrackerFiles"]:

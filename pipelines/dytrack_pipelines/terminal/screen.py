@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+LOG_HEAD = 'log of {"generator": "dytrack"}'
+"""First line of a log, by which :mod:`dytrack_platform.storage.outputs` knows it."""
 # A log has no width of its own; a table needs one that fits it.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,13 +65,32 @@ def say(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column and unnamed ones are left-aligned, the others numbers."""
-    drawn = Table(title=title, title_justify="left")
+    """Print a table; the first column and unnamed ones are left-aligned, the others numbers.
+
+    Where the screen is too narrow for it each row becomes a block, one value a line: a number of
+    which a part is missing is worse than none.
+    """
+    drawn = Table(title=Text(title), title_justify="left")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 or not column else "right")
+        justify: JustifyMethod = "left" if index == 0 or not column else "right"
+        drawn.add_column(Text(column), justify=justify, no_wrap=True)
     for row in rows:
-        drawn.add_row(*row)
-    console.print(drawn)
+        drawn.add_row(*map(Text, row))
+    needed = Measurement.get(console, console.options.update_width(10_000), drawn).maximum
+    if needed <= console.width:
+        console.print(drawn)
+    else:
+        _blocks(title, columns, rows)
+
+
+def _blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if title:
+        console.print(Text(title, "italic"))
+    for row in rows:
+        console.print(Text(f"{columns[0]} {row[0]}".strip(), "bold"))
+        for column, value in zip(columns[1:], row[1:], strict=True):
+            if value.strip():
+                console.print(Text(f"  {column} {value.strip()}".rstrip()))
 
 
 def clock(seconds: float) -> str:
@@ -89,6 +111,8 @@ def raw(text: str) -> None:
 def log_file(path: Path) -> Iterator[None]:
     """Append what the platform has to tell, with its time, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or not path.stat().st_size:
+        path.write_text(f"{LOG_HEAD}\n", encoding="utf-8")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dytrack_platform")

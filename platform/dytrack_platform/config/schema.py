@@ -208,8 +208,8 @@ class TrainConfig:
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     init_from: str | None = None
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
-    or the folder of a tracker or of a run, whose whole network is taken; decisioners and
-    recycling of another kind than there start anew."""
+    or the folder of a tracker or of a run: its whole network, or its first blocks where
+    ``model.depth`` is smaller; decisioners, recycling and heads of another kind start anew."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 

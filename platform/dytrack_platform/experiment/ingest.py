@@ -4,6 +4,7 @@ A row of the pipeline is a shard to write, so images never travel through the ob
 a worker that dies costs one shard.
 """
 
+import json
 import logging
 import time
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dytrack_platform.datasets.prepared.manifest import REJECTS
 from dytrack_platform.datasets.prepared.preparation import (
     Preparation,
     Prepared,
@@ -22,6 +24,7 @@ from dytrack_platform.datasets.prepared.shards import ShardJob, ShardSummary, wr
 from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.errors import DyTrackError, FailureError, StorageError
 from dytrack_platform.experiment.cluster.session import ray_session
+from dytrack_platform.storage.tree import Tree
 
 if TYPE_CHECKING:
     import ray.data
@@ -54,6 +57,15 @@ class Progress:
     rejects: int
     seconds_left: float | None
     """At the pace of the sequences so far; None where there is no pace yet."""
+
+
+def first_reject(folder: str) -> str:
+    """Return why the first thing was rejected, behind a semicolon; empty where nothing was."""
+    tree = Tree(folder)
+    if not tree.is_file(REJECTS) or not (rows := tree.read_text(REJECTS).splitlines()):
+        return ""
+    first = json.loads(rows[0])
+    return f"; {first['sequence']}: {first['reason']}"
 
 
 def prepare(

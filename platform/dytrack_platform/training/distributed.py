@@ -103,6 +103,33 @@ def highest(values: list[int], device: torch.device) -> list[int]:
     return cast(list[int], votes.tolist())
 
 
+class DelayedVote:
+    """The highest of a value over all workers, known one step later, so that no step waits for it.
+
+    An answer needs every worker's number to have travelled; asked for at once, it would let the
+    device run dry at every step. All workers learn the same answer in the same step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._under_way: tuple[Tensor, dist.Work] | None = None
+
+    def cast(self, value: int) -> int:
+        """Give this step's value; returns the highest one of the step before, 0 at first."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return value
+        before = self._under_way
+        vote = torch.tensor([value], device=self._device)
+        work = dist.all_reduce(vote, dist.ReduceOp.MAX, async_op=True)
+        assert work is not None  # asynchronous: there is something to wait for
+        self._under_way = vote, work
+        if before is None:
+            return 0
+        highest_before, done = before
+        done.wait()
+        return int(highest_before.item())
+
+
 def first_says(value: int, device: torch.device) -> int:
     """Return to every worker what the first one says."""
     if not (dist.is_available() and dist.is_initialized()):

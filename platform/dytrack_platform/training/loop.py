@@ -6,6 +6,7 @@ number of optimiser steps, so a restored state continues in the middle of an epo
 
 After each step all workers agree, in one exchange of two numbers, on whether the step was sound
 and on whether to write a checkpoint or to stop: none of them waits for another that does not come.
+Where nobody looks at the losses of single steps (on a GPU), they agree one step later.
 """
 
 import math
@@ -18,7 +19,7 @@ from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.errors import TrainingError
 from dytrack_platform.training.batches import Batch, Stream
 from dytrack_platform.training.callbacks import Callbacks, Request
-from dytrack_platform.training.distributed import highest, hold_gradients
+from dytrack_platform.training.distributed import DelayedVote, highest, hold_gradients
 from dytrack_platform.training.metrics import Meter, dtype_of, pair_gflop, peak_gflops
 from dytrack_platform.training.objective import Losses
 from dytrack_platform.training.optim import clip, norms, rate_factor, rates, set_rate
@@ -65,13 +66,14 @@ def run(
     per_epoch = stream.steps_per_epoch
     steps = config.train.epochs * per_epoch
     meter: Meter | None = None
+    vote = DelayedVote(device)
     module.train()
     for epoch in range(state.step // per_epoch, config.train.epochs):
         batches = stream.batches(epoch, state.step % per_epoch)
         if meter is None:
             meter = _meter(config, state, steps, per_epoch, device)
         while (batch := meter.wait_for(batches)) is not None:
-            request = _step(config, state, module, batch, callbacks, device, steps, meter)
+            request = _step(config, state, module, batch, callbacks, device, steps, meter, vote)
             at_end = state.step % per_epoch == 0
             saving = state.step % config.train.checkpoint_steps == 0 or state.step == steps
             saving = saving or request != Request.NOTHING
@@ -113,6 +115,7 @@ def _step(
     device: torch.device,
     steps: int,
     meter: Meter,
+    vote: DelayedVote,
 ) -> Request:
     """Do one step, or leave its batch out where that is allowed; returns what was agreed on."""
     settings = config.train
@@ -129,7 +132,7 @@ def _step(
         if state.ema is not None:
             state.ema.update(state.step)
         meter.add(values, len(batch.boxes_cxcywh))
-        return Request(highest([int(callbacks.request(state.step))], device)[0])
+        return Request(vote.cast(int(callbacks.request(state.step))))
     # In fp16 an overflowing gradient is the scaler's everyday work: it halves its factor.
     fault = not torch.isfinite(loss) or not (state.scaler.is_enabled() or torch.isfinite(norm))
     broken, request = highest([int(fault), int(callbacks.request(state.step + 1))], device)
@@ -137,6 +140,10 @@ def _step(
         _leave_out(config, state, batch, callbacks, loss, norm)
         for buffer, before in zip(state.module.buffers(), buffers, strict=True):
             buffer.copy_(before)
+        if state.scaler.is_enabled():
+            # Its factor falls if a gradient overflowed, and it takes gradients again: without
+            # this the next step's would be unscaled a second time.
+            state.scaler.update()
     else:
         state.scaler.step(state.optimizer)
         state.scaler.update()

@@ -61,26 +61,41 @@ class TrainingState:
     """Plain JSON that travels along: the MLflow run, the best score."""
 
 
-def trained(state: TrainingState, config: ExperimentConfig) -> TrainModule:
+def trained(
+    state: TrainingState, config: ExperimentConfig, context: DistributedContext = SINGLE_PROCESS
+) -> TrainModule:
     """Return the module to validate and to save: whole, and with averaged weights where there are.
 
-    All workers must call it where the weights are spread over them.
+    All workers must call it where the weights are spread over them. The first one alone needs what
+    comes out; to the others it may be the module that trains.
     """
     network = state.module.network
-    spread = any(isinstance(value, DTensor) for value in network.parameters())
-    if state.ema is None and not spread:
+    if not _spread(state) and (state.ema is None or context.rank):
         return state.module
     tensors = {k: whole(v).detach() for k, v in state.module.state_dict().items()}
     for name, average in (state.ema.values if state.ema else {}).items():
         tensors[name] = whole(average)
+    if context.rank:  # its part in bringing the weights together is done
+        return state.module
     with torch.random.fork_rng(devices=[]):  # making it must not move training's random state
         plain = TrainModule(config.model, config.loss, config.distillation)
     plain.load_state_dict(tensors)
     return plain.to(next(network.parameters()).device)
 
 
-def gather(state: TrainingState) -> dict[str, Tensor]:
-    """Return what goes into ``state.safetensors``, whole; all workers must call it."""
+def _spread(state: TrainingState) -> bool:
+    """Whether each worker holds a part of the weights only."""
+    return any(isinstance(value, DTensor) for value in state.module.network.parameters())
+
+
+def gather(state: TrainingState, context: DistributedContext = SINGLE_PROCESS) -> dict[str, Tensor]:
+    """Return what goes into ``state.safetensors``, whole.
+
+    All workers must call it, for parts may be spread over them; the first one alone writes, so that
+    the others get nothing and copy nothing.
+    """
+    if context.rank and not _spread(state):
+        return {}
     module = state.module
     tensors = {f"distiller.{k}": whole(v) for k, v in module.distiller.state_dict().items()}
     if state.ema is not None:
@@ -91,6 +106,8 @@ def gather(state: TrainingState) -> dict[str, Tensor]:
     # first steps after a restart would be too long.
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": whole(value) for name, value in values.items()}
+    if context.rank:
+        return {}
     return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
 
 

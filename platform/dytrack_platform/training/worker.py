@@ -18,6 +18,7 @@ from dytrack_model import checkpoint as tracker_files
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
+from dytrack_model.pretrained.tracker import load_tracker
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
 from dytrack_platform.training import distributed, memory, rng_state, sample_images, validation
@@ -69,18 +70,11 @@ def new_state(
     )
 
 
-_PARTS = {
-    "decisioner": ("decisioners", "score_summaries"),
-    "decisioner_width": ("decisioners",),
-    "recycling": ("recycling",),
-}
-"""Parts of a network whose weights mean nothing once a key of its configuration has changed."""
-
-
 def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     """Start from a file of backbone weights, or from the whole network of a tracker or a run.
 
-    A tracker may have had other decisioners or another recycling schema; these then start anew.
+    A tracker may have had more blocks, other exits or larger crops
+    (:func:`~dytrack_model.pretrained.tracker.load_tracker`).
 
     Returns:
         What became of the weights, in sentences.
@@ -94,18 +88,9 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
         folder = inside
     if not folder.is_dir():
         return load_backbone(network, path).sentences()
-    before = tracker_files.read_config(folder).to_dict()
-    now = network.config.to_dict()
-    anew = sorted({part for key in _PARTS if before[key] != now[key] for part in _PARTS[key]})
-    loaded = tracker_files.load_weights(network, folder / tracker_files.WEIGHTS, tuple(anew))
-    # Weights of one shape can belong to models that compute something else.
-    changed = [
-        f"model.{key} was {before[key]!r} there and is {now[key]!r} here"
-        for key in now
-        if before[key] != now[key] and key not in ("variant", "matching_start")
-    ]
-    told = f"{loaded} tensors of a whole tracker loaded"
-    return (f"{told}; anew: {', '.join(anew)}" if anew else told, *changed)
+    before = tracker_files.read_config(folder)
+    tensors = tracker_files.read_weights(folder / tracker_files.WEIGHTS)
+    return load_tracker(network, before, tensors, str(folder))
 
 
 def check(config: ExperimentConfig) -> list[str]:
@@ -238,8 +223,8 @@ class _Writer:
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
         metrics = {"step": float(state.step), "loss": progress.losses["loss"]}
-        module = state_files.trained(state, self.config)
-        tensors = state_files.gather(state)
+        module = state_files.trained(state, self.config, self.context)
+        tensors = state_files.gather(state, self.context)
         # On this machine first: a checkpoint reaches the shared storage as a whole, from Ray's
         # upload.
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
@@ -266,7 +251,7 @@ class _Writer:
         count = self.config.train.sample_images
         if not count:
             return
-        module = state_files.trained(state, self.config)
+        module = state_files.trained(state, self.config, self.context)
         if self.context.rank == 0:
             # On the training's device: there lie the images that it keeps in memory.
             single = DistributedContext(device=self.context.device)

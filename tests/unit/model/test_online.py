@@ -10,6 +10,7 @@ from dytrack_model.online import Tracker
 from dytrack_model.policy import CycleExit, FixedExit, RandomExit, Thresholds
 from dytrack_model.runtime.engine import finish
 from dytrack_model.runtime.torch_engine import TorchEngine
+from dytrack_model.target_state import StateConfig
 
 BOX = (150.0, 100.0, 50.0, 40.0)
 
@@ -89,11 +90,15 @@ def test_a_box_that_is_no_target_is_refused(network, image, box, message):
         Tracker(network).start(RGB(image), box)
 
 
-def test_a_frame_of_another_size_is_refused(network, image):
-    tracker = Tracker(network)
+@pytest.mark.parametrize("states", [None, StateConfig()])
+def test_a_tracker_goes_on_in_a_frame_of_another_size(network, image, states):
+    tracker = Tracker(network, states=states)
     tracker.start(RGB(image), BOX)
-    with pytest.raises(ImageError, match="160x240 after frames of 320x240"):
-        tracker.step(RGB(np.ascontiguousarray(image[:, :160])))
+    for width in (120, 320, 60):
+        frame = RGB(np.ascontiguousarray(image[:, :width]))
+        x, y, w, h = tracker.step(frame).box_xywh
+        assert 0 <= x < x + w <= width
+        assert 0 <= y < y + h <= 240
 
 
 def test_a_step_before_the_start_is_refused(network, image):

@@ -67,6 +67,16 @@ def test_hysteresis_holds_on_to_the_depth_of_the_frame_before():
     assert taken(policy, (0.45, 0.0)) == 2
 
 
+@pytest.mark.parametrize(("limit", "margin"), [(0.97, 0.05), (0.03, 0.05), (0.5, 0.9), (1.0, 0.3)])
+def test_hysteresis_never_latches(limit, margin):
+    policy = Hysteresis(Thresholds((limit,)), margin)
+    policy.begin_target()
+    for _ in range(3):
+        # Whatever the depth of the frame before, a clear score changes it.
+        assert taken(policy, (1.0,)) == 0
+        assert taken(policy, (0.0,)) == 1
+
+
 def test_hysteresis_leaves_zero_and_infinity_alone():
     assert taken(Hysteresis(Thresholds((0.0, 0.5)), 0.4), (0.0, 0.0)) == 0
     deep = Hysteresis(Thresholds((float("inf"), float("inf"))), 0.4)

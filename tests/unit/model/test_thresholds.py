@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dytrack_model.errors import ConfigurationError
+from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import (
     budget_thresholds,
     exits_taken,
@@ -41,17 +42,53 @@ def test_quantiles_give_each_exit_its_share(scores):
 
 @pytest.mark.parametrize("budget", [1.0, 1.3, 2.0, 3.1, 3.9])
 def test_a_budget_is_kept_and_nearly_spent(scores, budget):
-    spent = mean_cost(scores, budget_thresholds(scores, COSTS, budget))
+    spent = mean_cost(scores, budget_thresholds([scores], COSTS, budget))
     assert budget - 0.02 < spent <= budget
 
 
+def test_with_hysteresis_the_policy_itself_is_asked():
+    policy = OperatingPoint(name="p", thresholds=(0.5, 0.6), hysteresis=0.1).policy()
+    policy.begin_target()
+    scores = np.random.default_rng(1).random((200, 3))
+    expected = []
+    for one in scores:
+        policy.begin_frame()
+        expected.append(next((k for k in range(2) if policy.leave(k, one[k])), 2))
+    assert exits_taken(scores, (0.5, 0.6), 0.1).tolist() == expected
+    assert exits_taken(scores, (0.5, 0.6)).tolist() != expected
+
+
+def test_a_budget_is_kept_by_the_policy_with_hysteresis():
+    walk = np.random.default_rng(2).normal(0, 0.05, (4, 300, 3)).cumsum(axis=1)
+    sequences = list(1 / (1 + np.exp(-walk)))
+    for budget in (1.5, 2.5):
+        limits = budget_thresholds(sequences, COSTS, budget, hysteresis=0.15)
+        taken = np.concatenate([exits_taken(one, limits, 0.15) for one in sequences])
+        spent = np.asarray(COSTS)[taken].mean()
+        assert budget - 0.2 < spent <= budget
+
+
+def test_what_is_certified_with_hysteresis_is_the_policy_that_runs():
+    rng = np.random.default_rng(3)
+    predicted = [rng.random((60, 2)) for _ in range(60)]
+    true = [np.column_stack([one[:, 0], np.ones(60)]) for one in predicted]
+    found = risk_thresholds(predicted, true, 0.3, 0.1, hysteresis=0.2)
+    losses = [
+        regret(t, exits_taken(p, found.thresholds, 0.2)).mean()
+        for p, t in zip(predicted, true, strict=True)
+    ]
+    assert found.risk == pytest.approx(np.mean(losses))
+    assert found.bound == pytest.approx(risk_bound(np.array(losses), 0.1))
+    assert found.thresholds != risk_thresholds(predicted, true, 0.3, 0.1).thresholds
+
+
 def test_a_budget_for_full_depth_gives_full_depth(scores):
-    assert budget_thresholds(scores, COSTS, 4.0) == (math.inf, math.inf)
+    assert budget_thresholds([scores], COSTS, 4.0) == (math.inf, math.inf)
 
 
 def test_a_budget_below_the_first_exit_is_refused(scores):
     with pytest.raises(ConfigurationError, match="the first exit alone costs 1"):
-        budget_thresholds(scores, COSTS, 0.5)
+        budget_thresholds([scores], COSTS, 0.5)
 
 
 def test_regret_is_what_full_depth_would_have_been_better_by():

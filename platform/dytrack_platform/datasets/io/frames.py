@@ -4,6 +4,7 @@ A frame that is cut short is refused, though a JPEG decoder would fill the missi
 a tracker must not learn from grey.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from dytrack_model.images import bits_used
 from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LARGEST_IMAGE = 100_000_000
 """Pixels; a small file can claim many more, and would take the machine's memory."""
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)\.[^.]+", re.ASCII)
+"""A frame's file name: what all of a folder have in common, and its number."""
 _MOST_MISSING = 100
 """Where more numbers than this and than the files themselves are missing, they mean something
 else than frames."""
@@ -52,6 +57,11 @@ def decode(data: bytes, name: str) -> Pixels:
     if size is None:  # a format whose size is not known before it takes memory is not decoded
         raise DataError(f"{name}: does not decode as an image (JPEG, PNG, BMP or WebP)")
     _refuse_huge(name, *size)
+    if (bits := bits_used(data)) is not None:
+        raise DataError(
+            f"{name}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 bits, "
+            "or with values up to 65535"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -245,33 +255,57 @@ def image_frames(
     names = [name for name in inside.names() if name.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
         raise DataError(f"{inside.root}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return ImageFrames(inside, tuple(in_number_order(names, first) if numbered else names))
+    _refuse_twins(inside.root, names)
+    ordered = in_number_order(names, first) if numbered else sorted(names, key=natural)
+    return ImageFrames(inside, tuple(ordered))
+
+
+def _refuse_twins(folder: str, names: list[str]) -> None:
+    """Refuse two images of one frame, such as ``1.jpg`` beside ``1.png`` or ``01.jpg``."""
+    met: dict[tuple[tuple[int, str], ...], str] = {}
+    for name in names:
+        twin = met.setdefault(natural(name.rpartition(".")[0]), name)
+        if twin is not name:
+            raise DataError(
+                f"{folder}: holds {twin} and {name}: it is not clear which of them is the frame"
+            )
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Return a key that sorts ``frame2`` before ``frame10``."""
+    parts = _DIGITS.split(name)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
 
 
 def in_number_order(names: list[str], first: int | None = None) -> list[str]:
-    """Sort images by the number they are named by (``2.jpg`` before ``10.jpg``).
+    """Sort images by the number at the end of their names (``2.jpg`` before ``10.jpg``).
 
     A number that is missing gets its name back: reading that frame fails, and the frames after
-    it keep their boxes. Names that are not all different numbers stay as they are.
+    it keep their boxes. Names without one, or with different words before it, are sorted by all
+    their numbers.
 
     Args:
         names: File names, at least one.
         first: Number of the first frame, where it is known.
     """
-    by_number = {frame_number(name): name for name in names}
+    matched = [_NUMBERED.fullmatch(name) for name in names]
+    prefixes = {found["before"] if found else None for found in matched}
+    if len(prefixes) > 1 or None in prefixes:
+        return sorted(names, key=natural)
+    found = [match for match in matched if match]
+    by_number = {int(match["number"]): match[0] for match in found}
     numbers = sorted(by_number)
-    if numbers[0] < 0 or len(by_number) < len(names):
-        return names
+    if len(by_number) < len(names):
+        return sorted(names, key=natural)
     start = numbers[0] if first is None else min(first, numbers[0])
     # Dates and identifiers are numbers too; a folder of them has no missing frames.
     if numbers[-1] - start > 2 * len(names) + _MOST_MISSING:
         return [by_number[number] for number in numbers]
-    stems = [name.rpartition(".")[0] for name in names]
     # A missing name must look like its neighbours, for the message names it to a person.
-    width = max((len(stem) for stem in stems if stem.startswith("0")), default=1)
-    suffix = by_number[numbers[-1]].rpartition(".")[2]
+    width = max((len(m["number"]) for m in found if m["number"].startswith("0")), default=1)
+    before, suffix = found[0]["before"], by_number[numbers[-1]].rpartition(".")[2]
     return [
-        by_number.get(number, f"{number:0{width}d}.{suffix}")
+        by_number.get(number, f"{before}{number:0{width}d}.{suffix}")
         for number in range(start, numbers[-1] + 1)
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.io.frames import LARGEST_IMAGE
+from dytrack_platform.datasets.io.text import number
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -71,10 +72,12 @@ def parse_region(line: str) -> Region:
         if line[:1] in ("m", "M"):
             x, y, w, h, *runs = (int(part) for part in line[1:].split(","))
             return mask_from_runs(x, y, w, h, runs)
-        numbers = [float(part) for part in line.replace(";", ",").split(",")]
+        numbers = [number(part.strip()) for part in line.replace(";", ",").split(",")]
     except ValueError as error:
         raise ValueError(f"expected a VOT region, got {line!r:.60} ({error})") from None
     if len(numbers) == 1:
+        if not numbers[0].is_integer():
+            raise ValueError(f"expected a VOT region, got {line!r:.60} (a code is a whole number)")
         return Special(int(numbers[0]))
     if np.isnan(numbers).any():
         return Special(UNKNOWN, from_nan=True)

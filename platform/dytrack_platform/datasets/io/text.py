@@ -1,11 +1,13 @@
-"""Read the text files in which owners publish boxes, labels and lists.
+"""Read the text files in which owners and trackers publish boxes, labels and lists.
 
-Owners mix commas, tabs and blanks, line ends, missing last newlines and byte order marks. Rows
-that cannot be read become NaN and are reported, so that the rest of a sequence stays usable.
+They mix commas, semicolons, tabs and blanks, line ends, missing last newlines and byte order
+marks; a spreadsheet adds a header. Rows that cannot be read become NaN and are reported, so that
+every row stays with its frame and the rest of a sequence stays usable.
 """
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,41 @@ from numpy.typing import NDArray
 from dytrack_platform.datasets.sequence import Boxes, Fault
 from dytrack_platform.errors import DataError
 
-_SEPARATOR = re.compile(r"[,\s]+")
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE
+)
+_COMMENTS = ("#", "%", "//")
+
+
+class Table(NamedTuple):
+    """The rows of a text file."""
+
+    values: NDArray[np.float64]
+    """(N, columns), NaN in rows that are blank or could not be read."""
+    unreadable: list[int]
+    """Rows that have another number of columns, or a word in them."""
+    blank: list[int]
+    """Rows with nothing in them, with another row after them."""
+    passed_over: list[str]
+    """Lines that are no rows: a header at the start, and comments."""
+
+
+def number(field: str) -> float:
+    """Read a number as people and trackers write it; Python itself takes ``7_0`` for 70.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not _NUMBER.fullmatch(field):
+        raise ValueError(f"{field!r} is not a number")
+    return float(field)
+
+
+def fields(line: str) -> list[str]:
+    """Split a line at commas, semicolons, tabs and blanks; nothing between two commas is ``""``."""
+    line = line.strip(" \t,;\r")
+    return _SEPARATOR.split(line) if line else []
 
 
 def lines(text: str) -> list[str]:
@@ -21,23 +57,26 @@ def lines(text: str) -> list[str]:
     return [line for line in (raw.strip() for raw in text.splitlines()) if line]
 
 
-def parse_rows(text: str, columns: int = 4) -> tuple[NDArray[np.float64], list[int]]:
-    """Read a table of numbers, one row a line.
-
-    Returns:
-        (N, columns) float64, NaN in every row that has another number of columns or a word in
-        it, and the indices of those rows.
-    """
-    rows = [_SEPARATOR.split(line.strip(", \t")) for line in lines(text)]
+def parse_rows(text: str, columns: int = 4) -> Table:
+    """Read a table of numbers, one row a line."""
+    passed_over, rows = [], []
+    for line in text.rstrip(" \t\r\n,;").splitlines():
+        if line.lstrip().startswith(_COMMENTS):
+            passed_over.append(line.strip())
+        else:
+            rows.append(fields(line))
+    if len(rows) > 1 and rows[0] and not any(_NUMBER.fullmatch(field) for field in rows[0]):
+        passed_over.insert(0, ",".join(rows.pop(0)))
     table = np.full((len(rows), columns), np.nan)
-    bad = []
+    unreadable: list[int] = []
+    blank: list[int] = []
     for index, row in enumerate(rows):
         try:
-            table[index] = [float(value) for value in row]
+            table[index] = [number(value) for value in row]
         except ValueError:  # another length, or not a number
             table[index] = np.nan
-            bad.append(index)
-    return table, bad
+            (unreadable if row else blank).append(index)
+    return Table(table, unreadable, blank, passed_over)
 
 
 def parse_labels(text: str) -> NDArray[np.int64]:
@@ -47,9 +86,17 @@ def parse_labels(text: str) -> NDArray[np.int64]:
         DataError: A label is not a whole number.
     """
     try:
-        return np.array([int(value) for value in _SEPARATOR.split(text.strip()) if value], int)
-    except ValueError as error:
+        words = [word for line in text.splitlines() for word in fields(line)]
+        return np.array([_whole(word) for word in words], int)
+    except (ValueError, OverflowError) as error:
         raise DataError(f"labels must be whole numbers: {error}") from error
+
+
+def _whole(field: str) -> int:
+    value = number(field)
+    if not value.is_integer():
+        raise ValueError(f"{field!r} is not a whole number")
+    return int(value)
 
 
 def fit_labels(labels: NDArray[np.int64], length: int, fill: int = 0) -> NDArray[np.int64]:

@@ -87,7 +87,8 @@ def _page(images: list[Pixels], names: list[str]) -> str:
         for image, name in zip(images, names, strict=True)
     )
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Training pairs</title>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="generator" content="dytrack"><title>Training pairs</title>'
         "<style>body{font:14px system-ui;margin:1rem}figure{display:inline-block;margin:.5rem}"
         "figcaption{color:#555}</style>"
         f"<h1>{len(images)} training pairs</h1><p>Template, and search crop with the target's "

@@ -2,13 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.io.frames import ImageFrames, frame_number
-from dytrack_platform.datasets.io.text import box_faults, lines, parse_rows, usable_boxes
+from dytrack_platform.datasets.io.text import (
+    box_faults,
+    fit_labels,
+    lines,
+    parse_labels,
+    parse_rows,
+    usable_boxes,
+)
 from dytrack_platform.datasets.sequence import Boxes, Fault, Frames, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
@@ -99,27 +106,69 @@ def report(faults: list[Fault] | None, fault: Fault) -> None:
         _LOG.warning("%s %s: %s", fault.dataset, where, fault.reason)
 
 
-def read_boxes(tree: Tree, inside: str) -> tuple[Boxes, list[int]]:
-    """Read ``x,y,w,h`` rows and name the rows that are not four numbers.
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What the text files of a sequence say, one row a frame."""
+
+    boxes_xywh: Boxes
+    """(N, 4) pixels; NaN in rows that are blank or could not be read."""
+    unreadable: list[int] = field(default_factory=list)
+    """Rows that are not four numbers."""
+    blank: list[int] = field(default_factory=list)
+    """Rows with nothing in them."""
+    file: str = ""
+    """Where they stand, for messages."""
+    notes: list[str] = field(default_factory=list)
+    """What is odd about the files, and what was made of it."""
+
+    def __len__(self) -> int:
+        return len(self.boxes_xywh)
+
+    def labels(self, tree: Tree, inside: str, fill: int = 0) -> NDArray[np.int64]:
+        """Read one whole number for each row; ``fill`` where there is no file, or too few.
+
+        Raises:
+            DataError: A label is not a whole number.
+        """
+        if not tree.is_file(inside):
+            return np.full(len(self), fill)
+        found = parse_labels(tree.read_text(inside))
+        if len(found) != len(self):
+            self.notes.append(f"{inside} has {len(found)} flags for {len(self)} boxes")
+        return fit_labels(found, len(self), fill)
+
+
+def read_boxes(tree: Tree, inside: str) -> Rows:
+    """Read ``x,y,w,h`` rows.
 
     Raises:
         DataError: The file is missing or holds no row.
     """
-    boxes, bad = parse_rows(tree.read_text(inside))
-    if len(boxes) == 0:
+    table = parse_rows(tree.read_text(inside))
+    if len(table.values) == 0:
         raise DataError(f"{tree.path(inside)}: holds no box")
-    return boxes, bad
+    notes = []
+    if table.passed_over:
+        more = f" and {len(table.passed_over) - 1} more" if table.passed_over[1:] else ""
+        notes.append(f"{inside}: passed over {table.passed_over[0]!r:.60}{more}, not a box")
+    return Rows(
+        boxes_xywh=table.values,
+        unreadable=table.unreadable,
+        blank=table.blank,
+        file=tree.path(inside),
+        notes=notes,
+    )
 
 
-def first_box_only(boxes_xywh: Boxes, frames: int) -> tuple[Boxes, NDArray[np.bool_]]:
+def first_box_only(rows: Rows, frames: int) -> tuple[Rows, NDArray[np.bool_]]:
     """Fill up the one box that an owner gives for a hidden test set; later boxes are NaN.
 
     Returns:
-        (frames, 4) boxes, and (frames,) True where the truth is not known.
+        ``frames`` rows, and (frames,) True where the truth is not known.
     """
     filled = np.full((frames, 4), np.nan)
-    filled[0] = boxes_xywh[0]
-    return filled, np.arange(frames) > 0
+    filled[0] = rows.boxes_xywh[0]
+    return replace(rows, boxes_xywh=filled), np.arange(frames) > 0
 
 
 def part_of(frames: ImageFrames, first: int, count: int) -> ImageFrames:
@@ -133,9 +182,8 @@ def assemble(
     dataset: str,
     name: str,
     frames: Frames,
-    boxes_xywh: Boxes,
+    rows: Rows,
     absent: NDArray[np.bool_],
-    unreadable: list[int],
     flagged: NDArray[np.bool_] | None = None,
     attributes: tuple[str, ...] = (),
     object_class: str | None = None,
@@ -143,9 +191,22 @@ def assemble(
     """Bring frames and boxes to one length, and find the frames that can be used.
 
     Boxes without frames and frames without boxes are left out and reported; they are the last
-    ones, since both are counted from the start.
+    ones, since both are counted from the start. A blank row is a frame without the target where
+    rows and frames are as many.
+
+    Raises:
+        DataError: There are blank rows, and it is not clear which box belongs to which frame.
     """
-    faults = []
+    boxes_xywh = rows.boxes_xywh
+    if rows.blank and len(frames) != len(boxes_xywh):
+        raise DataError(
+            f"{rows.file}: {len(boxes_xywh)} rows, {len(rows.blank)} of them blank (the first is "
+            f"row {rows.blank[0] + 1}), for {len(frames)} frames: it is not clear which box is "
+            "whose; write a row for each frame"
+        )
+    faults = [Fault(dataset=dataset, sequence=name, frame=None, reason=note) for note in rows.notes]
+    absent = absent.copy()
+    absent[rows.blank] = True
     count = min(len(frames), len(boxes_xywh))
     if len(frames) != len(boxes_xywh):
         reason = (
@@ -153,7 +214,7 @@ def assemble(
         )
         faults.append(Fault(dataset=dataset, sequence=name, frame=None, reason=reason))
     boxes_xywh, absent = boxes_xywh[:count], absent[:count]
-    unreadable = [index for index in unreadable if index < count]
+    unreadable = [index for index in rows.unreadable if index < count]
     faults += box_faults(dataset, name, boxes_xywh, ~absent, unreadable)
     return VideoSequence(
         dataset=dataset,

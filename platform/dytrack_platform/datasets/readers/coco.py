@@ -9,6 +9,7 @@ A sequence is named ``IMAGE#ANNOTATION``. Groups (``iscrowd``) are no targets an
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,21 +42,32 @@ def read(
     inside = f"annotations/instances_{year}.json"
     try:
         content = json.loads(tree.read_bytes(inside))
-        files = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+        listed = [(int(image["id"]), str(image["file_name"])) for image in content["images"]]
+        files = dict(listed)
+        counts = Counter(number for number, _ in listed)
         classes = {int(c["id"]): str(c["name"]) for c in content.get("categories", [])}
-        objects = {
-            f"{int(a['image_id']):012d}#{int(a['id'])}": a
+        objects = [
+            (f"{int(a['image_id']):012d}#{int(a['id'])}", a)
             for a in sorted(content["annotations"], key=lambda a: (a["image_id"], a["id"]))
             if not a.get("iscrowd")
-        }
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
     folder = tree / year
-    return each(
-        DATASET, objects, lambda name: _still(folder, name, objects[name], files, classes), faults
-    )
+    by_name = dict(reversed(objects))  # of two with one name the first is used, and each() says so
+
+    def one(name: str) -> VideoSequence:
+        annotation = by_name[name]
+        if counts[annotation["image_id"]] > 1:
+            raise DataError(
+                f"two images have the id {annotation['image_id']}: it is not clear which of them "
+                "the box is of"
+            )
+        return _still(folder, name, annotation, files, classes)
+
+    return each(DATASET, [name for name, _ in objects], one, faults)
 
 
 def _still(

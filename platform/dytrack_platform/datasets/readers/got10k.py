@@ -15,10 +15,8 @@ The splits ``vottrain`` and ``votval`` are parts of train, given by ``ROOT/<spli
 import json
 from collections.abc import Iterator
 
-import numpy as np
-
 from dytrack_platform.datasets.io.frames import image_frames
-from dytrack_platform.datasets.io.text import fit_labels, parse_labels
+from dytrack_platform.datasets.io.text import parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -91,31 +89,24 @@ def _indexed(tree: Tree, inside: str) -> list[str]:
 def _sequence(folder: Tree, name: str, hidden: bool) -> VideoSequence:
     inside = folder / name
     frames = image_frames(inside, "", numbered=True, first=1)
-    boxes, bad = read_boxes(inside, "groundtruth.txt")
+    rows = read_boxes(inside, "groundtruth.txt")
     flagged = None
-    if hidden and len(boxes) == 1 and len(frames) > 1:
-        boxes, absent = first_box_only(boxes, len(frames))
+    if hidden and len(rows) == 1 and len(frames) > 1:
+        rows, absent = first_box_only(rows, len(frames))
     else:
-        absent = _labels(inside, "absence.label", len(boxes), 0) > 0
-        flagged = _labels(inside, "cover.label", len(boxes), 8) == 0  # all that the toolkit reads
+        absent = rows.labels(inside, "absence.label") > 0
+        flagged = rows.labels(inside, "cover.label", fill=8) == 0  # all that the toolkit reads
         absent |= flagged
     return assemble(
         dataset=DATASET,
         name=name,
         frames=frames,
-        boxes_xywh=boxes,
+        rows=rows,
         absent=absent,
-        unreadable=bad,
         flagged=flagged,
         attributes=_attributes(inside),
         object_class=_object_class(inside),
     )
-
-
-def _labels(inside: Tree, name: str, length: int, fill: int) -> np.ndarray:
-    if not inside.is_file(name):
-        return np.full(length, fill)
-    return fit_labels(parse_labels(inside.read_text(name)), length, fill)
 
 
 def _attributes(inside: Tree) -> tuple[str, ...]:

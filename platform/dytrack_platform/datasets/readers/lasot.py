@@ -13,11 +13,7 @@ are read too.
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dytrack_platform.datasets.io.frames import image_frames
-from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -87,22 +83,15 @@ def _sequence(dataset: str, tree: Tree, name: str) -> VideoSequence:
     category = name.rsplit("-", 1)[0]
     nested = f"{category}/{name}"
     inside = tree / (nested if tree.is_folder(nested) else name)
-    boxes, bad = read_boxes(inside, "groundtruth.txt")
-    absent = _flags(inside, "full_occlusion.txt", len(boxes))
-    absent |= _flags(inside, "out_of_view.txt", len(boxes))
+    rows = read_boxes(inside, "groundtruth.txt")
+    absent = rows.labels(inside, "full_occlusion.txt") > 0
+    absent |= rows.labels(inside, "out_of_view.txt") > 0
     return assemble(
         dataset=dataset,
         name=name,
         frames=image_frames(inside, "img", numbered=True, first=1),
-        boxes_xywh=boxes,
+        rows=rows,
         absent=absent,
-        unreadable=bad,
         flagged=absent,
         object_class=category,
     )
-
-
-def _flags(inside: Tree, name: str, length: int) -> NDArray[np.bool_]:
-    if not inside.is_file(name):
-        return np.zeros(length, bool)
-    return fit_labels(parse_labels(inside.read_text(name)), length) > 0

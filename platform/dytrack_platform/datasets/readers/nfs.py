@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.io.frames import image_frames
-from dytrack_platform.datasets.io.text import lines
+from dytrack_platform.datasets.io.text import lines, number
 from dytrack_platform.datasets.readers._reading import (
+    Rows,
     assemble,
     each,
     open_root,
     read_boxes,
 )
-from dytrack_platform.datasets.sequence import Boxes, Fault, VideoSequence
+from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
@@ -60,11 +61,12 @@ def read(
 
 def _sequence(tree: Tree, name: str, rate: str) -> VideoSequence:
     inside = tree / f"{name}/{rate}"
-    boxes, lost, bad = _rows(inside, f"{name}.txt")
+    rows, lost = _rows(inside, f"{name}.txt")
     frames = image_frames(inside, name, numbered=True, first=1)
     if rate == "30":
-        boxes, lost = boxes[::8], lost[::8]
-        bad = [row // 8 for row in bad if row % 8 == 0]
+        bad = [row // 8 for row in rows.unreadable if row % 8 == 0]
+        rows = Rows(boxes_xywh=rows.boxes_xywh[::8], unreadable=bad, file=rows.file)
+        lost = lost[::8]
         if name == _OTHER_CLIP:
             raise DataError(
                 f"{inside.root}: the published 30 fps clip shows another scene than its boxes"
@@ -73,14 +75,13 @@ def _sequence(tree: Tree, name: str, rate: str) -> VideoSequence:
         dataset=DATASET,
         name=name,
         frames=frames,
-        boxes_xywh=boxes,
+        rows=rows,
         absent=lost,
-        unreadable=bad,
     )
 
 
-def _rows(inside: Tree, file: str) -> tuple[Boxes, NDArray[np.bool_], list[int]]:
-    """Read published rows: boxes, lost flags, and the rows that cannot be read."""
+def _rows(inside: Tree, file: str) -> tuple[Rows, NDArray[np.bool_]]:
+    """Read published rows: boxes, and lost flags."""
     rows = lines(inside.read_text(file))
     if not rows:
         raise DataError(f"{inside.path(file)}: holds no box")
@@ -89,22 +90,21 @@ def _rows(inside: Tree, file: str) -> tuple[Boxes, NDArray[np.bool_], list[int]]
     bad = []
     for index, row in enumerate(rows):
         try:
-            x1, y1, x2, y2, _, gone = (float(value) for value in row.split()[1:7])
+            x1, y1, x2, y2, _, gone = (number(value) for value in row.split()[1:7])
         except ValueError:
             bad.append(index)
             continue
         boxes[index] = x1, y1, x2 - x1, y2 - y1
         lost[index] = gone > 0
-    return boxes, lost, bad
+    return Rows(boxes_xywh=boxes, unreadable=bad, file=inside.path(file)), lost
 
 
 def _repacked(tree: Tree, name: str) -> VideoSequence:
-    boxes, bad = read_boxes(tree, f"anno/nfs_{name}.txt")
+    rows = read_boxes(tree, f"anno/nfs_{name}.txt")
     return assemble(
         dataset=DATASET,
         name=name,
         frames=image_frames(tree, f"sequences/{name}", numbered=True, first=1),
-        boxes_xywh=boxes,
-        absent=np.zeros(len(boxes), bool),
-        unreadable=bad,
+        rows=rows,
+        absent=np.zeros(len(rows), bool),
     )

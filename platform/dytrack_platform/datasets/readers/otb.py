@@ -10,6 +10,7 @@ sequences use a part of their images; the parts are those of the owner's toolkit
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -101,16 +102,21 @@ def _targets(tree: Tree, folder: str) -> list[tuple[str, str]]:
 def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
     inside = tree / folder
     frames = image_frames(inside, "img", numbered=True)
-    boxes, bad = read_boxes(inside, file)
+    rows = read_boxes(inside, file)
     if folder in _PARTS:
         first, last = _PARTS[folder]
         frames = part_of(frames, first, last - first + 1)
-    omitted = _PARTS[folder][0] - 1 if len(boxes) == _ROWS_BEFORE.get(folder) else 0
+    omitted = _PARTS[folder][0] - 1 if len(rows) == _ROWS_BEFORE.get(folder) else 0
+    rows = replace(
+        rows,
+        boxes_xywh=rows.boxes_xywh[omitted:],
+        unreadable=[row - omitted for row in rows.unreadable if row >= omitted],
+        blank=[row - omitted for row in rows.blank if row >= omitted],
+    )
     return assemble(
         dataset=DATASET,
         name=key,
         frames=frames,
-        boxes_xywh=boxes[omitted:],
-        absent=np.zeros(len(boxes) - omitted, bool),
-        unreadable=[row - omitted for row in bad if row >= omitted],
+        rows=rows,
+        absent=np.zeros(len(rows), bool),
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dytrack_platform.datasets.io.frames import image_frames
-from dytrack_platform.datasets.io.text import fit_labels, parse_labels, usable_boxes
+from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -54,21 +54,20 @@ def read(
 
 def _sequence(tree: Tree, name: str) -> VideoSequence:
     inside = tree / name
-    boxes, bad = read_boxes(inside, "groundtruth.txt")
+    rows = read_boxes(inside, "groundtruth.txt")
     flags = f"absent/{name}.txt"
     flagged = None
     if tree.is_file(flags):
-        flagged = fit_labels(parse_labels(tree.read_text(flags)), len(boxes)) > 0
+        flagged = rows.labels(tree, flags) > 0
         absent = flagged.copy()
     else:
-        absent = ~usable_boxes(boxes)
-    absent[bad] = False
+        absent = ~usable_boxes(rows.boxes_xywh)
+    absent[rows.unreadable] = False
     return assemble(
         dataset=DATASET,
         name=name,
         frames=image_frames(inside, "imgs"),
-        boxes_xywh=boxes,
+        rows=rows,
         absent=np.asarray(absent, bool),
-        unreadable=bad,
         flagged=flagged,
     )

@@ -65,20 +65,19 @@ def _annotated(tree: Tree, chunk: str) -> list[str]:
 
 
 def _sequence(chunk: Tree, name: str, hidden: bool) -> VideoSequence:
-    boxes, bad = read_boxes(chunk, f"anno/{name}.txt")
+    rows = read_boxes(chunk, f"anno/{name}.txt")
     frames = _frames(chunk, name)
-    if hidden and len(boxes) == 1 and len(frames) > 1:
-        boxes, absent = first_box_only(boxes, len(frames))
+    if hidden and len(rows) == 1 and len(frames) > 1:
+        rows, absent = first_box_only(rows, len(frames))
     else:
-        absent = ~usable_boxes(boxes)
-        absent[bad] = False  # a row that cannot be read is a fault, not an absence
+        absent = ~usable_boxes(rows.boxes_xywh)
+        absent[rows.unreadable] = False  # a row that cannot be read is a fault, not an absence
     return assemble(
         dataset=DATASET,
         name=name,
         frames=frames,
-        boxes_xywh=boxes,
+        rows=rows,
         absent=np.asarray(absent, bool),
-        unreadable=bad,
     )
 
 

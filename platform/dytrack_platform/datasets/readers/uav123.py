@@ -93,7 +93,7 @@ def _read(
 
 
 def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> VideoSequence:
-    boxes, bad = read_boxes(tree, f"anno/{folder}/{name}.txt")
+    rows = read_boxes(tree, f"anno/{folder}/{name}.txt")
     images, start = name, 1
     base, _, part = name.rpartition("_")
     if dataset == DATASET and base in _STARTS and part.isdecimal():
@@ -101,15 +101,14 @@ def _sequence(dataset: str, folder: str, tree: Tree, name: str) -> VideoSequence
             raise DataError(f"{name}: UAV123 has {len(_STARTS[base])} parts of {base}")
         images, start = base, _STARTS[base][int(part) - 1]
     frames = image_frames(tree, f"data_seq/UAV123/{images}", numbered=True, first=1)
-    absent = np.asarray(np.isnan(boxes).all(axis=1))
-    absent[bad] = False
+    absent = np.asarray(np.isnan(rows.boxes_xywh).all(axis=1))
+    absent[rows.unreadable] = False
     return assemble(
         dataset=dataset,
         name=name,
-        frames=part_of(frames, start, len(boxes)) if images != name else frames,
-        boxes_xywh=boxes,
+        frames=part_of(frames, start, len(rows)) if images != name else frames,
+        rows=rows,
         absent=absent,
-        unreadable=bad,
         attributes=_attributes(tree, f"anno/{folder}/att/{name}.txt"),
     )
 

@@ -22,7 +22,6 @@ from dytrack_platform.datasets.io.frames import (
     VideoFrames,
     image_frames,
 )
-from dytrack_platform.datasets.io.text import fit_labels, parse_labels
 from dytrack_platform.datasets.readers._reading import (
     assemble,
     each,
@@ -32,6 +31,7 @@ from dytrack_platform.datasets.readers._reading import (
 )
 from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.outputs import VIDEO_MARK
 from dytrack_platform.storage.tree import Tree
 
 DATASET = "video"
@@ -79,19 +79,18 @@ def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
     inside = tree / folder
     if not tree.is_folder(folder):
         raise DataError(f"{inside.root}: no such folder, or a link that leads nowhere")
-    boxes, bad = read_boxes(inside, file)
-    frames = _frames(inside, len(boxes))
+    rows = read_boxes(inside, file)
+    frames = _frames(inside, len(rows))
     flags = file.replace("groundtruth", "absent")
-    absent, flagged = np.zeros(len(boxes), bool), None
+    absent, flagged = np.zeros(len(rows), bool), None
     if inside.is_file(flags):
-        absent = flagged = fit_labels(parse_labels(inside.read_text(flags)), len(boxes)) > 0
+        absent = flagged = rows.labels(inside, flags) > 0
     return assemble(
         dataset=DATASET,
         name=key,
         frames=frames,
-        boxes_xywh=boxes,
+        rows=rows,
         absent=absent,
-        unreadable=bad,
         flagged=flagged,
     )
 
@@ -99,11 +98,30 @@ def _sequence(tree: Tree, key: str, folder: str, file: str) -> VideoSequence:
 def _frames(inside: Tree, expected: int) -> ImageFrames | VideoFrames:
     names = inside.names()
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+    if len(videos) > 1:  # somebody looked at a result beside its source
+        videos = [name for name in videos if not _is_drawn(inside, name)]
+    images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
+    folders = [name for name in names if inside.is_folder(name)]
+    if len(videos) > 1:
+        raise DataError(
+            f"{inside.root}: holds {videos[0]} and {videos[1]}: keep the one that counts"
+        )
+    if videos and images:
+        raise DataError(
+            f"{inside.root}: holds {videos[0]} and images: keep those that the boxes belong to"
+        )
     if videos:
         return VideoFrames.open(inside, videos[0], expected)
-    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+    if images:
         return image_frames(inside, "", numbered=True)
-    folders = [name for name in names if inside.is_folder(name)]
     if len(folders) == 1:
         return image_frames(inside, folders[0], numbered=True)
     raise DataError(f"{inside.root}: holds neither a video, nor images, nor one folder of images")
+
+
+def _is_drawn(inside: Tree, name: str) -> bool:
+    """Tell whether dytrack wrote a video: then its frames have boxes drawn on them."""
+    with inside.open(name) as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 64))
+        return VIDEO_MARK in file.read()

@@ -18,7 +18,7 @@ import numpy as np
 from dytrack_platform.datasets.io.frames import IMAGE_SUFFIXES, ImageFrames, image_frames
 from dytrack_platform.datasets.io.regions import parse_region, region_box
 from dytrack_platform.datasets.io.text import lines, parse_labels
-from dytrack_platform.datasets.readers._reading import assemble, each, listed, open_root
+from dytrack_platform.datasets.readers._reading import Rows, assemble, each, listed, open_root
 from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
@@ -86,9 +86,8 @@ def _sequence(tree: Tree, key: str, name: str, file: str) -> VideoSequence:
         dataset=DATASET,
         name=key,
         frames=frames,
-        boxes_xywh=boxes,
+        rows=Rows(boxes_xywh=boxes, unreadable=bad, file=inside.path(file)),
         absent=absent,
-        unreadable=bad,
         attributes=_tags(inside),
     )
 

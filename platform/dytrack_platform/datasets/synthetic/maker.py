@@ -82,6 +82,11 @@ def make(
 def _refuse_other(folder: Path, record: dict[str, object]) -> None:
     path = folder / _RECORD
     if not path.is_file():
+        there = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+        if there:
+            raise DataError(
+                f"{folder}: holds {there[0]} that was not made here; name another folder or split"
+            )
         return
     try:
         found = json.loads(path.read_text())

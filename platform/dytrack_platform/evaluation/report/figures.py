@@ -8,6 +8,7 @@ import numpy as np
 
 from dytrack_platform.confidence import Calibration
 from dytrack_platform.errors import StorageError
+from dytrack_platform.evaluation.report import labels
 from dytrack_platform.evaluation.report.page import PALETTE, Figure, colour
 from dytrack_platform.evaluation.report.pareto import front
 
@@ -20,7 +21,9 @@ _MARKS = {
     "other trackers": ("x", "x", PALETTE[7]),
 }
 """Mark in plotly, mark in matplotlib, and colour of each kind of point."""
-_PLACES = ("top center", "bottom center", "middle right", "top left")
+_SIDES = {"left": ("right", -6), "center": ("center", 0), "right": ("left", 6)}
+"""How matplotlib aligns a name beside a mark, and by how many points it moves it."""
+_HEIGHTS = {"top": ("bottom", 5), "middle": ("center", 0), "bottom": ("top", -5)}
 _AXES = {
     "success_auc": "success AUC",
     "iou": "mean IoU",
@@ -48,6 +51,8 @@ def pareto_figure(
         kind: What the points are: operating points, or trials.
     """
     ours, others = _known(points, accuracy, cost), _known(baselines, accuracy, cost)
+    ranges = _ranges([*ours, *others], accuracy, cost)
+    places = _places([*ours, *others], accuracy, cost, ranges)
     data: list[dict[str, Any]] = []
     if ours:
         values = np.array([[p[accuracy], p[cost]] for p in ours], dtype=np.float64)
@@ -69,14 +74,14 @@ def pareto_figure(
                 {
                     "x": [p[cost] for p in group],
                     "y": [p[accuracy] for p in group],
-                    "text": [p["name"] for p in group],
+                    "text": [p["name"] if places[p["name"]] else "" for p in group],
+                    "customdata": [p["name"] for p in group],
                     "mode": "markers+text",
-                    # By turns, so that neighbours stay apart.
-                    "textposition": [_PLACES[k % len(_PLACES)] for k in range(len(group))],
+                    "textposition": [places[p["name"]] or labels.PLACES[0] for p in group],
                     "cliponaxis": False,
                     "name": name,
                     "marker": {"size": 11, "symbol": symbol, "color": tint},
-                    "hovertemplate": f"%{{text}}<br>{_AXES[cost]} %{{x:.3f}}"
+                    "hovertemplate": f"%{{customdata}}<br>{_AXES[cost]} %{{x:.3f}}"
                     f"<br>{_AXES[accuracy]} %{{y:.3f}}<extra></extra>",
                 }
             )
@@ -84,10 +89,31 @@ def pareto_figure(
         "data": data,
         "layout": {
             "title": {"text": f"Accuracy over {_AXES[cost]}"},
-            "xaxis": {"title": {"text": _AXES[cost]}, "rangemode": "tozero"},
-            "yaxis": {"title": {"text": _AXES[accuracy]}},
+            "xaxis": {"title": {"text": _AXES[cost]}, "range": list(ranges[0])},
+            "yaxis": {"title": {"text": _AXES[accuracy]}, "range": list(ranges[1])},
         },
     }
+
+
+def _ranges(
+    points: Sequence[Mapping[str, Any]], accuracy: str, cost: str
+) -> tuple[labels.Range, labels.Range]:
+    return (
+        labels.sensible_range((p[cost] for p in points), from_zero=True),
+        labels.sensible_range((p[accuracy] for p in points), from_zero=False),
+    )
+
+
+def _places(
+    points: Sequence[Mapping[str, Any]],
+    accuracy: str,
+    cost: str,
+    ranges: tuple[labels.Range, labels.Range],
+) -> dict[str, str | None]:
+    """Say where the name of each point goes; our own points choose first."""
+    names = [p["name"] for p in points]
+    where = labels.place([(p[cost], p[accuracy]) for p in points], names, ranges)
+    return dict(zip(names, where, strict=True))
 
 
 def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -97,7 +123,8 @@ def _by_kind(baselines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[s
     sorted_in: dict[str, list[Mapping[str, Any]]] = {name: [] for name in list(_MARKS)[2:]}
     for point in baselines:
         fixed = point["name"].startswith("exit-")
-        kind = "fixed exits" if fixed else kinds.get(point["name"], "other trackers")
+        first = point["name"].partition("-")[0]  # random-POINT is a random one, too
+        kind = "fixed exits" if fixed else kinds.get(first, "other trackers")
         sorted_in[kind].append(point)
     return sorted_in
 
@@ -242,26 +269,28 @@ def write_still(
             values = np.array([[p[accuracy], p[cost]] for p in ours], dtype=np.float64)
             best = values[front(values, ("max", "min"))]
             axes.plot(best[:, 1], best[:, 0], ":", color=PALETTE[0], linewidth=1)
-        others = _by_kind(_known(baselines, accuracy, cost))
-        for name, group in {kind: ours, **others}.items():
+        known = _known(baselines, accuracy, cost)
+        ranges = _ranges([*ours, *known], accuracy, cost)
+        places = _places([*ours, *known], accuracy, cost, ranges)
+        for name, group in {kind: ours, **_by_kind(known)}.items():
             _, symbol, tint = _MARKS[name]
             for k, point in enumerate(group):
                 label = name if k == 0 else "_"  # matplotlib leaves out names with this start
                 axes.plot(point[cost], point[accuracy], symbol, color=tint, label=label)
-                axes.annotate(
-                    point["name"],
-                    (point[cost], point[accuracy]),
-                    xytext=(0, 6 if k % 2 == 0 else -12),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                )
+                if (where := places[point["name"]]) is not None:
+                    up, side = where.split()
+                    axes.annotate(
+                        point["name"],
+                        (point[cost], point[accuracy]),
+                        xytext=(_SIDES[side][1], _HEIGHTS[up][1]),
+                        textcoords="offset points",
+                        ha=_SIDES[side][0],
+                        va=_HEIGHTS[up][0],
+                        fontsize=8,
+                    )
         axes.set_xlabel(_AXES[cost])
-        right = (
-            max((p[cost] for p in (*ours, *_known(baselines, accuracy, cost))), default=1.0) or 1.0
-        )
-        axes.set_xlim(-0.05 * right, 1.1 * right)
-        axes.margins(y=0.15)
+        axes.set_xlim(*ranges[0])
+        axes.set_ylim(*ranges[1])
         axes.grid(alpha=0.25)
     panels[0].set_ylabel(_AXES[accuracy])
     handles, labels = panels[-1].get_legend_handles_labels()
@@ -269,7 +298,7 @@ def write_still(
         still.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        still.savefig(path, dpi=160)
+        still.savefig(path, dpi=160, metadata={"Software": "dytrack"})
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -116,6 +116,11 @@ def write_report(
     )
 
 
+def _three(value: float | str | None) -> str:
+    """Show a number with three digits; infinity and the like as they are."""
+    return f"{value:.3g}" if isinstance(value, float | int) else str(value)
+
+
 def _reason(summary: Mapping[str, Any]) -> str:
     """Say why this profile, where the dataset's default was taken."""
     return f" ({summary['protocol_reason']})" if "protocol_reason" in summary else ""
@@ -148,9 +153,9 @@ def _points_section(
 def _rule(point: Mapping[str, Any]) -> str:
     """Say what a point compares with: a price, thresholds, or nothing."""
     if point.get("price") is not None:
-        return f"price {point['price']}"
+        return f"price {_three(point['price'])}"
     thresholds = point["thresholds"]
-    return DASH if thresholds is None else ", ".join(str(t) for t in thresholds)
+    return DASH if thresholds is None else ", ".join(_three(t) for t in thresholds)
 
 
 def _speed_section(points: Sequence[Mapping[str, Any]]) -> Section:

@@ -300,6 +300,10 @@ def remarks(found: Verdict) -> list[str]:
     return [*lines, found.setting.remark]
 
 
+WRITTEN = ("versus.html", "versus.png")
+"""What :func:`write_versus` writes into its folder."""
+
+
 def write_versus(folder: Path, found: Verdict) -> Path:
     """Write ``versus.html``, and with truth ``versus.png``.
 

@@ -4,16 +4,14 @@ Numbers may stand between commas, tabs, spaces or semicolons, with or without ca
 and a final newline. Nothing is mended silently: what cannot be read is named with its line.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_platform.datasets.io.text import fields, number
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.scoring.metrics import Floats
-
-_SEPARATORS = re.compile(r"[,;\s]+")
 
 
 def read_boxes(path: Path) -> Floats:
@@ -45,19 +43,18 @@ def parse_boxes(path: Path, text: str) -> Floats:
     if quick is not None:
         return quick
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for place, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        fields = [part for part in _SEPARATORS.split(line.strip()) if part]
         try:
-            row = [float(part) for part in fields]
+            row = [number(part) for part in fields(line)]
         except ValueError:
             raise ResultError(
-                f"{path}, line {number}: expected x, y, w, h in pixels, got {line.strip()!r:.60}"
+                f"{path}, line {place}: expected x, y, w, h in pixels, got {line.strip()!r:.60}"
             ) from None
         if len(row) != 4:
             raise ResultError(
-                f"{path}, line {number}: expected four numbers x, y, w, h, got {len(row)}"
+                f"{path}, line {place}: expected four numbers x, y, w, h, got {len(row)}"
             )
         rows.append(row)
     if not rows:
@@ -67,6 +64,8 @@ def parse_boxes(path: Path, text: str) -> Floats:
 
 def _read_evenly(text: str) -> Floats | None:
     """Read the common case, every line four numbers, in one pass; None where it is not that."""
+    if "_" in text or not text.isascii():  # digits that only Python takes for numbers
+        return None
     lines = text.strip().splitlines()
     spaced = text.translate(_TO_SPACES)
     if not lines or any(len(line.split()) != 4 for line in spaced.strip().splitlines()):
@@ -89,11 +88,11 @@ def read_numbers(path: Path) -> Floats:
     Raises:
         ResultError: The file is missing, not text, or holds something that is not a number.
     """
-    fields = read_text(path).translate(_TO_SPACES).split()
+    words = read_text(path).translate(_TO_SPACES).split()
     try:
-        return np.array(fields, dtype=np.float64)
+        return np.array([number(word) for word in words], dtype=np.float64)
     except ValueError:
-        raise ResultError(f"{path}: expected numbers only, got {' '.join(fields)!r:.60}") from None
+        raise ResultError(f"{path}: expected numbers only, got {' '.join(words)!r:.60}") from None
 
 
 def read_flags(path: Path, frames: int) -> NDArray[np.bool_]:
@@ -116,7 +115,7 @@ def read_text(path: Path) -> str:
         ResultError: It is missing, cannot be opened, or is not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ResultError(f"{path}: no such file") from None
     except UnicodeDecodeError:

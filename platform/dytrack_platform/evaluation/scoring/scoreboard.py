@@ -231,7 +231,11 @@ def _read(
         text = read_text(path)
         if " and " in (marks := delimiters(text)):
             notes.append(f"{tracker}, {annotation.name}: {path.name} mixes {marks}")
-        boxes.append(parse_boxes(path, text))
+        found = parse_boxes(path, text)
+        if np.isinf(found).any():
+            row = int(np.isinf(found).any(axis=1).argmax()) + 1
+            notes.append(f"{tracker}, {annotation.name}: {path.name} is infinite in row {row}")
+        boxes.append(found)
     return boxes
 
 

@@ -5,6 +5,7 @@ is charged to the tracker: about a millisecond for a full-HD frame. MIL and its 
 numbers from the clock, so two runs of them differ.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _creator(name: str, options: dict[str, str]) -> Callable[[], Any]:
         if path is None:
             raise ConfigurationError(
                 f"tracker option {option}: cv2:{name} needs the path of its ONNX file; "
-                f"give --tracker-option {option}=FILE"
+                f"name it as cv2:{name},{option}=FILE"
             )
         if not Path(path).is_file():
             raise ConfigurationError(f"tracker option {option}: {path}: no such file")
@@ -100,6 +101,26 @@ def _creator(name: str, options: dict[str, str]) -> Callable[[], Any]:
         setattr(parameters, option, options[option])
     create_with = getattr(cv2, f"Tracker{name}_create")
     return lambda: create_with(parameters)
+
+
+def with_options(text: str) -> tuple[str, dict[str, str]]:
+    """Split ``cv2:Nano,backbone=FILE,neckhead=FILE`` into the tracker's name and its options.
+
+    A comma inside of a file's name stays in it, unless what follows looks like another option.
+
+    Raises:
+        ConfigurationError: Something after the name is not ``KEY=FILE``, or a key stands twice.
+    """
+    name, *parts = re.split(r",(?=[A-Za-z_]\w*=)", text)
+    options: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in options or not value:
+            raise ConfigurationError(f"tracker {text}: expected each option once, as KEY=FILE")
+        options[key] = value
+    if "," in name:
+        raise ConfigurationError(f"tracker {text}: expected NAME,KEY=FILE,…")
+    return name, options
 
 
 def make_third_party(name: str, options: Mapping[str, str] | None = None) -> Tracker:

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.datasets.sequence import Pixels, VideoSequence
-from dytrack_platform.errors import DataError
+from dytrack_platform.errors import BoxError, DataError, ImageError
+
+UNFIT = (DataError, ImageError, BoxError)
+"""What is wrong with a sequence, and not with the tracker."""
 
 
 class Prediction(Protocol):

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +22,30 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+
 # "ray start" asks for a token wherever one lies in the home folder, but a client sends it only
 # when told to.
-if (Path.home() / ".ray" / "auth_token").is_file() or "RAY_AUTH_TOKEN" in os.environ:
+def _has_token() -> bool:
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return True
+    try:
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    except (OSError, RuntimeError):  # a home that is missing or closed to us holds none
+        return False
+
+
+if _has_token():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402  (the settings above must come first)
 
 from dytrack_platform.errors import ClusterError  # noqa: E402
 
+_ANSWER_S = 10.0
+_LONGEST_TEMPORARY = 36
+"""Characters: Linux allows 107 for a socket, and Ray adds
+``/ray/session_2026-11-27_12-00-00_000000_1234567/sockets/plasma_store.1``."""
 # Ray warns at every start that its token authentication is on, which is what we want.
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
@@ -56,6 +73,43 @@ def resources() -> dict[str, float]:
     return found
 
 
+def _require_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for three minutes.
+
+    Raises:
+        ClusterError: Nobody answers.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():  # auto, local: Ray finds those on this machine
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nobody answers at RAY_ADDRESS={address} ({error}): start the cluster, or unset "
+            "RAY_ADDRESS to use this machine"
+        ) from error
+
+
+def _require_short_paths() -> None:
+    """Refuse a temporary folder whose name is too long for the sockets that Ray makes below it.
+
+    Raises:
+        ClusterError: It is too long, or cannot be written.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_TEMPORARY:
+        raise ClusterError(
+            f"Ray cannot make its sockets below {folder}: the name has {len(folder)} characters, "
+            f"at most {_LONGEST_TEMPORARY} are possible; set RAY_TMPDIR to a shorter folder"
+        )
+    if not os.access(folder, os.W_OK):
+        raise ClusterError(
+            f"Ray cannot write to {folder}; set RAY_TMPDIR to a folder that it can write to"
+        )
+
+
 @contextmanager
 def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.
@@ -77,6 +131,7 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     try:
         if address:
+            _require_answer(address)
             ray.init(
                 address=address,
                 logging_level=logging.WARNING,
@@ -84,6 +139,7 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
                 runtime_env=None if in_job else {"py_modules": packages()},
             )
         else:
+            _require_short_paths()
             ray.init(
                 address="local",
                 num_cpus=cpus,

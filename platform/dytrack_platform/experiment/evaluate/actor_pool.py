@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_platform.datasets.sequence import VideoSequence
-from dytrack_platform.errors import ClusterError, FailureError
+from dytrack_platform.errors import ClusterError, DyTrackError, FailureError
 from dytrack_platform.experiment.evaluate.actor import EvaluationActor, Outcome
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 from dytrack_platform.experiment.evaluate.specs import TrackerSpec
@@ -79,9 +79,14 @@ def _outcome(reference: "ray.ObjectRef[Outcome]", item: Work, attempt: int) -> O
         ) from error
     except RayTaskError as error:
         raise FailureError(
-            f"{sequence.name} at {spec.name}: the tracker failed: {error.cause!r:.300}"
+            f"{sequence.name} at {spec.name}: the tracker failed: {_reason(error.cause)}"
         ) from error
     return outcome
+
+
+def _reason(cause: object) -> str:
+    """Say a sentence of ours as it is, and name the kind of anything else."""
+    return str(cause) if isinstance(cause, DyTrackError) else f"{cause!r:.300}"
 
 
 @contextmanager

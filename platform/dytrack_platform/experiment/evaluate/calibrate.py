@@ -32,6 +32,7 @@ from dytrack_platform.confidence import calibrate as compare_scores
 from dytrack_platform.datasets.sequence import Pixels, VideoSequence
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.evaluation.scoring.metrics import columns, overlaps
+from dytrack_platform.evaluation.tracking.protocol import UNFIT
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
 Floats = NDArray[np.float64]
@@ -124,6 +125,8 @@ class Calibrated:
     precision: str
     remark: str
     """What should be known about the result; empty if nothing."""
+    problems: tuple[str, ...] = ()
+    """Sequences that no tracker could be started on, and why."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; infinity becomes text."""
@@ -181,32 +184,38 @@ def calibrate(
     times = exit_milliseconds(engine, frames=20)
     goal.require_payable(gmacs, times)
     # Record every exit along the full-depth track.
-    observed = []
+    kept, followed, problems = [], [], []
     for done, sequence in enumerate(sequences):
         tell("recording", done, len(sequences))
-        observed.append(observe(engine, sequence))
-    kept = [one for one in observed if len(one.predicted)]
+        try:
+            one = observe(engine, sequence)
+        except UNFIT as error:
+            problems.append(f"{sequence.name}: {error}")
+            continue
+        if len(one.predicted):
+            kept.append(one)
+            followed.append(sequence)
     if not kept:
-        raise DataError("calibration: no sequence has a second frame with a usable box")
+        first = f"; {problems[0]}" if problems else ""
+        raise DataError(f"calibration: no sequence has a second frame with a usable box{first}")
     predicted = np.concatenate([one.predicted for one in kept])
     true = np.concatenate([one.true_iou for one in kept])
     # Choose.
     # The chance that the bound fails, over the draw of calibration sequences.
     delta = 1 - goal.confidence
-    thresholds, remark = _choose(goal, kept, predicted, gmacs, times)
+    thresholds, remark = _choose(goal, kept, gmacs, times, hysteresis)
     point = OperatingPoint(name=name, thresholds=thresholds, hysteresis=hysteresis)
-    exits = [exits_taken(one.predicted, thresholds) for one in kept]
+    exits = [exits_taken(one.predicted, thresholds, hysteresis) for one in kept]
     ious = [one.true_iou[np.arange(len(e)), e] for one, e in zip(kept, exits, strict=True)]
     losses = [regret(one.true_iou, e) for one, e in zip(kept, exits, strict=True)]
     promised = _run(ious, exits, losses, gmacs, times, delta)
     # Run again as a user would.
     got_ious, got_exits = [], []
-    for done, sequence in enumerate(sequences):
-        tell("running again", done, len(sequences))
+    for done, sequence in enumerate(followed):
+        tell("running again", done, len(followed))
         sequence_ious, sequence_exits = follow(engine, point.policy(), sequence)
-        if len(sequence_ious):
-            got_ious.append(sequence_ious)
-            got_exits.append(sequence_exits)
+        got_ious.append(sequence_ious)
+        got_exits.append(sequence_exits)
     deep = [one.true_iou[:, -1] for one in kept]
     # The tracks part ways, so a frame's regret compares the two loops at the same frame.
     lost = [np.maximum(0.0, d - g) for d, g in zip(deep, got_ious, strict=True)]
@@ -225,24 +234,26 @@ def calibrate(
         runtime=engine.runtime,
         precision=engine.precision,
         remark=remark,
+        problems=tuple(problems),
     )
 
 
 def _choose(
     goal: Goal,
     kept: list[_Observed],
-    predicted: Floats,
     gmacs: Sequence[float],
     times: Sequence[float],
+    hysteresis: float,
 ) -> tuple[tuple[float, ...], str]:
+    predicted = [one.predicted for one in kept]
     if goal.milliseconds is not None:
-        return budget_thresholds(predicted, _rising(times), goal.milliseconds), ""
+        return budget_thresholds(predicted, _rising(times), goal.milliseconds, hysteresis), ""
     if goal.gmacs is not None:
-        return budget_thresholds(predicted, gmacs, goal.gmacs), ""
+        return budget_thresholds(predicted, gmacs, goal.gmacs, hysteresis), ""
     assert goal.risk is not None  # Goal has one of the three
     delta = 1 - goal.confidence
     certified = risk_thresholds(
-        [one.predicted for one in kept], [one.true_iou for one in kept], goal.risk, delta
+        predicted, [one.true_iou for one in kept], goal.risk, delta, hysteresis
     )
     remark = ""
     if np.isinf(certified.thresholds[0]):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dytrack_model import checkpoint  # isort: skip
 from dytrack_model.runtime import build
 from dytrack_platform.datasets.sequence import Fault, VideoSequence
 from dytrack_platform.errors import ConfigurationError, ResultError
+from dytrack_platform.evaluation.peers.contest import processor
 from dytrack_platform.evaluation.report.filmstrip import make_film
 from dytrack_platform.evaluation.report.report import write_report
 from dytrack_platform.evaluation.report.summary import (
@@ -50,7 +51,12 @@ from dytrack_platform.experiment.evaluate.specs import (
 )
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.storage.atomic import write_atomically
+from dytrack_platform.storage.outputs import MADE_BY
 
+WRITTEN = ("summary.json", "report.html", "pareto.png", "rejects.jsonl", "results")
+"""What an evaluation writes into its folder, beside its log."""
+MARKS = ("summary.json", "report.html", "evaluation.log")
+"""Those by which its folder is known."""
 _FILMS = 24  # sequences with images in the report: about 40 kB each
 
 
@@ -68,9 +74,8 @@ class Evaluation:
     """Names of stored operating points, ``full``, or thresholds as ``0.6,0.8``; empty for all
     stored ones."""
     baselines: tuple[str, ...] = ("fixed", "static")
-    """Of :data:`~dytrack_platform.experiment.evaluate.specs.BASELINES` and ``cv2:NAME``."""
-    tracker_options: tuple[tuple[str, str], ...] = ()
-    """Options of OpenCV's trackers, such as ``("backbone", FILE)``."""
+    """Of :data:`~dytrack_platform.experiment.evaluate.specs.BASELINES` and ``cv2:NAME``, with
+    its own files as in ``cv2:Nano,backbone=FILE,neckhead=FILE``."""
     protocol: str | None = None
     """Profile of success and precision; None for the dataset's default."""
     workers: int = 1
@@ -151,7 +156,7 @@ class _Runs:
             point=str(spec),
             dataset=f"{self.job.dataset}: {len(sequence)} frames, {self._digest(sequence)}",
             code=self.code,
-            machine=f"{self.job.runtime.device}, {self.job.runtime.threads} threads",
+            machine=f"{processor()}, {self.job.runtime.device}, {self.job.runtime.threads} threads",
         )
 
     def shares(self, spec: TrackerSpec) -> list[float]:
@@ -211,10 +216,12 @@ def evaluate(
     # Spell out what is to be run, and refuse mistakes before anything starts.
     default = one_pass_default(job.dataset)
     rules = reporting_profile(profile(job.protocol or default.profile))
-    folder = None if job.model is None else registry.find(job.model)
-    saved = None if folder is None else checkpoint.load(folder)
+    saved, version = None, "none"
+    if job.model is not None:
+        with registry.located(job.model) as folder:  # what was downloaded goes again
+            saved, version = checkpoint.load(folder), model_version(folder)
     points = [] if saved is None else point_specs(saved, job.points)
-    baselines = baseline_specs(job.baselines, saved, dict(job.tracker_options))
+    baselines = baseline_specs(job.baselines, saved)
     if not points and not baselines:
         raise ConfigurationError("model: give a tracker of ours, or another one such as cv2:MIL")
     _refuse_twins(job.dataset, sequences)
@@ -223,7 +230,6 @@ def evaluate(
     if len(unfit) == len(sequences):
         raise ResultError(f"{job.dataset}: no sequence can be scored; {refused[0].reason}")
     # Track, longest sequence first: the last to finish is then a short one.
-    version = "none" if folder is None else model_version(folder)
     ordered = sorted((s for s in sequences if s.name not in unfit), key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
     if saved is not None and job.runtime.device == "cpu":
@@ -232,11 +238,15 @@ def evaluate(
     with open_pool(saved, workers=job.workers, runtime=job.runtime) as pool:
         runs.track(pool, [*points, *baselines])
         matched = {"random", "cycle"} & set(job.baselines)
-        if matched and points:
-            # Random and cycled exits cost what the middle point costs: only then does the
-            # difference in accuracy say what the decisioner is worth.
-            middle = runs.shares(points[len(points) // 2])
-            costly = [spec for spec in matched_specs(middle) if spec.name in matched]
+        if matched:
+            # Random and cycled exits cost what a point costs: only then does the difference in
+            # accuracy say what its decisions are worth. A point with one exit decides nothing.
+            shares = {spec.name: runs.shares(spec) for spec in points}
+            costly = [
+                spec
+                for spec in matched_specs({n: s for n, s in shares.items() if max(s) < 1})
+                if spec.rule in matched
+            ]
             runs.track(pool, costly)
             baselines += costly
     # Score what every spec finished.
@@ -247,7 +257,8 @@ def evaluate(
         # The bound needs every fixed exit on every sequence, so it comes after all of them.
         others.append(_oracle(runs, others, rules))
     summary = summary_json(job.dataset, rules.name, shown, others, blocks)
-    summary["reused"] = runs.reused
+    summary = {"generator": MADE_BY, **summary, "reused": runs.reused}
+    summary["rejected"] = sorted({*unfit, *runs.problems})
     summary["data"] = runs.manifest()
     if job.protocol is None:
         summary["protocol_reason"] = reporting_reason(default)
@@ -264,6 +275,19 @@ def evaluate(
         job.out, summary=summary, profile=rules, points=shown, baselines=others, films=films
     )
     return summary
+
+
+def missing(summary: Mapping[str, Any]) -> str:
+    """Say which sequences are not in an evaluation's scores; empty where all are."""
+    names = summary["rejected"]
+    if not names:
+        return ""
+    total = len(names) + summary["sequences"]
+    first = next(line for line in summary["unusual"] if line.startswith(f"{names[0]}: "))
+    return (
+        f"{len(names)} of {total} sequences are not in these scores: {', '.join(names[:5])}"
+        f"{', …' if len(names) > 5 else ''}; {first}"
+    )
 
 
 def _unscorable(rules: Profile, sequences: Sequence[VideoSequence]) -> list[Fault]:

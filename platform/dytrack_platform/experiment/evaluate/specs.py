@@ -1,6 +1,7 @@
 """What is evaluated: operating points of our tracker, its baselines, and other trackers."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 import cv2
 
 import dytrack_model
+from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import FULL, find_point, shares_to_cycle
@@ -76,15 +78,12 @@ def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerS
     ]
 
 
-def baseline_specs(
-    names: Sequence[str], saved: SavedTracker | None, options: Mapping[str, str]
-) -> list[TrackerSpec]:
+def baseline_specs(names: Sequence[str], saved: SavedTracker | None) -> list[TrackerSpec]:
     """Spell out baselines; those matched to a point's cost follow from :func:`matched_specs`.
 
     Args:
-        names: Of :data:`BASELINES` and ``cv2:NAME``.
+        names: Of :data:`BASELINES` and ``cv2:NAME``, or ``cv2:NAME,KEY=FILE,…`` with its files.
         saved: Our tracker, or None to judge other trackers only.
-        options: Options of OpenCV's trackers.
 
     Raises:
         ConfigurationError: A name is unknown, needs a model, or its options are wrong.
@@ -93,13 +92,16 @@ def baseline_specs(
     specs: list[TrackerSpec] = []
     for name in names:
         if name == "static" or name.startswith("cv2:"):
-            given = tuple(sorted(options.items())) if name != "static" else ()
-            opencv_trackers.make_third_party(
-                name, dict(given)
-            )  # refuses here what a worker would refuse later
-            safe = name.replace(":", "-")
+            kind, options = opencv_trackers.with_options(name)
+            # Refuses here what a worker would refuse later.
+            opencv_trackers.make_third_party(kind, options)
             specs.append(
-                TrackerSpec(name=safe, rule="third-party", third_party=name, options=given)
+                TrackerSpec(
+                    name=_unused(kind.replace(":", "-"), specs),
+                    rule="third-party",
+                    third_party=kind,
+                    options=tuple(sorted(options.items())),
+                )
             )
         elif name not in BASELINES:
             known = ", ".join((*BASELINES, "cv2:NAME"))
@@ -109,6 +111,15 @@ def baseline_specs(
     if saved is not None and {"fixed", "oracle"} & set(names):
         specs = fixed_specs(saved.network.config.exits) + specs
     return specs
+
+
+def _unused(name: str, specs: Sequence[TrackerSpec]) -> str:
+    """Number a name that another tracker has: one network with two sets of files is two."""
+    taken, number, free = {spec.name for spec in specs}, 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
 
 
 def fixed_specs(blocks: Sequence[int]) -> list[TrackerSpec]:
@@ -122,13 +133,22 @@ def fixed_specs(blocks: Sequence[int]) -> list[TrackerSpec]:
     ]
 
 
-def matched_specs(shares: Sequence[float]) -> list[TrackerSpec]:
-    """Baselines at the cost of a point: its exit shares drawn at random, and in a fixed cycle."""
-    cycle = tuple(float(k) for k in shares_to_cycle(shares))
-    return [
-        TrackerSpec(name="random", rule="random", values=tuple(shares)),
-        TrackerSpec(name="cycle", rule="cycle", values=cycle),
-    ]
+def matched_specs(shares: Mapping[str, Sequence[float]]) -> list[TrackerSpec]:
+    """Baselines at the cost of each point: its exit shares at random, and in a fixed cycle.
+
+    Args:
+        shares: Exit shares by name of the point, fast to accurate. The middle one's baselines are
+            called ``random`` and ``cycle``, the others' ``random-POINT`` and ``cycle-POINT``.
+    """
+    specs = []
+    for index, (point, taken) in enumerate(shares.items()):
+        end = "" if index == len(shares) // 2 else f"-{point}"
+        cycle = tuple(float(k) for k in shares_to_cycle(taken))
+        specs += [
+            TrackerSpec(name=f"random{end}", rule="random", values=tuple(taken)),
+            TrackerSpec(name=f"cycle{end}", rule="cycle", values=cycle),
+        ]
+    return specs
 
 
 def code_version() -> str:
@@ -148,9 +168,14 @@ def sequence_version(sequence: VideoSequence) -> str:
 
 
 def model_version(folder: Path) -> str:
-    """Digest a tracker's weights and configuration."""
-    files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".json")]
-    return _digest({file.name: file.read_bytes() for file in files})
+    """Digest a tracker's weights and configuration.
+
+    Its operating points are not part of it: each result names its own, and a new point must not
+    make the results of the others void.
+    """
+    network = json.dumps(checkpoint.read_config(folder).to_dict(), sort_keys=True)
+    weights = (folder / checkpoint.WEIGHTS).read_bytes()
+    return _digest({"network": network.encode(), "weights": weights})
 
 
 def _digest(contents: Mapping[str, bytes]) -> str:

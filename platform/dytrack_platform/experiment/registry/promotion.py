@@ -57,7 +57,7 @@ def holder(name: str, alias: str) -> int | None:
     Raises:
         StorageError: The store does not answer.
     """
-    tracking.connect()
+    tracking.look()
     try:
         return int(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
@@ -160,7 +160,7 @@ def versions(name: str) -> "list[mlflow.entities.model_registry.ModelVersion]":
         ModelLookupError: There is no such model.
         StorageError: The store does not answer.
     """
-    tracking.connect()
+    tracking.look()
     client = mlflow.MlflowClient()
     try:
         found = []

@@ -1,15 +1,16 @@
 """The model registry: find a tracker again by name, alias, version or path."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dytrack_platform.experiment.runs import tracking  # sets MLflow's environment first
 
 import mlflow  # isort: skip
-from mlflow.exceptions import MlflowException
 
 from dytrack_model import checkpoint
-from dytrack_platform.errors import ModelLookupError
+from dytrack_platform.errors import ModelLookupError, StorageError
 
 
 def find(reference: str, download_to: Path | None = None) -> Path:
@@ -24,13 +25,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     """
     if not reference.startswith("models:/"):
         return _on_disk(Path(reference))
-    tracking.connect()
+    tracking.look()
     try:
         local = mlflow.artifacts.download_artifacts(
             artifact_uri=reference, dst_path=str(download_to) if download_to else None
         )
-    except (MlflowException, OSError) as error:
+    except tracking.STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
+        if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
+            raise StorageError(
+                f"{reference}: the store {tracking.uri()} does not give it: {reason}"
+            ) from error
         raise ModelLookupError(
             f"{reference}: not in the registry {tracking.uri()}: {reason}; "
             "dytrack publish puts a tracker there"
@@ -41,6 +46,17 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     return found[0].parent
 
 
+@contextmanager
+def located(reference: str) -> Iterator[Path]:
+    """Yield the folder of a tracker; what had to be downloaded is removed afterwards.
+
+    Raises:
+        ModelLookupError: The reference leads to nothing.
+    """
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        yield find(reference, Path(name))
+
+
 def load(reference: str) -> checkpoint.SavedTracker:
     """Load a tracker by path or registry name.
 
@@ -48,8 +64,8 @@ def load(reference: str) -> checkpoint.SavedTracker:
         ModelLookupError: The reference leads to nothing.
         CheckpointError: It leads to a damaged tracker.
     """
-    with TemporaryDirectory(prefix="dytrack-") as name:
-        return checkpoint.load(find(reference, Path(name)))
+    with located(reference) as folder:
+        return checkpoint.load(folder)
 
 
 def _on_disk(path: Path) -> Path:

@@ -17,10 +17,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
+from alembic.util import CommandError
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from dytrack_platform.errors import StorageError
+from dytrack_platform.experiment.runs import store
 
 # Its messages about tables and monitors say nothing that a user of the command can act on.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -28,6 +31,10 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "dytrack"
 DEFAULT_URI = "sqlite:///mlflow.db"
+STORE_ERRORS = (MlflowException, SQLAlchemyError, CommandError, OSError)
+"""What MLflow raises where its store does not do what it should."""
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
+"""MLflow's codes for something that is not there: also for an id that cannot be one."""
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
 _PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 _LOG = logging.getLogger(__name__)
@@ -86,23 +93,41 @@ def absolute_uri() -> str:
 def connect() -> str:
     """Choose the store and make its tables; call it before workers start.
 
-    Several processes that meet an empty SQLite file race in its migration and most of them die;
-    once it is made they get along.
+    Several processes that meet an empty SQLite file would race in its migration, so one makes it
+    while the others wait.
 
     Returns:
         The id of the experiment that runs go to.
 
     Raises:
-        StorageError: The store does not answer or cannot be written.
+        StorageError: The store does not answer or cannot be written, or the experiment is deleted.
     """
+    store.check(uri())
     mlflow.set_tracking_uri(uri())
     try:
-        found = mlflow.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        return str(mlflow.create_experiment(EXPERIMENT, artifact_location=_artifact_folder()))
-    except (MlflowException, OSError) as error:
+        with store.making(uri()):
+            found = mlflow.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                folder = _artifact_folder()
+                return str(mlflow.create_experiment(EXPERIMENT, artifact_location=folder))
+    except STORE_ERRORS as error:
         raise _unreachable(error) from error
+    if found.lifecycle_stage == "deleted":
+        raise StorageError(
+            f"the experiment {EXPERIMENT} in the MLflow store {uri()} is deleted; bring it back "
+            f"with: mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def look() -> None:
+    """Choose the store to look something up in it; nothing is made where nothing is.
+
+    Raises:
+        StorageError: There is no store, or it does not answer.
+    """
+    store.check(uri(), reading=True)
+    mlflow.set_tracking_uri(uri())
 
 
 @contextmanager
@@ -114,15 +139,18 @@ def run(
     A failed run carries its reason as the tag ``failure``.
     """
     experiment = connect()
-    mlflow.start_run(
-        run_id=run_id,
-        experiment_id=None if run_id else experiment,
-        run_name=None if run_id else name,
-        parent_run_id=None if run_id else parent,
-        nested=parent is not None,
-        tags={"kind": kind},
-        log_system_metrics=False,
-    )
+    try:
+        mlflow.start_run(
+            run_id=run_id,
+            experiment_id=None if run_id else experiment,
+            run_name=None if run_id else name,
+            parent_run_id=None if run_id else parent,
+            nested=parent is not None,
+            tags={"kind": kind},
+            log_system_metrics=False,
+        )
+    except STORE_ERRORS as error:
+        raise _unreachable(error) from error
     active = mlflow.active_run()
     assert active is not None  # just started
     handle = Run(active.info.run_id)
@@ -155,7 +183,7 @@ def begin(name: str, run_id: str | None, kind: str = "train") -> str:
         client.set_terminated(run_id, "RUNNING")
         if "failure" in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, "failure")
-    except (MlflowException, OSError) as error:
+    except STORE_ERRORS as error:
         raise _unreachable(error) from error
     return run_id
 
@@ -201,7 +229,7 @@ def _attempt(call: Callable[[], object]) -> None:
         if error.error_code not in _PERMANENT:
             raise _unreachable(error) from error
         _LOG.warning("MLflow refuses a part of the journal: %s", _first_line(error))
-    except OSError as error:
+    except STORE_ERRORS as error:
         raise _unreachable(error) from error
 
 
@@ -233,13 +261,24 @@ def _first_line(error: Exception) -> str:
 
 
 def exists(run_id: str) -> bool:
-    """Say whether the store knows a run (another store may be set than when it was made)."""
+    """Say whether the store knows a run (another store may be set than when it was made).
+
+    Raises:
+        StorageError: The store does not answer, which says nothing about the run.
+    """
     connect()
     try:
         mlflow.MlflowClient().get_run(run_id)
-    except MlflowException:
-        return False
+    except STORE_ERRORS as error:
+        if is_absence(error):
+            return False
+        raise _unreachable(error) from error
     return True
+
+
+def is_absence(error: Exception) -> bool:
+    """Tell MLflow's "there is no such thing" from a store that fails."""
+    return isinstance(error, MlflowException) and error.error_code in _ABSENT
 
 
 def _artifact_folder() -> str | None:

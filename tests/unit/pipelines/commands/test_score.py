@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from dytrack_pipelines.commands.compare import compare
 from dytrack_pipelines.commands.score import score
-from dytrack_pipelines.terminal.options import key_values
 from dytrack_platform.errors import ConfigurationError, ResultError
 from dytrack_platform.evaluation.scoring.result_files import format_boxes
 
@@ -117,9 +116,3 @@ def test_a_wrong_range_of_lengths_is_refused(call, benchmark):
     words = ("--protocol", "vot-supervised", "--annotations", benchmark, "--eao", "5-30")
     with pytest.raises(ConfigurationError, match="eao: expected LOW,HIGH as in 46,291"):
         call("score", "--results", benchmark / "results", *words)
-
-
-def test_options_of_a_tracker_are_key_and_value():
-    assert key_values(["net=a=b"]) == (("net", "a=b"),)
-    with pytest.raises(ConfigurationError, match="expected KEY=VALUE"):
-        key_values(["net"])

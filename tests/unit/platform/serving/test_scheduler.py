@@ -92,8 +92,8 @@ def test_boxes_of_a_trained_tracker_in_batches_are_the_same_to_a_ten_thousandth_
     planner = Planner(served.table, served.runner.most_rows)
     scheduler = Scheduler(served.runner, planner)
     starts = STARTS[:4]
-    trackers = [Tracker(served.engine) for _ in starts]
-    alone = [Tracker(served.engine) for _ in starts]
+    trackers = [Tracker(served.engine, states=None) for _ in starts]
+    alone = [Tracker(served.engine, states=None) for _ in starts]
     try:
         works = [t.starting(RGB(frames[0]), box) for t, box in zip(trackers, starts, strict=True)]
         run(scheduler, works)
@@ -101,9 +101,13 @@ def test_boxes_of_a_trained_tracker_in_batches_are_the_same_to_a_ten_thousandth_
             one.start(RGB(frames[0]), box)
         for frame in frames[1:]:
             jobs = run(scheduler, [tracker.stepping(RGB(frame)) for tracker in trackers])
-            for job, one in zip(jobs, alone, strict=True):
+            for job, tracker, one in zip(jobs, trackers, alone, strict=True):
                 expected = one.step(RGB(frame))
                 np.testing.assert_allclose(job.result.box_xywh, expected.box_xywh, atol=1e-4)
+                # From the same place again: a crop that lies a millionth of a pixel elsewhere may
+                # round another way.
+                tracker.move_to(expected.box_xywh)
+                one.move_to(expected.box_xywh)
     finally:
         scheduler.stop()
 

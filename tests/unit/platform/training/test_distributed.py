@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 
 from dytrack_platform.training import rng_state, worker
 from dytrack_platform.training import state as state_files
+from dytrack_platform.training.distributed import DelayedVote
 from tests.unit.platform.conftest import experiment
 from tests.unit.platform.training.conftest import KeepingCallbacks
 
@@ -20,6 +21,12 @@ WAYS = {
     "parts": {"train__grad_accum_steps": 2},
     "fsdp": {"train__parallel": "fsdp", "train__ema": 0.5},
     "frozen": {"train__freeze_backbone": True},
+    "ddp-read-only": {"model__iou_token": "read_only"},
+    "fsdp-read-only": {
+        "train__parallel": "fsdp",
+        "model__iou_token": "read_only",
+        "train__activation_checkpointing": True,
+    },
 }
 
 
@@ -36,10 +43,14 @@ def work(rank, configs, port, folder):
         state = worker.train(config, callbacks, context)
         if name == "fsdp":
             resume_in_the_middle(config, context, folder, state)
+        if name.startswith("fsdp"):
             tensors = state_files.trained(state, config).state_dict()
         else:
             tensors = state.module.state_dict()
         torch.save((tensors, callbacks.losses), f"{folder}/{name}-{rank}.pt")
+    vote = DelayedVote(torch.device("cpu"))
+    said = [vote.cast(value) for value in ([0, 2, 0, 0], [1, 0, 0, 3])[rank]]
+    (folder / f"votes-{rank}").write_text(str(said))
     dist.destroy_process_group()
 
 
@@ -74,6 +85,8 @@ def trained(tmp_path_factory, made_clips):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
         mp.spawn(work, (configs, port, folder), nprocs=2)
+    votes = [(folder / f"votes-{rank}").read_text() for rank in (0, 1)]
+    assert votes == ["[0, 1, 2, 0]"] * 2  # each worker learns the last step's highest
     return {
         name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
         for name in WAYS
@@ -89,8 +102,9 @@ def test_two_workers_end_with_the_same_weights(trained, way):
             assert torch.equal(value, second[name]), name
 
 
-def test_spread_weights_train_as_whole_ones_do(trained):
-    (_, whole), (_, spread) = trained["ddp"][0], trained["fsdp"][0]
+@pytest.mark.parametrize("token", ["", "-read-only"])
+def test_spread_weights_train_as_whole_ones_do(trained, token):
+    (_, whole), (_, spread) = trained[f"ddp{token}"][0], trained[f"fsdp{token}"][0]
     for (step, loss), (other_step, other_loss) in zip(whole, spread, strict=True):
         assert step == other_step
         assert loss == pytest.approx(other_loss, abs=1e-4)

@@ -53,6 +53,18 @@ def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_callbacks
         assert torch.isfinite(value).all(), name
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_step_after_a_batch_that_was_left_out_trains_in_every_precision(
+    recipe, callbacks, poisoned, precision
+):
+    poisoned(2)
+    state = worker.train(recipe(train__skip_nonfinite=1, train__precision=precision), callbacks)
+    assert state.skipped == 1
+    assert state.step == 8
+    for name, value in state.module.state_dict().items():
+        assert torch.isfinite(value).all(), name
+
+
 def test_one_batch_more_than_allowed_stops_training(recipe, callbacks, poisoned):
     poisoned(2, 5)
     with pytest.raises(TrainingError, match="2 such batches, 1 allowed"):

@@ -109,7 +109,7 @@ def test_images_are_listed_by_name_or_by_number(folder):
         (["00000003.jpg"], 1, ["00000001.jpg", "00000002.jpg", "00000003.jpg"]),
         (["0.jpg", "2.jpg"], 0, ["0.jpg", "1.jpg", "2.jpg"]),
         (["8.png", "11.png"], None, ["8.png", "9.png", "10.png", "11.png"]),
-        (["b.jpg", "a.jpg"], 1, ["b.jpg", "a.jpg"]),
+        (["b.jpg", "a.jpg"], 1, ["a.jpg", "b.jpg"]),
         (["1.jpg", "1.png", "2.jpg"], 1, ["1.jpg", "1.png", "2.jpg"]),
     ],
 )

@@ -74,3 +74,16 @@ def test_the_reference_images_are_read(shared, faults):
     assert len(stills) == 1827
     assert faults == []
     assert stills[0].frames.read(0).shape == (384, 512, 3)
+
+
+def test_an_image_or_an_object_that_is_listed_twice_is_said(folder, faults):
+    content = annotations((9, [1, 2, 8, 6]), (25, [3, 2, 8, 6]), (9, [5, 2, 8, 6]))
+    content["images"].append({"id": 25, "file_name": "other.jpg", "width": 32, "height": 24})
+    content["annotations"][2]["id"] = content["annotations"][0]["id"]
+    write(folder, content)
+    (sequence,) = read("coco", str(folder), "val", faults)
+    assert sequence.boxes_xywh.tolist() == [[1, 2, 8, 6]]
+    assert sorted(fault.reason for fault in faults) == [
+        "is listed more than once; it is used once",
+        "two images have the id 25: it is not clear which of them the box is of",
+    ]

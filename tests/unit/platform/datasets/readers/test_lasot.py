@@ -43,7 +43,16 @@ def test_one_image_more_than_boxes_is_reported_and_left_out(folder, faults):
     a_sequence(folder, "airplane-14", frames=5, boxes=["1,1,9,9"] * 4)
     (sequence,) = read("lasot", str(folder), None, faults)
     assert len(sequence) == 4
-    assert [f.reason for f in faults] == ["4 boxes for 5 frames; only the first 4 are used"]
+    assert faults[-1].reason == "4 boxes for 5 frames; only the first 4 are used"
+
+
+@pytest.mark.parametrize("name", ["full_occlusion.txt", "out_of_view.txt"])
+def test_flags_that_are_fewer_than_the_boxes_are_a_fault(folder, faults, name):
+    a_sequence(folder, "airplane-15", frames=6, boxes=["1,1,9,9"] * 6, away="0,0,0,0,0,0")
+    folder.text(f"airplane/airplane-15/{name}", "0,0,0,1")
+    (sequence,) = read("lasot", str(folder), None, faults)
+    assert [f.reason for f in faults] == [f"{name} has 4 flags for 6 boxes"]
+    assert sequence.visible.tolist() == [True, True, True, False, True, True]
 
 
 def test_invalid_boxes_of_visible_frames_are_faults(folder, faults):

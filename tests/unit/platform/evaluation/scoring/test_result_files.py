@@ -71,3 +71,18 @@ def test_words_among_numbers_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("0 one 2")
     with pytest.raises(ResultError, match="expected numbers only"):
         read_numbers(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("mark", [b",", b";", b"\t", b" "])
+def test_results_are_read_by_the_rules_of_annotations(tmp_path, bom, mark):
+    rows = [b"8,9,10,11", b"1.5,-2,3e1,4"]
+    (tmp_path / "a.txt").write_bytes(bom + b"\r\n".join(row.replace(b",", mark) for row in rows))
+    assert read_boxes(tmp_path / "a.txt").tolist() == [[8, 9, 10, 11], [1.5, -2, 30, 4]]
+
+
+@pytest.mark.parametrize("word", ["7_0", "\uff11\uff12", "0x10"])
+def test_what_only_looks_like_a_number_is_refused(tmp_path, word):
+    (tmp_path / "a.txt").write_text(f"1,2,3,4\n{word},2,3,4\n", encoding="utf-8")
+    with pytest.raises(ResultError, match="line 2: expected x, y, w, h"):
+        read_boxes(tmp_path / "a.txt")

@@ -1,0 +1,162 @@
+"""The MLflow store before MLflow meets it: is it there, does it answer, is it ours to write.
+
+MLflow waits for minutes on a server that is gone and shows a traceback for a file that is no
+database. What is found out here costs milliseconds, at most ten seconds, and is said in a sentence.
+"""
+
+import os
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from dytrack_platform.errors import StorageError
+
+_SQLITE = "sqlite:///"
+_ANSWER_S = 5.0
+"""Seconds to wait for a lock on a file or an answer of a server."""
+_MAKING_S = 120.0
+"""Seconds that another process may take to make the tables."""
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of an SQLite store; None for any other store."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def check(uri: str, *, reading: bool = False) -> None:
+    """Refuse a store that will not do.
+
+    Args:
+        uri: The store, as in ``MLFLOW_TRACKING_URI``.
+        reading: Only look something up: a store that is not there is then not made.
+
+    Raises:
+        StorageError: It is missing, locked, no database, not writable, or does not answer.
+    """
+    file = sqlite_file(uri)
+    if file is not None:
+        _check_file(uri, file, reading)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif "://" in uri and urlsplit(uri).hostname:
+        _check_port(uri)
+
+
+@contextmanager
+def making(uri: str) -> Iterator[None]:
+    """Hold the right to make a store's tables: MLflow's migration breaks where two run at once.
+
+    Raises:
+        StorageError: Another process does not come to an end with it.
+    """
+    file = sqlite_file(uri)
+    if file is None:  # a server makes its own
+        yield
+        return
+    lock = file.with_name(f".{file.name}.lock")
+    try:
+        with FileLock(lock, timeout=_MAKING_S):
+            yield
+    except Timeout:
+        raise StorageError(
+            f"the MLflow store {uri}: another process has held {lock} for {_MAKING_S:g} s; end it, "
+            "or remove that file"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"the MLflow store {uri}: {lock}: {error.strerror}") from error
+
+
+_CURE = "; set MLFLOW_TRACKING_URI to another store"
+
+
+def _check_file(uri: str, file: Path, reading: bool) -> None:
+    if file.is_dir():
+        raise _refusal(uri, f"is a folder{_CURE}")
+    try:
+        there = file.is_file() and file.stat().st_size > 0
+    except OSError as error:
+        raise _refusal(uri, f"cannot be read: {error.strerror}{_CURE}") from error
+    if there:
+        _check_database(uri, file, reading)
+    elif reading:
+        raise _refusal(uri, "is not there: nothing was recorded or published in it yet")
+    else:
+        _check_place(uri, file.parent)
+
+
+def _check_place(uri: str, folder: Path) -> None:
+    """Refuse a folder in which no database can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(uri, f"cannot be made: {error.strerror}{_CURE}") from error
+    if not os.access(folder, os.W_OK):
+        raise _refusal(uri, f"cannot be made: {folder.absolute()} is not writable{_CURE}")
+
+
+def _check_database(uri: str, file: Path, reading: bool) -> None:
+    if not reading and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+        raise _refusal(uri, f"is not writable{_CURE}")
+    try:
+        with closing(sqlite3.connect(file, timeout=_ANSWER_S)) as connection:
+            if reading:
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+            else:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+    except sqlite3.Error as error:
+        why = str(error)
+        if "locked" in why:
+            raise _refusal(
+                uri,
+                f"is locked by another process for more than {_ANSWER_S:g} s; end it, or let "
+                "several processes share a server (mlflow server)",
+            ) from error
+        if "not a database" in why:
+            raise _refusal(uri, f"is no SQLite database{_CURE}") from error
+        raise _refusal(uri, f"cannot be used: {why}{_CURE}") from error
+
+
+def _refusal(uri: str, what: str) -> StorageError:
+    return StorageError(f"the MLflow store {uri} {what}")
+
+
+def _check_server(uri: str) -> None:
+    _check_port(uri)
+    request = urllib.request.Request(f"{uri.rstrip('/')}/health")
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER_S):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers; what it thinks of us MLflow will say
+    except (OSError, ValueError) as error:
+        raise _silent(uri, getattr(error, "reason", error)) from error
+
+
+def _check_port(uri: str) -> None:
+    parts = urlsplit(uri)
+    usual = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+    try:
+        port = parts.port or usual.get(parts.scheme.partition("+")[0])
+        if not parts.hostname or port is None:
+            return
+        with socket.create_connection((parts.hostname, port), timeout=_ANSWER_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise _silent(uri, error) from error
+
+
+def _silent(uri: str, error: object) -> StorageError:
+    parts = urlsplit(uri)
+    # A password may stand in it.
+    shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+    return StorageError(
+        f"the MLflow store {shown} does not answer ({error}); start it, or set MLFLOW_TRACKING_URI"
+    )

@@ -1,0 +1,170 @@
+"""Every fault of the MLflow store is one sentence, within seconds."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import mlflow
+import pytest
+
+from dytrack_platform.errors import ModelLookupError, StorageError
+from dytrack_platform.experiment.registry import registry
+from dytrack_platform.experiment.runs import store, tracking
+
+
+@pytest.fixture
+def uri(tmp_path, monkeypatch):
+    value = f"sqlite:///{tmp_path / 'm.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", value)
+    return value
+
+
+def _refused(match):
+    began = time.monotonic()
+    with pytest.raises(StorageError, match=match):
+        tracking.connect()
+    assert time.monotonic() - began < 10
+
+
+def test_a_store_that_is_no_database_is_said(uri, tmp_path):
+    (tmp_path / "m.db").write_bytes(b"<html>nothing here</html>" * 100)
+    _refused("is no SQLite database; set MLFLOW_TRACKING_URI")
+    assert (tmp_path / "m.db").read_bytes() == b"<html>nothing here</html>" * 100
+
+
+def test_a_store_that_is_a_folder_or_lies_below_a_file_is_said(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'folder'}")
+    _refused("is a folder")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'file' / 'm.db'}")
+    _refused("cannot be made: (Not a directory|File exists)")
+
+
+def test_a_locked_store_is_said(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_ANSWER_S", 0.3)
+    with closing(sqlite3.connect(tmp_path / "m.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        _refused("is locked by another process")
+
+
+def test_a_store_that_cannot_be_written_is_said(uri, tmp_path, monkeypatch):
+    with closing(sqlite3.connect(tmp_path / "m.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+    monkeypatch.setattr(store.os, "access", lambda *_: False)  # root may write anywhere
+    _refused("is not writable")
+    (tmp_path / "m.db").unlink()
+    _refused("cannot be made: .* is not writable")
+
+
+def test_a_database_of_another_program_is_said(uri, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "m.db")) as other:
+        other.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        other.execute("INSERT INTO alembic_version VALUES ('0000deadbeef')")
+        other.commit()
+    _refused("does not answer|cannot be used")
+
+
+@pytest.mark.parametrize("scheme", ["http://", "postgresql://user:secret@"])
+def test_a_server_that_is_gone_is_said_without_its_password(monkeypatch, scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}127.0.0.1:{port}")
+    _refused(r"does not answer \(.*refused\); start it")
+    with pytest.raises(StorageError) as caught:
+        tracking.connect()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_takes_and_never_answers_is_said(monkeypatch):
+    monkeypatch.setattr(store, "_ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        _refused(r"does not answer \(timed out\)")
+
+
+def test_a_deleted_experiment_is_said_with_its_cure(uri):
+    number = tracking.connect()
+    mlflow.MlflowClient().delete_experiment(number)
+    _refused(f"is deleted; bring it back with: mlflow experiments restore --experiment-id {number}")
+
+
+def test_looking_something_up_makes_no_store(uri, tmp_path):
+    with pytest.raises((ModelLookupError, StorageError), match="nothing was recorded or published"):
+        registry.find("models:/dytrack@champion")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_fails_is_not_taken_for_a_run_that_is_not_there(uri, monkeypatch):
+    tracking.connect()
+    assert not tracking.exists("0" * 32)
+
+    def broken(*_):
+        raise mlflow.MlflowException("the database is on fire")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_run", broken)
+    with pytest.raises(StorageError, match="on fire"):
+        tracking.exists("0" * 32)
+
+
+def test_one_process_at_a_time_makes_the_tables(uri, monkeypatch):
+    inside, most = [], []
+
+    def make():
+        with store.making(uri):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+    monkeypatch.setattr(store, "_MAKING_S", 0.1)
+    with store.making(uri), pytest.raises(StorageError, match="another process has held"):
+        _hold(uri)
+
+
+def _hold(uri):
+    failed: list[StorageError] = []
+
+    def hold():
+        try:
+            with store.making(uri):
+                pass
+        except StorageError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    thread.join()
+    raise failed[0]
+
+
+@pytest.mark.slow
+def test_processes_that_meet_a_fresh_store_all_find_it(uri):
+    code = "from dytrack_platform.experiment.runs import tracking; print(tracking.connect())"
+    environment = dict(os.environ)
+    some = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(5)
+    ]
+    ended = [process.communicate(timeout=300) for process in some]
+    assert [process.returncode for process in some] == [0] * 5, ended
+    assert len({said.strip() for said, _ in ended}) == 1

@@ -1,0 +1,57 @@
+"""A Ray that cannot be reached or started is one sentence, at once."""
+
+import socket
+import time
+
+import pytest
+
+from dytrack_platform.errors import ClusterError
+from dytrack_platform.experiment.cluster import session
+
+
+def _refused(match):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=match), session.ray_session():
+        pass
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_listens(monkeypatch, scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    _refused(f"nobody answers at RAY_ADDRESS={address} .*: start the cluster, or unset")
+
+
+@pytest.mark.parametrize("address", ["no.such.host.invalid:6379", "127.0.0.1:99999"])
+def test_an_address_that_is_none(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    _refused("nobody answers at RAY_ADDRESS")
+
+
+def test_a_temporary_folder_with_a_long_name(monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    _refused("at most 36 are possible; set RAY_TMPDIR to a shorter folder")
+
+
+def test_a_temporary_folder_that_is_not_there(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such")
+    _refused("cannot write to /no/such; set RAY_TMPDIR")
+
+
+def test_a_home_that_is_closed_holds_no_token(monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+
+    def closed():
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(session.Path, "home", closed)
+    assert not session._has_token()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert session._has_token()
