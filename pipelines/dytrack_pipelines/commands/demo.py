@@ -75,8 +75,8 @@ def demo(
     video, box = film(made, folder / "video.mp4")
     boxes, drawn = folder / "boxes.csv", folder / "tracked.mp4"
     init = ",".join(f"{value:g}" for value in box)
-    track(video, init, model="models:/dytrack@champion", out=drawn, boxes=boxes)
-    track(video, init, out=folder / "tracked-reference.mp4")
+    track(str(video), [init], model="models:/dytrack@champion", out=drawn, boxes=boxes)
+    track(str(video), [init], out=folder / "tracked-reference.mp4")
     _step("8/8  what came of it")
     summary = json.loads((results / "summary.json").read_text())
     reference = json.loads((beside / "summary.json").read_text())["points"]

@@ -5,9 +5,11 @@ import pytest
 from dytrack_platform.datasets.io.regions import Special, parse_region
 
 
-@pytest.mark.parametrize("line", ["inf", "-inf", "nan", "1.5", "1_0", "", "m1,2", "1,2", "m1,1,-1,1"])
+@pytest.mark.parametrize(
+    "line", ["inf", "-inf", "nan", "1.5", "1_0", "", "m1,2", "1,2", "m1,1,-1,1"]
+)
 def test_a_line_that_is_no_region_is_refused(line):
-    with pytest.raises(ValueError, match="expected|window"):
+    with pytest.raises(ValueError, match=r"expected|window"):
         parse_region(line)
 
 
