@@ -55,7 +55,7 @@ def serve(options):
         secret="benchmark",
     )
     server = Server([Source("tracker", lambda: "1", load)], settings)
-    uvicorn.run(server.app(), port=options.port, log_level="error")
+    uvicorn.run(server.app(), port=options.port, log_level="error", ws_ping_interval=None)
 
 
 class Served:
@@ -109,7 +109,7 @@ async def stream(url, clip, name, seconds, point, fps):
     frames, box = clip
     path = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     delays, wrong, due = [], 0, {}
-    async with connect(url, max_size=2**24) as ws:
+    async with connect(url, max_size=2**24, ping_interval=None) as ws:
         start = {"type": "start", "targets": [{"id": name, "box": box}], "point": point}
         await ws.send(json.dumps(start))
         began = time.perf_counter()

@@ -25,7 +25,11 @@ def pictures(tmp_path):
 
 
 def boxes_of(path, target=None):
-    rows = [r for r in csv.DictReader(path.read_text().splitlines()) if target in (None, r.get("target"))]
+    rows = [
+        r
+        for r in csv.DictReader(path.read_text().splitlines())
+        if target in (None, r.get("target"))
+    ]
     return np.array([[float(row[key]) for key in "xywh"] for row in rows])
 
 
