@@ -56,7 +56,10 @@ def save(
     points: Sequence[OperatingPoint] = (),
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a tracker; an existing one at the same place is replaced, other files there stay."""
+    """Write a tracker; an existing one at the same place is replaced, other files there stay.
+
+    Who lets a user name the folder asks :func:`require_place` first.
+    """
     description = {
         "format": FORMAT,
         "model": network.config.to_dict(),
@@ -71,6 +74,22 @@ def save(
 
     write_folder(Path(folder), write)
     return Path(folder)
+
+
+def require_place(folder: str | Path) -> None:
+    """Refuse a folder in which somebody else's file has the name of one of a tracker's.
+
+    Raises:
+        CheckpointError: It has.
+    """
+    folder = Path(folder)
+    if (folder / DESCRIPTION).exists():
+        _read_description(folder)  # refuses what is no description of a tracker
+    elif (folder / WEIGHTS).exists():
+        raise CheckpointError(
+            f"{folder}: holds {WEIGHTS} and no {DESCRIPTION}, so it is no tracker of ours; name "
+            "another folder"
+        )
 
 
 def find(folder: str | Path) -> Path:

@@ -29,7 +29,10 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder}: is a file; name a folder")
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigurationError(f"{folder}: {error.filename} is a file, not a folder") from error
     # Beside the folder, or inside of it where nothing may be written beside (``.`` of a mount).
     place = folder if folder.exists() else folder.parent
     beside = Path(tempfile.mkdtemp(dir=place, prefix=f".{folder.name}.", suffix=_UNFINISHED))

@@ -16,13 +16,15 @@ from dytrack_pipelines.commands.compare import compare
 from dytrack_pipelines.commands.data import data_app
 from dytrack_pipelines.commands.demo import demo
 from dytrack_pipelines.commands.describe import describe
+from dytrack_pipelines.commands.doctor import doctor
 from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
-from dytrack_pipelines.commands.models import models
+from dytrack_pipelines.commands.jobs import jobs_app
+from dytrack_pipelines.commands.mlflow import mlflow_app
+from dytrack_pipelines.commands.models import models, rollback
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
-from dytrack_pipelines.commands.rollback import rollback
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
 from dytrack_pipelines.commands.serve import serve
@@ -34,8 +36,14 @@ from dytrack_pipelines.commands.ui import ui
 from dytrack_pipelines.commands.upload import upload
 from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
+from dytrack_platform.storage.job import require_secrets
 
 _INTERRUPTED = 128 + signal.SIGINT
+_PLACES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+)
+"""What is wrong with the place where something was to be written, and not with the program."""
 _GOES_ON = ("demo", "prepare", "train", "search", "evaluate")
 """Commands that continue where they stopped."""
 app = typer.Typer(
@@ -67,9 +75,12 @@ for _command in (
     trax,
     ui,
     upload,
+    doctor,
 ):
     app.command()(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(mlflow_app, name="mlflow")
 # Everything after the command's name belongs to the command that runs on the cluster.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     submit
@@ -92,6 +103,7 @@ def main() -> None:
     debug = "--debug" in words and words[0] != "submit"
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        require_secrets()
         # Typer turns Ctrl-C into this exit code without a word.
         app([word for word in words if word != "--debug"] if debug else words)
     except SystemExit as ended:
@@ -101,7 +113,7 @@ def main() -> None:
     except DyTrackError as error:
         _end(str(error), error.exit_code, debug)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _PLACES:
             raise
         where = error.filename or "the output folder"
         _end(f"{where}: {os.strerror(error.errno)}; free space or choose another folder", 1, debug)

@@ -63,6 +63,8 @@ def calibrate(
         raise ConfigurationError(
             "out: a registered model, or one that comes with dytrack, stays as it is; name a folder"
         )
+    if out is not None:
+        checkpoint.require_place(out)
     torch.set_num_threads(threads)
     runtime_config = RuntimeConfig(
         runtime=runtime or "torch", precision=precision, device=device, threads=threads

@@ -42,7 +42,7 @@ def compare(
     from dytrack_platform.evaluation.scoring.scoreboard import score_results
     from dytrack_platform.storage.outputs import check_outputs
 
-    numbers = out.with_suffix(".json")
+    numbers = out.parent / f"{out.stem}.json"
     check_outputs(
         {"--out": out, "the numbers beside --out": numbers},
         [*results, annotations, root, absent, attributes],

@@ -81,7 +81,9 @@ def preview(
     ],
     out: Annotated[str, typer.Option(help="File to write: .html or .png")] = "pairs.html",
     pairs: Annotated[int, typer.Option(help="How many pairs", min=1, max=100_000)] = 32,
-    epoch: Annotated[int, typer.Option(help="Epoch whose first pairs to show", min=0)] = 0,
+    epoch: Annotated[
+        int, typer.Option(help="Epoch whose first pairs to show", min=0, max=1_000_000)
+    ] = 0,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Write a contact sheet of pairs exactly as training will see them."""
@@ -129,19 +131,20 @@ def synth(
     backgrounds: Annotated[
         str, typer.Option(help="Folder of real images that things lie over; --images by default")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of everything", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything", min=0, max=2**29)] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1, max=4096)
     ] = None,
 ) -> None:
     """Make sequences with known truth, in GOT-10k's layout, as difficult as asked for."""
     from dytrack_pipelines.terminal.progress import counting_bar
-    from dytrack_platform.config import parse_override
+    from dytrack_platform.config import parse_override, typed
     from dytrack_platform.datasets.synthetic import SynthConfig, make
 
-    given = dict(parse_override(text) for text in knobs)
+    read = typed(dict(parse_override(text) for text in knobs), SynthConfig)
+    assert isinstance(read, dict)  # a mapping stays one
     folders = {"images": images, "cutouts": cutouts, "backgrounds": backgrounds}
-    config = SynthConfig.from_dict({**given, **folders, "seed": seed})
+    config = SynthConfig.from_dict({**read, **folders, "seed": seed})
     with counting_bar(f"making {split}", sequences) as report:
         folder = make(out, config, split, sequences, workers=workers, progress=report)
     screen.say(f"{folder}: {sequences} sequences; read them with --dataset got10k --root {out}")

@@ -24,7 +24,8 @@ def import_ostrack(
         typer.Option(help="How exits recycle features; starts without an effect."),
     ] = "cascade",
     heads: Annotated[
-        int | None, typer.Option(help="Attention heads, where they are not the width over 64.")
+        int | None,
+        typer.Option(min=1, max=256, help="Attention heads, where they are not the width over 64."),
     ] = None,
     search_factor: Annotated[
         float | None,
@@ -40,6 +41,7 @@ def import_ostrack(
     from dytrack_model.pretrained import ostrack
     from dytrack_model.pretrained.backbone import grouped
 
+    checkpoint.require_place(out)
     require_own(out, (checkpoint.WEIGHTS, checkpoint.DESCRIPTION), "the tracker")
     # Read the published tensors into a network of their size.
     network, report = ostrack.import_tracker(

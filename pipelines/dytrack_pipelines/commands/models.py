@@ -1,4 +1,9 @@
-"""Look at published models: ``dytrack models``; ``--history`` tells who moved which alias when."""
+"""Look at published models, and undo a promotion: ``dytrack models``, ``dytrack rollback``.
+
+``dytrack models --history`` tells who moved which alias when. A rollback moves ``champion``, or another
+alias, back to the version that had it before, and writes that down too; run it again to go back
+further. Servers that follow the alias load the earlier version within seconds.
+"""
 
 from typing import Annotated
 
@@ -56,3 +61,15 @@ def models(
         )
     columns = ["version", "", "published (UTC)", "exits", "ms of each exit", "success AUC"]
     screen.table(f"versions of {name}", columns, rows)
+
+
+def rollback(
+    name: Annotated[str, typer.Option(help="Name of the registered model.")] = "dytrack",
+    alias: Annotated[str, typer.Option(help="Alias to move back.")] = "champion",
+    why: Annotated[str, typer.Option(help="Why, for the journal.")] = "rolled back by hand",
+) -> None:
+    """Move an alias back to the version that had it before."""
+    from dytrack_platform.experiment.registry import promotion
+
+    back = promotion.rollback(name, alias, why)
+    screen.say(f"{alias} of {name} moved back from version {back.before} to version {back.after}")

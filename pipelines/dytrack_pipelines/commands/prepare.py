@@ -21,14 +21,19 @@ def prepare(
         str | None, typer.Option(help="The dataset's split; its default where left out")
     ] = None,
     search_size: Annotated[
-        int, typer.Option(help="Largest search crop that training will use, in pixels")
+        int,
+        typer.Option(min=8, max=4096, help="Largest search crop that training will use, in pixels"),
     ] = 256,
     search_factor: Annotated[
         float, typer.Option(help="Side of that crop over the root of the target's area")
     ] = 4.0,
-    frames: Annotated[int, typer.Option(help="Frames in a clip")] = 16,
-    span: Annotated[int, typer.Option(help="Frames of the sequence a clip spreads over")] = 200,
-    quality: Annotated[int, typer.Option(help="JPEG quality of the stored windows")] = 90,
+    frames: Annotated[int, typer.Option(min=2, max=10_000, help="Frames in a clip")] = 16,
+    span: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Frames of the sequence a clip spreads over")
+    ] = 200,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality of the stored windows")
+    ] = 90,
     centre_jitter: Annotated[
         float, typer.Option(help="Largest data.centre_jitter that training may use")
     ] = 3.0,
@@ -39,7 +44,10 @@ def prepare(
         float, typer.Option(help="Leave out targets with a shorter side, in pixels (COCO: 50)")
     ] = 0.0,
     sequences_per_shard: Annotated[
-        int, typer.Option(help="Sequences in a file, about; 0 chooses by their length")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Sequences in a file, about; 0 chooses by their length"
+        ),
     ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Write every file anew, whatever is there")
@@ -51,7 +59,9 @@ def prepare(
     from dytrack_platform.datasets.prepared.windows import ClipConfig
     from dytrack_platform.errors import DataError
     from dytrack_platform.experiment import ingest
+    from dytrack_platform.storage.job import require_kept
 
+    require_kept("--out", out)
     config = ClipConfig(
         frames=frames,
         span=span,

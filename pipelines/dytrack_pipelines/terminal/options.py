@@ -25,6 +25,10 @@ Precision = Annotated[
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the network")]
 Device = Annotated[str, typer.Option(help="Where PyTorch runs: cpu, or cuda")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback address")]
+Address = Annotated[
+    str,
+    typer.Option(help="Address of the cluster's dashboard.", envvar="RAY_API_SERVER_ADDRESS"),
+]
 Annotations = Annotated[
     Path | None, typer.Option(help="Folder of SEQ.txt, or the dataset's own layout")
 ]

@@ -14,6 +14,7 @@ from dytrack_platform.config.recipes import (
     require_same,
     resolve,
     to_dict,
+    typed,
 )
 from dytrack_platform.config.schema import (
     DataConfig,
@@ -43,4 +44,5 @@ __all__ = [
     "require_same",
     "resolve",
     "to_dict",
+    "typed",
 ]

@@ -1,11 +1,13 @@
 """Recipes: read YAML, set dotted keys, validate against the schema, write it back."""
 
 import json
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -60,7 +62,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{key}: {value!r} is not a YAML value") from error
-    return key.strip(), _number(parsed)
+    return key.strip(), parsed
 
 
 def resolve(
@@ -81,12 +83,13 @@ def resolve(
     require(isinstance(model, Mapping), f"model: must be a mapping, got {model!r}")
     preset = model.get("variant", "tiny")
     require(
-        preset in VARIANTS, f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}"
+        isinstance(preset, str) and preset in VARIANTS,
+        f"model.variant: must be one of {', '.join(VARIANTS)}, got {preset!r}",
     )
     _refuse_unknown(ExperimentConfig, merged, "")
     merged["model"] = _complete(VARIANTS[preset], model)
     try:
-        return _ADAPTER.validate_python(_freeze(merged))
+        return _ADAPTER.validate_python(typed(merged, ExperimentConfig, ""))
     except ValidationError as error:
         raise ConfigurationError(_first_mistake(error)) from None
 
@@ -167,22 +170,65 @@ def require_same(before: Mapping[str, Any], config: ExperimentConfig, location: 
         )
 
 
-def _number(value: object) -> object:
-    """Read ``1e-4`` as a number: YAML 1.1 takes it for a string without its point."""
-    if isinstance(value, str):
+def typed(value: object, hint: object, path: str = "") -> object:
+    """Read values as the schema's types, where YAML leaves it open what they are.
+
+    YAML 1.1 takes ``1e-4`` for a string, for want of a point, and ``yes`` for a truth value. Lists
+    become tuples.
+
+    Raises:
+        ConfigurationError: A number is not finite, a truth value stands for a number, or something
+            else for a text.
+    """
+    inner = typing.get_origin(hint)
+    options = get_args(hint)
+    if inner is Annotated:
+        return typed(value, options[0], path)
+    if isinstance(value, Mapping):
+        known = get_type_hints(hint, include_extras=True) if _is_schema(hint) else {}
+        return {
+            key: typed(one, known.get(key, _one_of(options)), f"{path}.{key}".lstrip("."))
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return tuple(
+            typed(one, _one_of(options, position), f"{path}.{position}")
+            for position, one in enumerate(value)
+        )
+    return _plain(value, {hint, *options}, path)
+
+
+def _is_schema(hint: object) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def _one_of(options: tuple[object, ...], position: int = 0) -> object:
+    """Return the type of a member of a tuple or of an optional part; Any where it is not said."""
+    inner = [option for option in options if option not in (Ellipsis, type(None))]
+    if len(inner) == 1:
+        return inner[0]
+    return inner[position] if position < len(inner) else Any
+
+
+def _plain(value: object, kinds: set[object], path: str) -> object:
+    """Check a single value against the kinds that its field may have."""
+    wants_number = bool(kinds & {int, float})
+    if isinstance(value, str) and str not in kinds and (wants_number or Any in kinds):
         try:
-            return float(value) if "e" in value.lower() else value
+            value = float(value) if "e" in value.lower() else value
         except ValueError:
             return value
+    if isinstance(value, bool) and wants_number and bool not in kinds:
+        raise ConfigurationError(f"{path}: must be a number, got {str(value).lower()}")
+    if isinstance(value, int | float) and kinds - {type(None)} == {str}:
+        raise ConfigurationError(
+            f"{path}: must be text, got {value!r}; put it in quotes, as in '{value}'"
+        )
+    require(
+        not isinstance(value, float) or math.isfinite(value),
+        f"{path}: must be a finite number, got {value}",
+    )
     return value
-
-
-def _freeze(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _freeze(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_freeze(inner) for inner in value)
-    return _number(value)
 
 
 def _refuse_unknown(owner: type, values: object, prefix: str) -> None:

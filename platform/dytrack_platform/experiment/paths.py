@@ -4,10 +4,16 @@ from dataclasses import replace
 
 from dytrack_platform.config import ExperimentConfig, SourceConfig
 from dytrack_platform.storage import files
+from dytrack_platform.storage.job import require_kept
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """Make local paths absolute: a worker runs in another folder."""
+    """Make local paths absolute: a worker runs in another folder.
+
+    Raises:
+        ConfigurationError: This is a job, and its results would be removed with it.
+    """
+    require_kept("train.storage", config.train.storage)
 
     def sources(found: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
         return tuple(replace(source, path=files.absolute(source.path)) for source in found)

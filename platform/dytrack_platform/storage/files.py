@@ -1,14 +1,17 @@
 """Small JSON files and folders on any storage: a local path, NFS, or an object store's URL."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dytrack_platform.errors import StorageError
+from dytrack_model.folders import write_folder
+from dytrack_platform.errors import DyTrackError, StorageError
 from dytrack_platform.storage.filesystem import local_path, remote
+from dytrack_platform.storage.tree import Tree
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -59,23 +62,33 @@ def folders(location: str, prefix: str) -> list[str]:
 
 
 def copy_folder(source: str, target: str) -> str:
-    """Copy a folder beside its target and rename it there; returns ``target``.
+    """Copy the files of a folder over those of another; returns ``target``.
+
+    On this machine each file is replaced by renaming. An object store cannot rename: there the
+    files go up one by one, each whole or not at all, in the order of their names.
 
     Raises:
         StorageError: There is no space or no permission.
     """
-    filesystem, path = _opened(target)
-    _, origin = _opened(source)
-    beside = path + ".part"
+    place, origin = local_path(target), local_path(source)
     try:
-        for stale in (beside, path):
-            if filesystem.exists(stale):
-                filesystem.rm(stale, recursive=True)
-        filesystem.copy(origin + "/", beside + "/", recursive=True)
-        filesystem.mv(beside, path, recursive=True)
+        if place is not None and origin is not None:
+            write_folder(Path(place), lambda beside: _copy_files(Path(origin), beside))
+            return target
+        here, path = _opened(target)
+        there, old = _opened(source)
+        for name in sorted(there.find(old)):
+            inside = name.removeprefix(old.rstrip("/")).lstrip("/")
+            here.makedirs(path, exist_ok=True)
+            here.pipe_file(f"{path.rstrip('/')}/{inside}", there.cat_file(name))
     except OSError as error:
         raise StorageError(f"{target}: cannot be written: {error}") from error
     return target
+
+
+def _copy_files(origin: Path, beside: Path) -> None:
+    for file in sorted(origin.iterdir()):
+        shutil.copyfile(file, beside / file.name)
 
 
 @contextmanager
@@ -91,19 +104,18 @@ def local_copy(location: str) -> Iterator[Path]:
 
 
 def write_bytes(location: str, content: bytes) -> str:
-    """Write a whole file beside and rename it; returns ``location``.
+    """Write a whole file; returns ``location``.
+
+    On this machine it is written beside its place and renamed; an object store shows a file at the
+    end of its upload.
 
     Raises:
         StorageError: There is no space or no permission.
     """
-    filesystem, path = _opened(location)
-    beside = path + ".part"
+    folder, _, name = location.rpartition("/")
     try:
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with filesystem.open(beside, "wb") as file:
-            file.write(content)
-        filesystem.mv(beside, path)
-    except OSError as error:
+        Tree(folder).write_bytes(name, content)
+    except DyTrackError as error:
         raise StorageError(f"{location}: cannot be written: {error}") from error
     return location
 

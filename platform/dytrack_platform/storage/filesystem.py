@@ -65,7 +65,7 @@ def remote(url: str) -> tuple["AbstractFileSystem", str]:
         )
     try:
         system = _system(scheme, address, options)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, NotImplementedError, ValueError, OSError) as error:
         raise DataError(f"{url}: {scheme}:// cannot be opened here ({error})") from error
     if scheme in _ARROW_SCHEMES:
         return system, rest

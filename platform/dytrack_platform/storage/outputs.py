@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.storage.job import require_kept
 
 MADE_BY = "dytrack"
 """Value of ``generator`` in the JSON files, and of the ``meta`` element in the pages."""
@@ -41,6 +42,7 @@ def check_outputs(
         if given is None or "://" in str(given):
             continue
         path = Path(given)
+        require_kept(option, path)
         _refuse_strange(option, path)
         place = path.resolve()
         if place in written:
@@ -49,11 +51,12 @@ def check_outputs(
             )
         written[place] = option
         for source in read:
-            if _same(path, source):
+            if _same(place, source):
                 raise ConfigurationError(
                     f"{option} {path}: is what is read; name another file, it would be replaced"
                 )
-        if path.exists() and not is_ours(path):
+        # The resolved one: "new/../thesis" is not there before "new" is made, and is the thesis.
+        if place.exists() and not is_ours(place):
             raise ConfigurationError(
                 f"{option} {path}: is there, and dytrack did not write it; move it away, or name "
                 "another file"
@@ -77,6 +80,7 @@ def check_folder(
     if "://" in str(folder):
         return
     folder = Path(folder)
+    require_kept(option, folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{option} {folder}: is a file; name a folder")
     _refuse_below_file(option, folder)
@@ -110,13 +114,14 @@ def is_ours(path: Path) -> bool:
 
 
 def _refuse_strange(option: str, path: Path) -> None:
-    if path.is_dir():
+    place = path.resolve()
+    if place.is_dir():
         raise ConfigurationError(f"{option} {path}: is a folder; name a file")
     if path.is_symlink():
         raise ConfigurationError(
             f"{option} {path}: is a link to {path.readlink()}; name the file itself"
         )
-    if path.exists() and not path.is_file():
+    if place.exists() and not place.is_file():
         raise ConfigurationError(f"{option} {path}: is a device or a pipe; name a file")
     _refuse_below_file(option, path)
 

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from dytrack_model.config import require
 from dytrack_platform.config import ExperimentConfig, load, require_same
 from dytrack_platform.errors import ConfigurationError, DyTrackError
+from dytrack_platform.storage import files
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.callbacks import Callbacks
 from dytrack_platform.training.distributed import DistributedContext
@@ -104,12 +105,7 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
     state = train(config, callbacks, context, [str(path) for path in found])
     tracker = folder / "tracker"
     if context.rank == 0:
-        newest = checkpoints(folder)[0] / "tracker"
-        beside = folder / "tracker.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(newest, beside)
-        shutil.rmtree(tracker, ignore_errors=True)
-        beside.rename(tracker)
+        files.copy_folder(str(checkpoints(folder)[0] / "tracker"), str(tracker))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

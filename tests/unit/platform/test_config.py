@@ -134,13 +134,50 @@ def test_overrides_use_the_same_keys_and_are_checked():
     ("text", "parsed"),
     [
         ("train.epochs=3", ("train.epochs", 3)),
-        ("train.head_lr=1e-4", ("train.head_lr", 1e-4)),
+        ("train.head_lr=1.0e-4", ("train.head_lr", 1e-4)),
         ("model.exits=[2, 6, 12]", ("model.exits", [2, 6, 12])),
         ("train.init_from=", ("train.init_from", None)),
     ],
 )
 def test_an_override_is_read_as_yaml(text, parsed):
     assert parse_override(text) == parsed
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.head_lr=1e-4", 1e-4),
+        ("train.epochs=1e1", 10),
+        ("name=1e5", "1e5"),
+        ("name='2024'", "2024"),
+        ("train.gpu=yes", True),
+    ],
+)
+def test_a_value_is_read_as_its_key_wants_it(override, value):
+    key, parsed = parse_override(override)
+    found = resolve({"name": "x"}, {key: parsed})
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("name=2024", r"name: must be text, got 2024; put it in quotes"),
+        ("name=yes", r"name: must be text, got True; put it in quotes"),
+        ("train.epochs=true", r"train\.epochs: must be a number, got true"),
+        ("train.head_lr=.inf", r"train\.head_lr: must be a finite number, got inf"),
+        ("loss.giou=.inf", r"loss\.giou: must be a finite number"),
+        ("data.train=[{path: a, weight: .nan}]", r"data\.train\.0\.weight: must be a finite"),
+        ("model.variant=[1]", r"model\.variant: must be one of .*, got \[1\]"),
+        ("model.variant={a: 1}", r"model\.variant: must be one of"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_its_key(override, sentence):
+    with pytest.raises(ConfigurationError, match=f"^{sentence}"):
+        resolve({"name": "x"}, dict([parse_override(override)]))
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "=3", "model.exits=[1,"])

@@ -73,22 +73,28 @@ def resources() -> dict[str, float]:
     return found
 
 
-def _require_answer(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would try for three minutes.
+def require_answer(place: str, named: str, port: str = "") -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes.
+
+    Args:
+        place: ``host:port``.
+        named: How the user gave it, for the message.
+        port: Where ``place`` has none.
 
     Raises:
         ClusterError: Nobody answers.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():  # auto, local: Ray finds those on this machine
-        return
+    host, colon, given = place.rpartition(":")
+    if not colon or not given.isdecimal():
+        if not port:  # auto, local: Ray finds those on this machine
+            return
+        host, given = place, port
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S):
+        with socket.create_connection((host.strip("[]"), int(given)), timeout=_ANSWER_S):
             pass
     except (OSError, OverflowError) as error:
         raise ClusterError(
-            f"nobody answers at RAY_ADDRESS={address} ({error}): start the cluster, or unset "
-            "RAY_ADDRESS to use this machine"
+            f"nobody answers at {named} ({error}): start the cluster, or name another address"
         ) from error
 
 
@@ -131,7 +137,7 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     try:
         if address:
-            _require_answer(address)
+            require_answer(address.removeprefix("ray://"), f"RAY_ADDRESS={address}")
             ray.init(
                 address=address,
                 logging_level=logging.WARNING,

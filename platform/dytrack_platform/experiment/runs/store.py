@@ -18,11 +18,17 @@ from filelock import FileLock, Timeout
 
 from dytrack_platform.errors import StorageError
 
+DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
 _ANSWER_S = 5.0
 """Seconds to wait for a lock on a file or an answer of a server."""
 _MAKING_S = 120.0
 """Seconds that another process may take to make the tables."""
+
+
+def uri() -> str:
+    """Return the tracking store: ``MLFLOW_TRACKING_URI``, or an SQLite file in this folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -47,6 +53,19 @@ def check(uri: str, *, reading: bool = False) -> None:
         _check_server(uri)
     elif "://" in uri and urlsplit(uri).hostname:
         _check_port(uri)
+
+
+def has_tables(uri: str) -> bool:
+    """Say whether a database has MLflow's tables; a fresh one must not be upgraded."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(uri)
+        with engine.connect() as connection:
+            return bool(inspect(connection).has_table("experiments"))
+    except (SQLAlchemyError, ModuleNotFoundError):
+        return False
 
 
 @contextmanager

@@ -24,13 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dytrack_platform.errors import StorageError
 from dytrack_platform.experiment.runs import store
+from dytrack_platform.storage.job import require_store
 
 # Its messages about tables and monitors say nothing that a user of the command can act on.
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 EXPERIMENT = "dytrack"
-DEFAULT_URI = "sqlite:///mlflow.db"
 STORE_ERRORS = (MlflowException, SQLAlchemyError, CommandError, OSError)
 """What MLflow raises where its store does not do what it should."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
@@ -78,8 +78,8 @@ class Run:
 
 
 def uri() -> str:
-    """Return the tracking store: ``MLFLOW_TRACKING_URI``, or an SQLite file in this folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    """Return the tracking store."""
+    return store.uri()
 
 
 def absolute_uri() -> str:
@@ -102,6 +102,7 @@ def connect() -> str:
     Raises:
         StorageError: The store does not answer or cannot be written, or the experiment is deleted.
     """
+    require_store(uri(), given="MLFLOW_TRACKING_URI" in os.environ)
     store.check(uri())
     mlflow.set_tracking_uri(uri())
     try:

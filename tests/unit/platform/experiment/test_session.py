@@ -22,7 +22,9 @@ def test_an_address_where_nobody_listens(monkeypatch, scheme):
         free.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    _refused(f"nobody answers at RAY_ADDRESS={address} .*: start the cluster, or unset")
+    _refused(
+        f"nobody answers at RAY_ADDRESS={address} .*: start the cluster, or name another address"
+    )
 
 
 @pytest.mark.parametrize("address", ["no.such.host.invalid:6379", "127.0.0.1:99999"])

@@ -43,3 +43,44 @@ def test_a_file_is_removed_once(location):
     files.remove(f"{location}/a.bin")
     files.remove(f"{location}/a.bin")
     assert files.read_json(f"{location}/a.bin") is None
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    import threading
+
+    target = f"{tmp_path}/a/record.json"
+    writers = [
+        threading.Thread(target=files.write_json, args=(target, {"n": n, "x": "y" * 50_000}))
+        for n in range(16)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert files.read_json(target)["n"] in range(16)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["record.json"]
+
+
+def test_a_copied_folder_leaves_other_files_alone(tmp_path):
+    for name, text in (("from/a", "new"), ("to/a", "old"), ("to/NOTES", "mine")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    files.copy_folder(f"{tmp_path}/from", f"{tmp_path}/to")
+    assert (tmp_path / "to" / "a").read_text() == "new"
+    assert (tmp_path / "to" / "NOTES").read_text() == "mine"
+
+
+def test_a_store_without_its_driver_is_said(monkeypatch):
+    from dytrack_platform.errors import DataError
+    from dytrack_platform.storage import filesystem
+
+    def lacks(*_):
+        raise NotImplementedError("built without S3")
+
+    monkeypatch.setattr(filesystem, "_system", lacks)
+    with pytest.raises(DataError, match=r"s3:// cannot be opened here \(built without S3\)"):
+        filesystem.remote("s3://bucket/a")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="nosuch:// cannot be opened here"):
+        filesystem.remote("nosuch://a/b")

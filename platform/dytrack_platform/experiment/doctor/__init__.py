@@ -1,0 +1,1 @@
+"""What is wrong with a machine, a cluster or its services, and how to cure it."""
