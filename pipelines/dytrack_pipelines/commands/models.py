@@ -1,8 +1,8 @@
 """Look at published models, and undo a promotion: ``dytrack models``, ``dytrack rollback``.
 
-``dytrack models --history`` tells who moved which alias when. A rollback moves ``champion``, or another
-alias, back to the version that had it before, and writes that down too; run it again to go back
-further. Servers that follow the alias load the earlier version within seconds.
+``dytrack models --history`` tells who moved which alias when. A rollback moves ``champion``, or
+another alias, back to the version that had it before, and writes that down too; run it again to go
+back further. Servers that follow the alias load the earlier version within seconds.
 """
 
 from typing import Annotated
