@@ -8,6 +8,7 @@ Format 2 renamed what format 1 called otherwise: two parts of the network, and t
 token. Trackers of format 1 are translated while they are read.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _RENAMED_PARTS = {"reuse": "recycling", "glances": "score_summaries"}
 """Parts of a network by their names in format 1."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "tracker.json"
+RANGES = "int8.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,9 @@ class SavedTracker:
     """Named thresholds, fast to accurate."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: recipe, step, metrics. Plain JSON types."""
+    ranges: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Smallest and largest input of each linear layer, by graph, for int8; none where they were not
+    found yet. See :mod:`~dytrack_model.runtime.quantisation`."""
 
 
 def save(
@@ -125,7 +130,67 @@ def load(folder: str | Path) -> SavedTracker:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
     network = DyTrackNetwork(config)
     load_weights(network, folder / WEIGHTS)
-    return SavedTracker(network=network.eval(), points=points, notes=notes)
+    ranges = _read_ranges(folder)
+    return SavedTracker(network=network.eval(), points=points, notes=notes, ranges=ranges)
+
+
+def save_ranges(
+    folder: str | Path, ranges: Mapping[str, Sequence[tuple[float, float]]], pictures: int
+) -> Path:
+    """Keep ranges of activations beside the weights that they were found with.
+
+    Args:
+        folder: Of the tracker, or of its run.
+        ranges: By graph.
+        pictures: How many they were found with.
+    """
+    folder = find(folder)
+    values = {
+        "format": 1,
+        "weights": _digest(folder / WEIGHTS),
+        "pictures": pictures,
+        "graphs": {
+            name: [[round(value, 5) for value in row] for row in rows]
+            for name, rows in ranges.items()
+        },
+    }
+
+    def write(beside: Path) -> None:
+        (beside / RANGES).write_text(json.dumps(values) + "\n")
+
+    write_folder(folder, write)
+    return folder / RANGES
+
+
+def parse_ranges(values: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Turn plain JSON into ranges.
+
+    Raises:
+        ValueError: A row is no pair of numbers.
+    """
+    return {
+        str(graph): [(float(low), float(high)) for low, high in rows]
+        for graph, rows in values.items()
+    }
+
+
+def _read_ranges(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read ranges; none where there are none, or where the weights have changed since."""
+    path = folder / RANGES
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text())
+        ranges = parse_ranges(values["graphs"])
+        current = int(values["format"]) == 1 and values["weights"] == _digest(folder / WEIGHTS)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: it is damaged; remove it, or calibrate again") from error
+    return ranges if current else {}
+
+
+def _digest(path: Path) -> str:
+    """Name a file by its content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -93,3 +93,10 @@ def read_boxes(maps: HeadMaps, window: Tensor | None = None) -> Tensor:
     cell = torch.stack([peak % width, torch.div(peak, width, rounding_mode="floor")], dim=1)
     scale = torch.tensor([width, height], dtype=size.dtype, device=size.device)
     return torch.cat([(cell.to(size.dtype) + offset) / scale, size], dim=1)
+
+
+def hann_window(size: int, strength: float) -> Tensor:
+    """Return (H, W) weights: a Hann window mixed with ones."""
+    # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
+    ramp = torch.hann_window(size + 2, periodic=False)[1:-1]
+    return (1 - strength) + strength * torch.outer(ramp, ramp)

@@ -192,15 +192,26 @@ def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb"
     if not isinstance(source, str | Path):
         yield from (as_rgb(frame, channels) for frame in source)
     elif Path(source).is_dir():
-        yield from map(RGB.open, _images_of(Path(source)))
+        yield from map(RGB.open, image_files(Path(source)))
     else:
         yield from VideoReader(source).frames()
 
 
-def _images_of(folder: Path) -> list[Path]:
-    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+def image_files(source: Path | list[Path], name: str = "") -> list[Path]:
+    """Return the images of a folder, or those among files, sorted by the numbers in their names.
+
+    Args:
+        source: The folder, or files.
+        name: What to call files in a message.
+
+    Raises:
+        ImageError: There is none.
+    """
+    files = list(source.iterdir()) if isinstance(source, Path) else source
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        raise ImageError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        shown = source if isinstance(source, Path) else name
+        raise ImageError(f"{shown}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
 
     def by_number(path: Path) -> list[tuple[int, str]]:
         parts = re.findall(r"\d+|\D+", path.name)

@@ -2,36 +2,37 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dytrack_model import checkpoint
-from dytrack_model.config import require
 from dytrack_model.correction import BoxCorrection, agreement
 from dytrack_model.cost import planned_gmacs, planned_head_gmacs
-from dytrack_model.crops import (
-    box_from_crop,
-    box_to_crop,
-    centre,
-    check_box,
-    clip_box,
-    crop,
-    crop_side,
-)
-from dytrack_model.errors import ConfigurationError, ImageError
+from dytrack_model.crops import box_to_crop, centre, check_box, clip_box, crop, crop_side
+from dytrack_model.errors import ImageError
+from dytrack_model.heads import hann_window
 from dytrack_model.images import RGB, Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
-from dytrack_model.prediction import Prediction
-from dytrack_model.runtime import build, export
-from dytrack_model.runtime.engine import Engine, Inference, Precision, Tensors, infer, locate
+from dytrack_model.prediction import Audit, Prediction
+from dytrack_model.runtime import open_tracker
+from dytrack_model.runtime.engine import (
+    Call,
+    Engine,
+    Inference,
+    Precision,
+    Tensors,
+    Work,
+    finish,
+    inferring,
+    locate,
+    locating,
+)
 from dytrack_model.runtime.torch_engine import TorchEngine
-from dytrack_model.seeking import Belief, Seeker
+from dytrack_model.seeking import Belief, Search, Seeker
 from dytrack_model.target_state import STATES, StateConfig, TargetState
 
 Box = Sequence[float] | NDArray[np.float64]
@@ -79,6 +80,7 @@ class Tracker:
         self._template_state: Tensors | None = None
         self._seeker: Seeker | None = None
         self._channels: Channels = "rgb"
+        self._left: tuple[Search, Inference] | None = None
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
 
@@ -112,29 +114,9 @@ class Tracker:
                 together; or it is a name of the registry, which the platform reads.
             RuntimeMissingError: The runtime is not installed.
         """
-        if str(where).startswith("models:"):
-            raise ConfigurationError(
-                f"{where}: a name of the model registry; dytrack_platform.load_tracker reads it, "
-                "Tracker.load takes a folder"
-            )
-        if (Path(where) / export.DESCRIPTION).is_file():
-            require(
-                torch.device(device).type == "cpu",
-                f"device: an export runs on the CPU, got {str(device)!r}",
-            )
-            exported = export.describe(where)
-            require(
-                exported.batch == 1,
-                f"{where}: was exported for batches of {exported.batch}; a tracker follows one "
-                "target: export with --batch 1",
-            )
-            chosen = find_point(exported.points, point, len(exported.config.exits))
-            engine = export.load(where, runtime, precision, threads)
-            return cls(engine, chosen.policy(), states=states)
-        saved = checkpoint.load(where)
-        chosen = find_point(saved.points, point, saved.network.exit_count)
-        engine = build(saved.network, runtime or "torch", precision, device, threads)
-        return cls(engine, chosen.policy(), states=states)
+        opened = open_tracker(where, runtime, precision, device, threads=threads)
+        chosen = find_point(opened.points, point, opened.engine.exit_count)
+        return cls(opened.engine, chosen.policy(), states=states)
 
     @property
     def box_xywh(self) -> NDArray[np.float64]:
@@ -159,27 +141,33 @@ class Tracker:
             ImageError: The frame is no image, or the file does not decode.
             BoxError: The box has NaN, no area, or lies outside the image.
         """
+        finish(self.engine, self.starting(frame, box_xywh, channels))
+        # Else the next step is charged with what is still under way.
+        self.engine.wait()
+
+    def starting(self, frame: Frame, box_xywh: Box, channels: Channels = "rgb") -> Work[None]:
+        """As :meth:`start`, call by call, for who runs many trackers' calls as one batch."""
         image = as_rgb(frame, channels)
         box = check_box(box_xywh, image.size)
         config = self.engine.config
         side = crop_side(box, config.template_factor)
         template = crop(image.pixels, centre(box), side, config.template_size)
         inside = box_to_crop(box, centre(box), side)
-        self._template_state = self.engine.embed_template(template[None], inside[None])
+        self._template_state = yield from self.engine.embedding(template[None], inside[None])
         self._seeker = Seeker(self.engine, template, inside)
         self._channels = channels
         self._frame_size = image.size
+        self._left = None
         self._begin_at(box)
         self._correction = BoxCorrection(self.engine.exit_count)
         self.policy.begin_target()
-        # Else the next step is charged with what is still under way.
-        self.engine.wait()
 
-    def move_to(self, box_xywh: Box) -> None:
+    def move_to(self, box_xywh: Box, size: tuple[int, int] | None = None) -> None:
         """Say where the target is now, as a detector might; the template stays.
 
         Args:
             box_xywh: The target's box in pixels; the next search region is cut around it.
+            size: Width and height of the frames that follow, where it was started on a cut-out.
 
         Raises:
             ImageError: ``start`` was not called.
@@ -187,7 +175,9 @@ class Tracker:
         """
         if self._template_state is None:
             raise ImageError("move_to() needs a target: call start(frame, box) first")
-        self._begin_at(check_box(box_xywh, self._frame_size))
+        box = check_box(box_xywh, size or self._frame_size)
+        self._frame_size = size or self._frame_size
+        self._begin_at(box)
 
     def _begin_at(self, box: NDArray[np.float64]) -> None:
         """Take a box as certain."""
@@ -203,13 +193,18 @@ class Tracker:
         Raises:
             ImageError: ``start`` was not called, or the frame is no image.
         """
+        return finish(self.engine, self.stepping(frame))
+
+    def stepping(self, frame: Frame) -> Work[Prediction]:
+        """As :meth:`step`, call by call; ``network_ms`` then counts what it had to wait for."""
+        self._left = None
         state = self._belief.state if self._belief else TargetState.TRACKING
         if self._belief and state is TargetState.LOST:
-            return self._look_around(self._image(frame), self._belief)
+            return (yield from self._look_around(self._image(frame), self._belief))
         search = self._search(frame)
         # Go through the exits until the policy says stop.
         began = time.perf_counter()
-        found = infer(
+        found = yield from inferring(
             self.engine,
             self.policy,
             search.pixels[None],
@@ -217,7 +212,7 @@ class Tracker:
             self._window,
             deep=state is not TargetState.TRACKING,
         )
-        shallow = self._shallower(found)
+        shallow = yield from self._shallower(found)
         network_ms = (time.perf_counter() - began) * 1e3
         # Map the box back into the frame; depth corrects shallow boxes, now or later.
         prediction = self._predict(
@@ -231,15 +226,40 @@ class Tracker:
             box = self._belief.follow(prediction.box_xywh, prediction.predicted_iou, self._box_xywh)
             prediction = replace(prediction, box_xywh=box, state=self._belief.state)
         self._box_xywh = prediction.box_xywh.copy()
+        if found.exit_index < self.engine.exit_count - 1:
+            self._left = (search, found)
         return prediction
 
-    def _look_around(self, image: RGB, belief: Belief) -> Prediction:
+    def auditing(self) -> Work[Audit | None]:
+        """Run the last frame on to full depth, call by call, and compare; nothing is learned.
+
+        Its answer is long given by then. Where a runtime overwrites what it gave it is run before
+        the next frame. None where the frame ran to full depth.
+        """
+        left, last, self._left = self._left, self.engine.exit_count - 1, None
+        if left is None:
+            return None
+        search, found = left
+        for exit_index in range(found.exit_index + 1, last + 1):
+            yield Call(f"stage{exit_index}", found.tensors)
+        (deep,) = yield from locating(self.engine, last, found.tensors, self._window)
+        boxes = np.stack([search.in_frame(box) for box in (found.box_cxcywh, deep)])
+        return Audit(
+            exit_index=found.exit_index,
+            predicted_iou=found.predicted_iou,
+            predicted_iou_deep=float(self.engine.decide(last, found.tensors)[0]),
+            agreement=float(agreement(boxes[:, None])[0, 0]),
+        )
+
+    def _look_around(self, image: RGB, belief: Belief) -> Work[Prediction]:
         """Look for a lost target, at full depth."""
         assert self._seeker is not None  # a target was lost, so one was started
         self.policy.begin_frame()
         plan, centred = belief.plan(self.engine.config.search_factor)
         began = time.perf_counter()
-        box, said = self._seeker.best(image.pixels, plan, self._window if centred else None)
+        box, said = yield from self._seeker.searching(
+            image.pixels, plan, self._window if centred else None
+        )
         network_ms = (time.perf_counter() - began) * 1e3
         self._box_xywh = belief.weigh(box, said, self._box_xywh)
         last = self.engine.exit_count - 1
@@ -316,7 +336,7 @@ class Tracker:
                 self._belief.resize(image.size)
         return image
 
-    def _search(self, frame: Frame) -> "_Search":
+    def _search(self, frame: Frame) -> Search:
         """Cut the search region around the last box."""
         image = self._image(frame)
         assert self._template_state is not None  # _image refuses frames before a start
@@ -324,9 +344,9 @@ class Tracker:
         around = centre(self._box_xywh)
         side = max(1.0, crop_side(self._box_xywh, config.search_factor))
         pixels = crop(image.pixels, around, side, config.search_size)
-        return _Search(pixels, around, side, self._template_state)
+        return Search(pixels, around, side, self._template_state)
 
-    def _shallower(self, found: Inference) -> list[list[float]]:
+    def _shallower(self, found: Inference) -> Work[list[list[float]]]:
         """Run the heads of shallower exits, if anything is to be learned from them.
 
         Returns:
@@ -336,12 +356,15 @@ class Tracker:
         learns = self._correct and (self.policy.varies or found.overruled)
         if found.exit_index < last or not (learns or self.policy.learns_from_depth):
             return []
-        return [locate(self.engine, k, found.tensors, self._window) for k in range(last)]
+        boxes = []
+        for k in range(last):
+            boxes += yield from locating(self.engine, k, found.tensors, self._window)
+        return boxes
 
-    def _learn(self, search: "_Search", shallow: list[list[float]], found: Inference) -> None:
+    def _learn(self, search: Search, shallow: list[list[float]], found: Inference) -> None:
         """Learn from all exits' boxes in a frame at full depth."""
         boxes = [*shallow, found.box_cxcywh]
-        raw = np.stack([box_from_crop(box, search.around, search.side) for box in boxes])
+        raw = np.stack([search.in_frame(box) for box in boxes])
         if self.policy.learns_from_depth:
             ours = self._correction.apply(raw[:, None])[:, 0] if self._correct else raw
             clipped = np.stack([clip_box(box, *self._frame_size) for box in ours])
@@ -353,7 +376,7 @@ class Tracker:
 
     def _predict(
         self,
-        search: "_Search",
+        search: Search,
         box_cxcywh: Sequence[float],
         predicted_iou: float,
         exit_index: int,
@@ -362,7 +385,7 @@ class Tracker:
         corrected: bool = True,
     ) -> Prediction:
         """Map a box back into the frame, corrected."""
-        box = box_from_crop(box_cxcywh, search.around, search.side)
+        box = search.in_frame(box_cxcywh)
         if corrected and self._correction.shifts.any():
             box = self._correction.apply(np.tile(box, (exit_index + 1, 1, 1)))[exit_index, 0]
         below = predicted_iou < self._lost_below
@@ -374,20 +397,3 @@ class Tracker:
             state=TargetState.LOST if below else TargetState.TRACKING,
             network_ms=network_ms,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """A search crop and where it was cut."""
-
-    pixels: NDArray[np.uint8]
-    around: tuple[float, float]
-    side: float
-    template_state: Tensors
-
-
-def hann_window(size: int, strength: float) -> Tensor:
-    """Return (H, W) weights: a Hann window mixed with ones."""
-    # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
-    ramp = torch.hann_window(size + 2, periodic=False)[1:-1]
-    return (1 - strength) + strength * torch.outer(ramp, ramp)

@@ -32,3 +32,17 @@ class Prediction:
     def lost(self) -> bool:
         """Whether the tracker believes that it lost the target."""
         return self.state is TargetState.LOST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """What full depth says of a frame that left early."""
+
+    exit_index: int
+    """The exit that gave the box, from 0."""
+    predicted_iou: float
+    """Of that box."""
+    predicted_iou_deep: float
+    """Of the deepest exit's box."""
+    agreement: float
+    """IoU of the two boxes, neither corrected nor clipped."""

@@ -1,11 +1,14 @@
 """What is believed of a target, and where to look for it when it is lost."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dytrack_model.crops import box_from_crop, centre, clip_box, crop, crop_side
-from dytrack_model.runtime.engine import Engine, Tensors, locate_all
+from dytrack_model.runtime.engine import Call, Engine, Tensors, Work, locating
 from dytrack_model.target_state import (
     Looks,
     StateConfig,
@@ -16,6 +19,20 @@ from dytrack_model.target_state import (
 )
 
 Box = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search crop and where it was cut."""
+
+    pixels: NDArray[np.uint8]
+    around: tuple[float, float]
+    side: float
+    template_state: Tensors
+
+    def in_frame(self, box_cxcywh: Sequence[float]) -> Box:
+        """Map a box (4,) from the crop ([0, 1]) into the frame: ``x, y, w, h`` in pixels."""
+        return box_from_crop(box_cxcywh, self.around, self.side)
 
 
 class Belief:
@@ -107,10 +124,10 @@ class Seeker:
         self._engine, self._template, self._inside = engine, template, inside
         self._embedded: tuple[int, Tensors] = (0, {})
 
-    def best(
+    def searching(
         self, image: NDArray[np.uint8], plan: Looks, window: Tensor | None
-    ) -> tuple[Box, float]:
-        """Return the box with the highest predicted IoU among all crops.
+    ) -> Work[tuple[Box, float]]:
+        """Find, call by call, the box with the highest predicted IoU among all crops.
 
         Args:
             image: The frame, (H, W, 3) uint8 RGB.
@@ -126,22 +143,21 @@ class Seeker:
         for first in range(0, len(plan.centres), batch):
             places = plan.centres[first : first + batch]
             crops = [crop(image, place, plan.side, engine.config.search_size) for place in places]
-            tensors = engine.begin(np.stack(crops), self._template_states(len(places)))
+            state = yield from self._template_states(len(places))
+            tensors = engine.begin(np.stack(crops), state)
             for exit_index in range(engine.exit_count):
-                engine.advance(exit_index, tensors)
-            boxes = locate_all(engine, last, tensors, window)
+                yield Call(f"stage{exit_index}", tensors)
+            boxes = yield from locating(engine, last, tensors, window)
             said = engine.decide(last, tensors).tolist()
             for place, box, predicted_iou in zip(places, boxes, said, strict=True):
                 found.append((predicted_iou, box_from_crop(box, place, plan.side)))
         predicted_iou, box_xywh = max(found, key=lambda one: one[0])
         return box_xywh, predicted_iou
 
-    def _template_states(self, count: int) -> Tensors:
+    def _template_states(self, count: int) -> Work[Tensors]:
         """Return the template state for a batch; that of the last size is kept."""
         if self._embedded[0] != count:
             template, inside = (self._template,) * count, (self._inside,) * count
-            self._embedded = (
-                count,
-                self._engine.embed_template(np.stack(template), np.stack(inside)),
-            )
+            state = yield from self._engine.embedding(np.stack(template), np.stack(inside))
+            self._embedded = (count, state)
         return self._embedded[1]

@@ -1,8 +1,12 @@
 """Fixtures for every tier."""
 
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from dytrack_pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +49,23 @@ def made_clips(made, tmp_path_factory) -> Path:
     config = ClipConfig(search_size=128, frames=8)
     plan = plan_preparation("got10k", str(made), "train", str(out), config)
     return Path(finish(plan, {job.file: write_shard(job) for job in plan.jobs}).folder)
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def dytrack(monkeypatch, capsys):
+    """Run a command in this process, as the console script would."""
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dytrack", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -1,17 +1,23 @@
 """Runtimes: a tracker's graphs on PyTorch, ONNX Runtime or OpenVINO, behind one interface."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import require
+from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
+from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import export
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.torch_engine import TorchEngine
 
+Ranges = Mapping[str, Sequence[tuple[float, float]]]
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
@@ -22,6 +28,7 @@ def build(
     precision: Precision = "auto",
     device: str | torch.device = "cpu",
     threads: int = 0,
+    ranges: Ranges | None = None,
 ) -> Engine:
     """Put a network on a runtime.
 
@@ -32,6 +39,7 @@ def build(
         device: Where PyTorch runs; the others run on the CPU.
         threads: Threads of a graph on onnx and openvino (0: their choice); PyTorch has one
             number for the whole process, ``torch.set_num_threads``.
+        ranges: Of activations, for int8; found while running where there are none.
 
     Raises:
         ConfigurationError: There is no such runtime or precision, or they do not go together.
@@ -47,5 +55,54 @@ def build(
     on_cpu = torch.device(device).type == "cpu"
     require(on_cpu, f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
-        export.write_graphs(SavedTracker(network=network), Path(folder), "onnx")
+        saved = SavedTracker(network=network, ranges=ranges or {})
+        export.write_graphs(saved, Path(folder), "onnx")
         return export.load(folder, runtime, precision, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A saved tracker that is ready to run."""
+
+    engine: Engine
+    points: tuple[OperatingPoint, ...]
+
+
+def open_tracker(
+    where: str | Path,
+    runtime: str | None = None,
+    precision: Precision = "auto",
+    device: str | torch.device = "cpu",
+    *,
+    threads: int = 0,
+) -> Opened:
+    """Open a tracker's folder, that of a run, or that of an export; arguments as of :func:`build`.
+
+    Raises:
+        CheckpointError: There is no tracker, or a damaged one.
+        ConfigurationError: Runtime, precision and device do not go together, the export is for
+            another batch, or it is a name of the registry, which the platform reads.
+        RuntimeMissingError: The runtime is not installed.
+    """
+    if str(where).startswith("models:"):
+        raise ConfigurationError(
+            f"{where}: a name of the model registry; dytrack_platform.load_tracker reads it, "
+            "Tracker.load takes a folder"
+        )
+    if (Path(where) / export.DESCRIPTION).is_file():
+        require(
+            torch.device(device).type == "cpu",
+            f"device: an export runs on the CPU, got {str(device)!r}",
+        )
+        exported = export.describe(where)
+        require(
+            exported.batch == 1,
+            f"{where}: was exported for batches of {exported.batch}; a tracker follows one "
+            "target: export with --batch 1",
+        )
+        return Opened(export.load(where, runtime, precision, threads), exported.points)
+    saved = checkpoint.load(where)
+    engine = build(
+        saved.network, runtime or "torch", precision, device, threads, ranges=saved.ranges
+    )
+    return Opened(engine, saved.points)

@@ -3,10 +3,14 @@
 An engine keeps nothing of a target or a frame: tensors travel in a dictionary by the names of
 :mod:`~dytrack_model.runtime.graphs`, in whatever type the runtime likes best. One engine serves
 one thread at a time.
+
+What has to be computed for a frame is written once, as a generator that yields a :class:`Call` for
+each graph and goes on when it was run. :func:`finish` runs the calls one by one; a server runs
+those of many frames that wait for the same graph as one batch.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +26,30 @@ from dytrack_model.runtime.graphs import Graph, chain
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 Native = Any  # a tensor of the runtime: torch, numpy or OpenVINO
 Tensors = dict[str, Native]
+Result = TypeVar("Result")
+
+
+class Call(NamedTuple):
+    """One graph to run on a frame's tensors, to which it adds what it gives."""
+
+    graph: str
+    """Name of the graph."""
+    tensors: Tensors
+    """The frame's; all of the same batch."""
+
+
+Work = Generator[Call, None, Result]
+"""Calls, and what comes of them in the end."""
+
+
+def finish(engine: "Engine", work: Work[Result]) -> Result:
+    """Run every call of a work on an engine, one after the other, and return what comes of it."""
+    while True:
+        try:
+            call = next(work)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        engine.run(call)
 
 
 class Engine:
@@ -64,6 +92,12 @@ class Engine:
             boxes_cxcywh: (B, 4) the target in [0, 1] of its crop; needed where the configuration
                 reads the target's box.
         """
+        return finish(self, self.embedding(template, boxes_cxcywh))
+
+    def embedding(
+        self, template: NDArray[np.uint8], boxes_cxcywh: NDArray[np.float64] | None = None
+    ) -> Work[Tensors]:
+        """As :meth:`embed_template`, call by call."""
         tensors: Tensors = {"template": self.adopt(template)}
         kept = [*self._chain["template"].outputs]
         if self.config.reads_target_box:
@@ -72,12 +106,16 @@ class Engine:
             share = target_share(boxes, self.config.template_map_size)
             tensors["target_share"] = self.adopt(share.numpy())
             kept += ["target_share"] if self.config.template_matching else []
-        self._run("template", tensors)
+        yield Call("template", tensors)
         return {name: self.keep(tensors[name]) for name in kept}
 
     def begin(self, search: NDArray[np.uint8], template_state: Mapping[str, Native]) -> Tensors:
         """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the template state."""
         return {**template_state, "search": self.adopt(search)}
+
+    def run(self, call: Call) -> None:
+        """Run one graph on (B, ...) tensors, which take in what it gives."""
+        self._run(call.graph, call.tensors)
 
     def advance(self, exit_index: int, tensors: Tensors) -> None:
         """Run (B, N, D) tokens up to an exit; this frame must have reached the one before it."""
@@ -92,8 +130,13 @@ class Engine:
 
     def locate(self, exit_index: int, tensors: Tensors) -> HeadMaps:
         """Run an exit's head; the maps, (B, H, W) and (B, 2, H, W), lie in the CPU's memory."""
-        score, size, offset = self._run(f"head{exit_index}", tensors)
-        return HeadMaps(self.to_torch(score), self.to_torch(size), self.to_torch(offset))
+        self._run(f"head{exit_index}", tensors)
+        return self.maps(exit_index, tensors)
+
+    def maps(self, exit_index: int, tensors: Tensors) -> HeadMaps:
+        """Read the maps of a head that was run, (B, H, W) and (B, 2, H, W), in the CPU's memory."""
+        read = (tensors[f"{name}{exit_index}"] for name in ("score", "size", "offset"))
+        return HeadMaps(*(self.to_torch(tensor) for tensor in read))
 
     def wait(self) -> None:
         """Return when the device has done all that it was asked for; on a CPU it always has."""
@@ -104,6 +147,14 @@ class Engine:
 
     def keep(self, tensor: Native) -> Native:
         """Return a tensor that later calls do not overwrite."""
+        raise NotImplementedError
+
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Return tensors of one shape, (..., B, ...), as one, joined along the batch's axis."""
+        raise NotImplementedError
+
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Undo :meth:`join`; later calls do not overwrite the parts (..., B, ...)."""
         raise NotImplementedError
 
     def to_torch(self, tensor: Native) -> Tensor:
@@ -151,12 +202,25 @@ def infer(
         window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
         deep: Go to full depth whatever the policy answers; it is asked all the same.
     """
+    return finish(engine, inferring(engine, policy, search, template_state, window, deep=deep))
+
+
+def inferring(
+    engine: Engine,
+    policy: Policy,
+    search: NDArray[np.uint8],
+    template_state: Mapping[str, Native],
+    window: Tensor | None = None,
+    *,
+    deep: bool = False,
+) -> Work[Inference]:
+    """As :func:`infer`, call by call; ``search`` is (1, S, S, 3), ``window`` (H, W)."""
     policy.begin_frame()
     overruled = False
     tensors = engine.begin(search, template_state)
     last = engine.exit_count - 1
     for exit_index in range(engine.exit_count):
-        engine.advance(exit_index, tensors)
+        yield Call(f"stage{exit_index}", tensors)
         if exit_index == last:
             break
         # A GPU would have to finish the stage first, so only policies that look are told.
@@ -165,7 +229,7 @@ def infer(
             if not deep:
                 break
             overruled = True
-    box_cxcywh = locate(engine, exit_index, tensors, window)
+    (box_cxcywh,) = yield from locating(engine, exit_index, tensors, window)
     predicted_iou = float(engine.decide(exit_index, tensors)[0])
     return Inference(box_cxcywh, predicted_iou, exit_index, tensors, overruled)
 
@@ -184,9 +248,17 @@ def locate(
     return locate_all(engine, exit_index, tensors, window)[0]
 
 
-@torch.inference_mode()
 def locate_all(
     engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
 ) -> list[list[float]]:
     """As :func:`locate`, for a batch: (B, 4), one box for each crop."""
-    return read_boxes(engine.locate(exit_index, tensors), window).tolist()
+    return finish(engine, locating(engine, exit_index, tensors, window))
+
+
+def locating(
+    engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
+) -> Work[list[list[float]]]:
+    """As :func:`locate_all`, (B, 4), call by call; ``window`` is (H, W)."""
+    yield Call(f"head{exit_index}", tensors)
+    with torch.inference_mode():
+        return read_boxes(engine.maps(exit_index, tensors), window).tolist()

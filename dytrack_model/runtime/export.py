@@ -6,13 +6,18 @@ export that exists has been run and agrees.
 
 import json
 import math
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from dytrack_model import checkpoint
+from dytrack_model.backbone import target_share
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.errors import (
@@ -23,7 +28,7 @@ from dytrack_model.errors import (
 )
 from dytrack_model.folders import require_own, write_folder
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.runtime import onnx_engine, openvino_engine
+from dytrack_model.runtime import onnx_engine, openvino_engine, quantisation
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.graphs import chain, evaluation_copy, examples
 from dytrack_model.runtime.torch_engine import TorchEngine
@@ -52,6 +57,8 @@ class Description:
     """The file of each graph, by the graph's name."""
     batch: int
     """Targets in one call; the graphs' shapes are fixed to it."""
+    ranges: dict[str, list[tuple[float, float]]]
+    """Of activations, for static int8; empty where they were not found."""
 
 
 def export(saved: SavedTracker, folder: str | Path, kind: Kind, batch: int = 1) -> float:
@@ -135,6 +142,7 @@ def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) 
         "model": network.config.to_dict(),
         "points": [point.to_dict() for point in saved.points],
         "notes": dict(saved.notes),
+        "ranges": {name: [list(row) for row in rows] for name, rows in saved.ranges.items()},
         "graphs": described,
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
@@ -171,9 +179,12 @@ def load(
         f"runtime: an export to {kind} runs on {'onnx or ' if kind == 'onnx' else ''}openvino, "
         f"got {runtime!r}",
     )
-    engine = openvino_engine.OpenVinoEngine if runtime == "openvino" else onnx_engine.OnnxEngine
     try:
-        return engine(config, graphs, files, threads, precision)
+        if runtime == "onnx":
+            return onnx_engine.OnnxEngine(config, graphs, files, threads, precision)
+        return openvino_engine.OpenVinoEngine(
+            config, graphs, files, threads, precision, description.ranges or None
+        )
     except DyTrackError:
         raise
     except Exception as error:  # each runtime has errors of its own
@@ -181,6 +192,33 @@ def load(
             f"{folder}: {runtime} cannot read a graph of this export ({type(error).__name__}): "
             "it is damaged; export again"
         ) from error
+
+
+def find_ranges(
+    saved: SavedTracker, pairs: Iterable[quantisation.Pair]
+) -> dict[str, list[tuple[float, float]]]:
+    """Find the ranges of a tracker's activations on pictures, for static int8.
+
+    Args:
+        saved: The tracker.
+        pairs: Crops of real pictures; see :func:`~dytrack_model.runtime.quantisation.pairs_of`.
+
+    Raises:
+        ConfigurationError: There is no picture.
+        RuntimeMissingError: OpenVINO is not installed.
+    """
+    core = openvino_engine.new_core()
+    config = saved.network.config
+
+    def share(box: NDArray[np.float64]) -> NDArray[np.float32]:
+        boxes = torch.from_numpy(box.astype(np.float32))
+        return target_share(boxes, config.template_map_size).numpy()
+
+    with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
+        write_graphs(saved, Path(folder), "onnx")
+        files = {graph.name: Path(folder) / f"{graph.name}.onnx" for graph in chain(config)}
+        reads = share if config.reads_target_box else None
+        return quantisation.observe(core, chain(config), files, pairs, reads)
 
 
 def describe(folder: str | Path) -> Description:
@@ -204,6 +242,7 @@ def describe(folder: str | Path) -> Description:
             points=tuple(OperatingPoint.from_dict(point) for point in description["points"]),
             files={graph["name"]: folder / graph["file"] for graph in description["graphs"]},
             batch=int(description["batch"]),
+            ranges=checkpoint.parse_ranges(description.get("ranges", {})),
         )
     except OSError as error:
         raise CheckpointError(f"{folder}: not an exported tracker: no {DESCRIPTION}") from error

@@ -1,7 +1,7 @@
 """ONNX: one file for each graph, and ONNX Runtime to run them."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,15 @@ class OnnxEngine(Engine):
     def keep(self, tensor: Native) -> Native:
         """Copy (*)."""
         return np.array(tensor)
+
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Concatenate (..., B, ...)."""
+        return np.concatenate(list(tensors), axis=axis)
+
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Cut (..., B, ...) and copy."""
+        places = np.cumsum(counts)[:-1]
+        return [np.ascontiguousarray(part) for part in np.split(tensor, places, axis=axis)]
 
     def to_torch(self, tensor: Native) -> Tensor:
         """Share the memory (*)."""

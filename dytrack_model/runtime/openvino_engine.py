@@ -6,7 +6,7 @@ tracker's time.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.runtime import onnx_engine
+from dytrack_model.runtime import onnx_engine, quantisation
 from dytrack_model.runtime.engine import Engine, Native, Precision
 from dytrack_model.runtime.graphs import PASSED_ON, Graph, part
 
@@ -53,8 +53,9 @@ class OpenVinoEngine(Engine):
 
     Left to itself OpenVINO computes in bf16 where the CPU has instructions for it; the engine's
     ``precision`` says what really runs. With ``int8`` the linear layers multiply in int8: weights
-    are rounded once, with a scale for each output, and activations while running, with a scale for
-    each 64 of them. All else runs in bf16, or fp32 where the CPU has no bf16.
+    are rounded once, with a scale for each output, and activations by ranges that were found
+    beforehand, or else while running, with a scale for each 64 of them. All else runs in bf16, or
+    fp32 where the CPU has no bf16.
 
     Args:
         config: The network's configuration.
@@ -62,9 +63,11 @@ class OpenVinoEngine(Engine):
         files: The file of each graph by name, ONNX or OpenVINO's own.
         threads: Threads of each graph; 0 lets the runtime choose.
         precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
+        ranges: For int8: of every rounded layer's input, by graph.
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
+        CheckpointError: The ranges are of other graphs.
         ConfigurationError: The CPU lacks the precision that was asked for.
     """
 
@@ -75,6 +78,7 @@ class OpenVinoEngine(Engine):
         files: Mapping[str, Path],
         threads: int = 0,
         precision: Precision = "auto",
+        ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     ) -> None:
         openvino = _openvino()
         core = openvino.Core()
@@ -86,7 +90,13 @@ class OpenVinoEngine(Engine):
             )
         self._tensor = openvino.Tensor
         compiled = {
-            graph.name: compiled_graph(core, files[graph.name], precision, threads)
+            graph.name: compiled_graph(
+                core,
+                files[graph.name],
+                precision,
+                threads,
+                ranges[graph.name] if ranges else None,
+            )
             for graph in chain
         }
         chosen = compiled["stage0"].get_property("INFERENCE_PRECISION_HINT")
@@ -104,12 +114,34 @@ class OpenVinoEngine(Engine):
         tensor.copy_to(kept)
         return kept
 
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Concatenate (..., B, ...)."""
+        joined = np.concatenate([tensor.data for tensor in tensors], axis=axis)
+        return self._typed(joined, tensors[0].element_type)
+
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Cut (..., B, ...) and copy."""
+        parts = np.split(tensor.data, np.cumsum(counts)[:-1], axis=axis)
+        return [self._typed(part, tensor.element_type) for part in parts]
+
+    def _typed(self, array: NDArray[np.generic], element_type: Any) -> Native:  # noqa: ANN401  (no types)
+        """Copy (*) into a tensor; numpy has no bf16 and shows its bits as another type."""
+        made = self._tensor(element_type, list(array.shape))
+        made.data[...] = array
+        return made
+
     def to_torch(self, tensor: Native) -> Tensor:
         """Share the memory (*) of what the host reads, fp32."""
         return torch.from_numpy(tensor.data)
 
 
-def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0) -> Any:  # noqa: ANN401  (no types)
+def compiled_graph(
+    core: Any,  # noqa: ANN401  (no types)
+    file: Path,
+    precision: Precision,
+    threads: int = 0,
+    ranges: Sequence[tuple[float, float]] | None = None,
+) -> Any:  # noqa: ANN401  (no types)
     """Compile one graph for the CPU.
 
     Args:
@@ -117,6 +149,7 @@ def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0
         file: The graph, ONNX or OpenVINO's own.
         precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
         threads: Threads of the graph; 0 lets OpenVINO choose.
+        ranges: Of the inputs of the layers that int8 rounds; found while running where None.
     """
     import openvino
 
@@ -132,8 +165,10 @@ def compiled_graph(core: Any, file: Path, precision: Precision, threads: int = 0
         settings["INFERENCE_NUM_THREADS"] = threads
     model = core.read_model(file)
     if precision == "int8":
+        if ranges is not None:
+            quantisation.fix(model, ranges, file.name)
         _round_weights(model)
-        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP)
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP if ranges is None else 0)
     if arithmetic == openvino.Type.bf16:
         model = _pass_on(model, arithmetic)
     return core.compile_model(model, "CPU", settings)
@@ -157,22 +192,13 @@ def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
 
 
 def _round_weights(model: Any) -> None:  # noqa: ANN401  (no types)
-    """Put int8 weights with a scale for each output in the place of a graph's linear layers'.
-
-    A decisioner's few outputs stay as they are: they cost nothing, and thresholds look at them.
-    """
+    """Put int8 weights with a scale for each output in the place of a graph's linear layers'."""
     from openvino import opset13 as ops
 
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "MatMul":
-            continue
+    for node in quantisation.layers(model):
         weights = node.input_value(1).get_node()
-        if weights.get_type_name() != "Constant" or len(weights.get_output_shape(0)) != 2:
-            continue
         how = node.get_attributes()
         values = weights.data if how["transpose_b"] else weights.data.T
-        if len(values) < _GROUP:
-            continue
         scales = np.abs(values).max(axis=1, keepdims=True).astype(np.float32) / 127
         scales[scales == 0] = 1.0
         rounded = np.ascontiguousarray(np.rint(values / scales), dtype=np.int8)
@@ -203,6 +229,15 @@ class _Request:
                 self._inputs[index] = tensor
         self._request.infer()
         return self._outputs
+
+
+def new_core() -> Any:  # noqa: ANN401  (the package has no types)
+    """Return OpenVINO's core.
+
+    Raises:
+        RuntimeMissingError: OpenVINO is not installed.
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:  # noqa: ANN401  (the package has no types)

@@ -1,7 +1,7 @@
 """PyTorch as a runtime: eager, and compiled by ``torch.compile``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,17 @@ class TorchEngine(Engine):
     def keep(self, tensor: Native) -> Native:
         """Copy (*), since a compiled graph may write its next output to the same memory."""
         return tensor.clone()
+
+    @torch.inference_mode()
+    def join(self, tensors: Sequence[Native], axis: int) -> Native:
+        """Concatenate (..., B, ...)."""
+        return torch.cat(list(tensors), dim=axis)
+
+    @torch.inference_mode()
+    def split(self, tensor: Native, counts: Sequence[int], axis: int) -> list[Native]:
+        """Cut (..., B, ...); copied, since a compiled graph may overwrite what it gave."""
+        parts = tensor.split(list(counts), dim=axis)
+        return list(parts) if self.any_batch else [part.clone() for part in parts]
 
     def to_torch(self, tensor: Native) -> Tensor:
         """Return float32 (*) on the CPU; waits for the device."""

@@ -22,11 +22,13 @@ from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
 from dytrack_pipelines.commands.jobs import jobs_app
 from dytrack_pipelines.commands.mlflow import mlflow_app
+from dytrack_pipelines.commands.models import models, rollback
 from dytrack_pipelines.commands.pareto import pareto
 from dytrack_pipelines.commands.prepare import prepare
 from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
+from dytrack_pipelines.commands.serve import serve
 from dytrack_pipelines.commands.submit import submit
 from dytrack_pipelines.commands.track import track
 from dytrack_pipelines.commands.train import train
@@ -64,6 +66,9 @@ for _command in (
     versus,
     pareto,
     publish,
+    models,
+    rollback,
+    serve,
     track,
     calibrate,
     describe,

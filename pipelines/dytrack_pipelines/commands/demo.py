@@ -81,13 +81,13 @@ def demo(
             workers=2,
         )
     _step("6/8  publish it in MLflow's registry")
-    publish(model, evaluation=results)
+    publish(model, evaluation=results, promote=True)
     _step("7/8  follow a target through a video")
     video, box = film(made, folder / "video.mp4")
     boxes, drawn = folder / "boxes.csv", folder / "tracked.mp4"
     init = ",".join(f"{value:g}" for value in box)
-    track(video, init, model="models:/dytrack@champion", out=drawn, boxes=boxes)
-    track(video, init, out=folder / "tracked-reference.mp4")
+    track(str(video), [init], model="models:/dytrack@champion", out=drawn, boxes=boxes)
+    track(str(video), [init], out=folder / "tracked-reference.mp4")
     _step("8/8  what came of it")
     summary = json.loads((results / "summary.json").read_text())
     reference = json.loads((beside / "summary.json").read_text())["points"]

@@ -1,28 +1,34 @@
-"""Register a tracker: ``dytrack publish RUN --name dytrack --alias champion``.
+"""Register a tracker: ``dytrack publish RUN --evaluation RESULTS --promote``.
 
-Takes seconds on any machine. The version carries the tracker's exits, operating points, costs and
-scores, and ``models:/NAME@ALIAS`` names it from then on.
+Takes seconds on any machine. The version carries the tracker, its code, exits, operating points,
+costs, scores and where it came from; ``models:/NAME@ALIAS`` names it from then on. ``champion``
+moves only with ``--promote``, and only if the gate holds: as good as the version that has it,
+sequence by sequence on the same data, and not slower on this machine.
 """
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dytrack_pipelines.terminal import screen
 
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.registry.gate import Gate
+    from dytrack_platform.experiment.registry.publishing import Version
+
+REFUSED = 3
+"""Exit code of a promotion that the gate refused; the version is there."""
+
 
 def publish(
     tracker: Annotated[
-        str | None, typer.Argument(help="A tracker's or a training run's folder.")
+        str | None, typer.Argument(help="A tracker's or a training run's folder or URL.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the registered model.")] = "dytrack",
     alias: Annotated[
-        str, typer.Option(help="Alias to move to this version; empty to move none.")
-    ] = "champion",
-    evaluation: Annotated[
-        Path | None, typer.Option(help="Folder of an evaluation whose scores to keep with it.")
+        list[str] | None,
+        typer.Option(help="A further alias to move to this version; repeatable."),
     ] = None,
     from_search: Annotated[
         str | None, typer.Option(help="In place of a tracker: a search's run or folder.")
@@ -30,42 +36,117 @@ def publish(
     pick: Annotated[
         str | None, typer.Option(help='Of that search: "ms<=8, max auc"; the knee point if none.')
     ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Folder of its evaluation, whose scores go with it.")
+    ] = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Move champion to it, if the gate holds.")
+    ] = False,
+    point: Annotated[str, typer.Option(help="Operating point that the gate compares.")] = (
+        "balanced"
+    ),
+    margin: Annotated[
+        float,
+        typer.Option(help="Success AUC that the interval may reach below champion's."),
+    ] = 0.01,
+    better: Annotated[
+        bool, typer.Option("--better", help="Ask for an interval above zero instead.")
+    ] = False,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Most milliseconds of a frame at the point, here.")
+    ] = None,
+    max_gmacs: Annotated[
+        float | None, typer.Option(help="Most GMACs of a frame at the point.")
+    ] = None,
+    slower: Annotated[
+        float, typer.Option(help="Share by which a frame may take longer than champion's.")
+    ] = 0.25,
+    force: Annotated[
+        str, typer.Option(help="Why champion moves although the gate refuses; written down.")
+    ] = "",
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Threads that milliseconds are of.")
+    ] = 1,
 ) -> None:
-    """Register a tracker in MLflow, with its operating points, under an alias."""
-    from dytrack_platform.experiment.registry import registry
-    from dytrack_platform.storage import files
+    """Register a tracker in MLflow with all that is known of it; promote it if it earns that."""
+    import torch
 
-    # Find the tracker, and the run it came from.
+    from dytrack_platform.experiment.registry import publishing, registry
+    from dytrack_platform.experiment.registry.gate import Gate
+
+    torch.set_num_threads(threads)
+    gate = Gate(
+        point=point,
+        margin=margin,
+        better=better,
+        max_ms=max_ms,
+        max_gmacs=max_gmacs,
+        slower=slower,
+    )
+    # Find the tracker, and what is known of where it came from.
+    searched = {"search": from_search} if from_search is not None else {}
     if from_search is not None:
         from dytrack_platform.experiment.search.pick import tracker_of
 
         tracker = tracker_of(from_search, pick)
     if tracker is None:
         raise typer.BadParameter("give a tracker's folder, or --from-search RUN")
-    folder = registry.find(tracker)
-    record = files.read_json(str(folder.parent / "experiment.json")) or {}
-    # Gather the scores that go with it.
-    tags = scores(evaluation) if evaluation else {}
-    # Register it and move the alias.
-    version = registry.publish(
-        folder, name, alias=alias or None, run_id=record.get("run_id"), tags=tags
+    # Register it.
+    with registry.located(tracker) as folder:
+        version = publishing.publish(
+            folder,
+            name,
+            aliases=alias or (),
+            evaluation=evaluation,
+            lineage=lineage(tracker, folder) | searched,
+            threads=threads,
+        )
+    screen.say(
+        f"published {version.name} version {version.version}: {version.uri} "
+        f"({', '.join(version.aliases)})"
     )
-    screen.say(f"published {version.name} version {version.version}: {version.uri}")
+    # Let it earn the alias.
+    if promote or force:
+        promoted(version, gate, force)
 
 
-def scores(evaluation: Path) -> dict[str, str]:
-    """Read the scores of an evaluation as tags of a model version.
+def lineage(reference: str, folder: Path) -> dict[str, str]:
+    """Gather where a tracker came from: its training's run and data.
+
+    Args:
+        reference: How the tracker was named; in a store the record lies in the run's folder.
+        folder: Of the tracker here; the run's own folder holds it.
+    """
+    from dytrack_platform.storage import files
+
+    stored = "://" in reference
+    run = reference.rstrip("/").removesuffix("/tracker") if stored else str(folder.parent)
+    record = files.read_json(f"{run}/experiment.json") or {}
+    known = {
+        "training_run": record.get("run_id"),
+        "training_data": record.get("fingerprint") or record.get("data"),
+    }
+    return {key: str(value) for key, value in known.items() if value}
+
+
+def promoted(version: "Version", gate: "Gate", force: str = "") -> None:
+    """Promote a version and say what came of it.
 
     Raises:
-        DataError: The folder holds no summary.
+        typer.Exit: The gate refused.
     """
-    from dytrack_platform.errors import DataError
+    from dytrack_platform.experiment.registry.promote import promote
 
-    path = evaluation / "summary.json"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give the folder that dytrack evaluate wrote")
-    summary = json.loads(path.read_text())
-    tags = {"evaluated_on": summary["dataset"], "protocol": summary["protocol"]}
-    for point in summary["points"]:
-        tags[f"success_auc.{point['name']}"] = f"{point['success_auc']:.4f}"
-    return tags
+    outcome = promote(version.name, version.version, gate, force=force)
+    if not outcome.verdict.holds:
+        for reason in outcome.verdict.refusals:
+            screen.say(f"the gate refuses version {version.version}: {reason}")
+        if not force:
+            kept = f"version {outcome.before}" if outcome.before else "nobody"
+            screen.say(f"champion stays with {kept}; the refusal is written on the version")
+            raise typer.Exit(REFUSED)
+    before = f"version {outcome.before}" if outcome.before else "nobody"
+    screen.say(
+        f"champion moved from {before} to version {version.version}; aliases moved: "
+        f"{', '.join(outcome.moved) or 'none'}"
+    )

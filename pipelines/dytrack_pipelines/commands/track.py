@@ -1,13 +1,17 @@
 """Follow something in your own video: ``dytrack track VIDEO --init x,y,w,h --out out.mp4``.
 
-Runs on one CPU core. The box is coloured by the exit that gave it (green: the first), grey where
-the tracker believes that it lost the target; the strip below the image is the time line. The table
-and the video hold every frame that was tracked, also after Ctrl-C or a file that ends early.
+VIDEO is a video file, a folder of images or a pattern such as ``frames/*.jpg``, the number of a
+camera, or the address of a stream (``rtsp://...``). Runs on one CPU core. Boxes are coloured by the
+exit that gave them (green: the first), grey where the tracker believes that it lost the target; the
+strip below the image is the first target's time line. All files hold every frame that was tracked,
+also after Ctrl-C or a source that ends early.
 """
 
-import math
+import copy
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,16 +22,35 @@ from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
-    from dytrack_model import Prediction
-    from dytrack_pipelines.media.overlay import Mark
+    from dytrack_model import RGB, Prediction, Tracker
+    from dytrack_pipelines.media.boxes import Boxes
+    from dytrack_pipelines.media.results import BoxFiles
+    from dytrack_pipelines.media.sources import Source
+    from dytrack_pipelines.media.video import VideoWriter
 
 _SHOWN = 8192
 """Marks kept for the time line: more than a frame is wide, and memory stays flat."""
+_CHANGES = 12
+"""Changes of state that the summary names."""
 
 
 def track(
-    video: Annotated[Path, typer.Argument(help="A video file that OpenCV can open.")],
-    init: Annotated[str, typer.Option(help="The target's box in the first frame: x,y,w,h.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            help="A video, a folder or pattern of images, a camera's number, rtsp://..."
+        ),
+    ],
+    init: Annotated[
+        list[str] | None,
+        typer.Option(help="A target's box in the first frame: x,y,w,h. Repeatable."),
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Boxes of the first frame: JSON, or YOLO's .txt.")
+    ] = None,
+    select: Annotated[
+        bool, typer.Option("--select", help="Draw boxes on the first frame, in a window.")
+    ] = False,
     model: Annotated[
         str,
         typer.Option(
@@ -42,101 +65,193 @@ def track(
         Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(help="JSON lines to write.")] = None,
+    mot: Annotated[Path | None, typer.Option(help="MOTChallenge text to write.")] = None,
+    lasot: Annotated[
+        Path | None, typer.Option(help="LaSOT text to write; a file a target where several.")
+    ] = None,
+    cvat: Annotated[Path | None, typer.Option(help="CVAT video XML to write.")] = None,
+    coco: Annotated[Path | None, typer.Option(help="COCO-video JSON to write.")] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show frames in a window meanwhile.")
+    ] = False,
     threads: Threads = 1,
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
 ) -> None:
-    """Track a target through a video, and write the video with boxes and a table of them."""
+    """Track targets through a video, and write it with boxes, and files of boxes."""
     import torch
 
     from dytrack_model.errors import ImageError
-    from dytrack_model.images import VideoReader
-    from dytrack_pipelines.media.overlay import Mark, draw
-    from dytrack_pipelines.media.table import BoxTable
+    from dytrack_pipelines.media.boxes import require_window
+    from dytrack_pipelines.media.results import BoxFiles
+    from dytrack_pipelines.media.sources import open_source
     from dytrack_pipelines.media.video import VideoWriter
     from dytrack_platform import load_tracker
-    from dytrack_platform.storage.outputs import check_outputs
 
     # Check and open everything before the first frame is tracked, so that a mistake costs no time.
-    box = parse_box(init)
-    check_outputs({"--out": out, "--csv": boxes}, [video, model])
+    files = {"--csv": boxes, "--jsonl": jsonl, "--mot": mot, "--lasot": lasot}
+    files |= {"--cvat": cvat, "--coco": coco}
+    require_one_way(init, init_from, select)
+    for option, wanted in (("--select", select), ("--show", show)):
+        if wanted:
+            require_window(option)
+    check_files({"--out": out, **files}, [video, model, init_from])
+    typed = first_boxes(init or (), None, None)
     torch.set_num_threads(threads)
-    reader = VideoReader(video)
+    source = open_source(video)
+    check_files({"--out": out, **files}, source.files)
     tracker = load_tracker(model, point, runtime, precision, device, threads=threads)
-    exits = tracker.engine.config.exits
-    film = VideoWriter(out, reader.fps)
-    if out is not None and abs(film.fps - reader.fps) > 1e-3:
-        screen.say(f"{video} says {reader.fps:g} frames/s; {out} is written at {film.fps:g}")
-    # Take the target from the first frame.
-    frames = reader.frames()
-    first = next(frames)
-    tracker.start(first, box)
-    so_far = Followed([Mark(box_xywh=tracker.box_xywh)])
+    film = VideoWriter(out, source.fps)
+    if out is not None and abs(film.fps - source.fps) > 1e-3:
+        screen.say(f"{video} says {source.fps:g} frames/s; {out} is written at {film.fps:g}")
+    # Take the targets from the first frame.
+    first = next(source.frames)
+    starts = typed or first_boxes((), init_from, first, select=select)
+    check_files({"--out": out, **spread(files, list(starts))}, [video, model, init_from])
+    so_far = Followed(starts, tracker, first)
     stopped: BaseException | None = None
-    with BoxTable(boxes) as table, film as writer, screen.live_line() as line:
-        writer.write(draw(first.pixels, so_far.recent, len(exits)))
-        table.write(so_far.recent[-1])
-        # Follow it frame by frame; what was found so far is kept however that ends.
+    with (
+        BoxFiles(files, list(starts), first.size, video) as tables,
+        film as writer,
+        shown(source) as tell,
+    ):
+        so_far.keep(first, tables, writer, show)
+        # Follow them frame by frame; what was found so far is kept however that ends.
         try:
-            for frame in frames:
-                began = time.perf_counter()
-                found = tracker.step(frame)
-                so_far.add(found, time.perf_counter() - began)
-                table.write(so_far.recent[-1])
-                writer.write(draw(frame.pixels, so_far.recent, len(exits)))
-                line.show(f"frame {1 + so_far.frames}/{reader.count}")
+            for frame in source.frames:
+                so_far.step(frame)
+                so_far.keep(frame, tables, writer, show)
+                tell(1 + so_far.frames)
         except (KeyboardInterrupt, ImageError) as error:
             stopped = error
     # Say what happened.
     engine = tracker.engine
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
-    _report(so_far)
-    for file in (out, boxes):
+    _report(so_far, source)
+    for file in (out, *spread(files, list(starts)).values()):
         if file is not None:
             screen.say(f"wrote {file}")
     if isinstance(stopped, KeyboardInterrupt):
-        screen.say(f"interrupted after {1 + so_far.frames} of {reader.count} frames")
+        of = f" of {source.count}" if source.count else ""
+        screen.say(f"interrupted after {1 + so_far.frames}{of} frames")
         raise typer.Exit(130)
     if stopped is not None:
         raise stopped
 
 
-def parse_box(text: str) -> tuple[float, ...]:
-    """Read ``x,y,w,h``.
+def require_one_way(init: list[str] | None, init_from: Path | None, select: bool) -> None:
+    """Refuse none and several ways of giving first boxes.
 
     Raises:
-        BoxError: It is not four numbers.
+        ConfigurationError: It names them.
     """
-    from dytrack_model.errors import BoxError
+    from dytrack_model.errors import ConfigurationError
 
-    try:
-        box = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        box = ()
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise BoxError(f"--init: expected four numbers x,y,w,h in pixels, got {text!r}")
-    return box
+    if sum((bool(init), init_from is not None, select)) != 1:
+        raise ConfigurationError(
+            "--init: give the targets' first boxes one way: --init x,y,w,h (repeatable), "
+            "--init-from FILE, or --select"
+        )
+
+
+def check_files(outputs: Mapping[str, Path | None], inputs: "Sequence[str | Path | None]") -> None:
+    """Refuse outputs that would destroy something; see :func:`check_outputs`."""
+    from dytrack_platform.storage.outputs import check_outputs
+
+    check_outputs(outputs, [one for one in inputs if one is not None])
+
+
+def spread(files: Mapping[str, Path | None], targets: list[str]) -> dict[str, Path | None]:
+    """Return every file that will be there: LaSOT's text is one for each target."""
+    from dytrack_pipelines.media.results import LasotFile
+
+    found = dict(files)
+    path = found.pop("--lasot", None)
+    if path is not None:
+        for name, place in LasotFile.places(path, targets).items():
+            found[f"--lasot ({name})"] = place
+    return found
+
+
+def first_boxes(
+    init: "list[str] | tuple[str, ...]",
+    init_from: Path | None,
+    first: "RGB | None",
+    *,
+    select: bool = False,
+) -> "Boxes":
+    """Return the targets' boxes by name, from wherever they were given.
+
+    Raises:
+        BoxError: A box cannot be read.
+    """
+    from dytrack_pipelines.media import boxes
+
+    if init_from is not None and first is not None:
+        return boxes.read_boxes(init_from, first.size)
+    if select and first is not None:
+        return boxes.select(first)
+    return boxes.typed(init)
+
+
+@contextmanager
+def shown(source: "Source") -> Iterator[Callable[[int], None]]:
+    """Show how far it is: a bar on a terminal where the length is known; yields its callback."""
+    from dytrack_pipelines.terminal.progress import counting_bar
+
+    if source.count and screen.console.is_terminal:
+        with counting_bar("tracking", source.count) as bar:
+            yield bar
+        return
+    with screen.live_line() as line:
+        of = f"/{source.count}" if source.count else ""
+        yield lambda done: line.show(f"frame {done}{of}")
 
 
 @dataclass
 class Followed:
-    """What was found in the frames so far."""
+    """The targets, and what was found in the frames so far."""
 
-    recent: "list[Mark]"
-    """Marks of the last frames, the first frame's given box to begin with."""
+    starts: "Boxes"
+    tracker: "Tracker"
+    first: "RGB"
     taken: Counter[int] = field(default_factory=Counter)
-    """Frames by the depth of their exit."""
+    """Frames of targets by the depth of their exit."""
     lost: int = 0
+    frames: int = 0
+    """Frames after the first."""
     seconds: float = 0.0
+    changes: list[str] = field(default_factory=list)
+    """What became of which target when; the first of them."""
+    changed: int = 0
 
-    @property
-    def frames(self) -> int:
-        """Frames after the first."""
-        return self.taken.total()
+    def __post_init__(self) -> None:
+        from dytrack_model import Tracker
+        from dytrack_pipelines.media.overlay import Mark
 
-    def add(self, found: "Prediction", seconds: float) -> None:
-        """Take in the next frame's prediction and the time that it took."""
+        self._names = list(self.starts)
+        # One network, and for each target a state of its own.
+        self._trackers = {self._names[0]: self.tracker} | {
+            name: Tracker(self.tracker.engine, copy.deepcopy(self.tracker.policy))
+            for name in self._names[1:]
+        }
+        for name, box in self.starts.items():
+            self._trackers[name].start(self.first, box)
+        self._marks = {name: Mark(box_xywh=one.box_xywh) for name, one in self._trackers.items()}
+        self._recent: list[Mark] = []
+
+    def step(self, frame: "RGB") -> None:
+        """Find every target in the next frame."""
+        self.frames += 1
+        for name, one in self._trackers.items():
+            began = time.perf_counter()
+            found = one.step(frame)
+            self.seconds += time.perf_counter() - began
+            self._take(name, found)
+
+    def _take(self, name: str, found: "Prediction") -> None:
         from dytrack_pipelines.media.overlay import Mark
 
         mark = Mark(
@@ -146,18 +261,50 @@ class Followed:
             predicted_iou=found.predicted_iou,
             state=found.state,
         )
-        self.recent.append(mark)
-        del self.recent[:-_SHOWN]
+        if mark.state != self._marks[name].state:
+            self.changed += 1
+            if len(self.changes) < _CHANGES:
+                which = f" (target {name})" if len(self._names) > 1 else ""
+                self.changes.append(f"frame {self.frames}: {mark.state}{which}")
+        self._marks[name] = mark
         self.taken[mark.depth] += 1
         self.lost += mark.lost
-        self.seconds += seconds
+
+    def keep(self, frame: "RGB", tables: "BoxFiles", writer: "VideoWriter", show: bool) -> None:
+        """Write the frame's boxes, and draw them where that is asked for."""
+        from dytrack_pipelines.media.overlay import draw
+
+        tables.write(self._marks)
+        lead = self._names[0]
+        self._recent.append(self._marks[lead])
+        del self._recent[:-_SHOWN]
+        if not (show or writer.wanted):
+            return
+        others = {name: mark for name, mark in self._marks.items() if name != lead}
+        drawn = draw(frame.pixels, self._recent, self.tracker.engine.exit_count, others)
+        writer.write(drawn)
+        if show:
+            import cv2
+
+            cv2.imshow("dytrack", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            if cv2.waitKey(1) == 27:  # Escape
+                raise KeyboardInterrupt
 
 
-def _report(so_far: Followed) -> None:
+def _report(so_far: Followed, source: "Source") -> None:
     if not so_far.frames:
         screen.say("one frame: nothing to track")
         return
-    rows = [[f"{d}", f"{n / so_far.frames:.0%}"] for d, n in sorted(so_far.taken.items())]
+    total = so_far.taken.total()
+    rows = [[f"{d}", f"{n / total:.0%}"] for d, n in sorted(so_far.taken.items())]
     screen.table("exits taken", ["after block", "frames"], rows)
     rate = so_far.frames / max(so_far.seconds, 1e-9)
-    screen.say(f"{so_far.frames} frames, {rate:.0f} fps, lost in {so_far.lost}")
+    targets = len(so_far.starts)
+    several = f" of {targets} targets" if targets > 1 else ""
+    screen.say(f"{so_far.frames} frames{several}, {rate:.0f} fps, lost in {so_far.lost}")
+    if so_far.changes:
+        more = so_far.changed - len(so_far.changes)
+        tail = f", and {more} more" if more else ""
+        screen.say(f"states: {'; '.join(so_far.changes)}{tail}")
+    if source.live is not None and source.live.dropped:
+        screen.say(f"{source.live.dropped} frames came while others were tracked, and were dropped")

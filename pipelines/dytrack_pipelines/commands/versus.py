@@ -137,7 +137,7 @@ def own_videos(videos: list[Path], boxes: list[str]) -> "list[VideoSequence]":
     """
     import numpy as np
 
-    from dytrack_pipelines.commands.track import parse_box
+    from dytrack_pipelines.media.boxes import parse_box
     from dytrack_platform.datasets.io.frames import VideoFrames
     from dytrack_platform.datasets.sequence import VideoSequence
     from dytrack_platform.errors import BoxError, DataError

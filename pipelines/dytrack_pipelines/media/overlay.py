@@ -1,6 +1,6 @@
 """Draw what the tracker did: a box coloured by exit, and a time line of exits below the frame."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -52,25 +52,37 @@ class Mark:
         return self.state is TargetState.LOST
 
 
-def draw(frame: Pixels, history: Sequence[Mark], exits: int) -> Pixels:
+def draw(
+    frame: Pixels, history: Sequence[Mark], exits: int, others: Mapping[str, Mark] | None = None
+) -> Pixels:
     """Draw one frame of the result.
 
     Args:
         frame: (H, W, 3) uint8 RGB; it is not changed.
-        history: Marks of every frame so far, this one last.
+        history: Marks of every frame so far, this one last; its target has the time line.
         exits: Number of exits, for the height of the time line's steps.
+        others: This frame's marks of further targets, by name.
 
     Returns:
         (H + STRIP, W, 3) uint8 RGB.
     """
-    mark = history[-1]
     height, width = frame.shape[:2]
     canvas = np.zeros((height + STRIP, width, 3), dtype=np.uint8)
     canvas[:height] = frame
+    for name, mark in (others or {}).items():
+        _draw_box(canvas, mark, height, f"{name}: ")
+    _draw_box(canvas, history[-1], height)
+    canvas[height:] = _time_line(history, exits, width)
+    return canvas
+
+
+def _draw_box(canvas: Pixels, mark: Mark, height: int, name: str = "") -> None:
+    """Draw one target onto (H + STRIP, W, 3)."""
+    width = canvas.shape[1]
     colour = exit_colour(mark.exit_index, mark.lost)
     x, y, w, h = (round(float(value)) for value in mark.box_xywh)
     cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, 2)
-    label = f"exit {mark.depth}  {mark.predicted_iou:.2f}" if mark.depth else "start"
+    label = name + (f"exit {mark.depth}  {mark.predicted_iou:.2f}" if mark.depth else "start")
     if mark.state is not TargetState.TRACKING:
         label += f"  {mark.state}"
     above = y - 6 if y >= 18 else min(y + h + 14, height - 4)
@@ -79,8 +91,6 @@ def draw(frame: Pixels, history: Sequence[Mark], exits: int) -> Pixels:
         cv2.putText(
             canvas, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, thickness, cv2.LINE_AA
         )
-    canvas[height:] = _time_line(history, exits, width)
-    return canvas
 
 
 def _time_line(history: Sequence[Mark], exits: int, width: int) -> Pixels:

@@ -70,6 +70,11 @@ class VideoWriter:
             else None
         )
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a file to write."""
+        return self._beside is not None
+
     def write(self, frame: Pixels) -> None:
         """Add a frame (H, W, 3) uint8 RGB; one of another size than the first is scaled.
 

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from dytrack_model.correction import overlap
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
 from dytrack_model.errors import BoxError, ImageError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
 from dytrack_model.policy import CycleExit, FixedExit, RandomExit, Thresholds
+from dytrack_model.runtime.engine import finish
 from dytrack_model.runtime.torch_engine import TorchEngine
 from dytrack_model.target_state import StateConfig
 
@@ -196,3 +198,21 @@ def test_a_shallow_box_is_moved_by_what_depth_said_of_the_last_one(network, fram
         tracker.start(RGB(frames[0]), BOX)
         again = [tracker.step(RGB(frame)) for frame in frames[1:3]]
         np.testing.assert_array_equal(again[1].box_xywh, corrected[1].box_xywh)
+
+
+def test_an_audit_compares_a_frame_that_left_early_with_full_depth(network, image):
+    early = Tracker(network, Thresholds((0.0, 0.0)), states=None, hann=0.0)
+    early.start(image, (150, 100, 50, 40))
+    left = early.step(image)
+    audit = finish(early.engine, early.auditing())
+    deep = Tracker(network, states=None, hann=0.0)
+    deep.start(image, (150, 100, 50, 40))
+    full = deep.step(image)
+    assert audit.exit_index == 0
+    assert audit.predicted_iou == left.predicted_iou
+    assert audit.predicted_iou_deep == pytest.approx(full.predicted_iou, abs=1e-6)
+    expected = overlap(left.box_xywh[None, None], full.box_xywh[None, None])[0, 0]
+    assert audit.agreement == pytest.approx(float(expected), abs=1e-6)
+    # It is done once, and changes nothing of what follows.
+    assert finish(early.engine, early.auditing()) is None
+    assert finish(deep.engine, deep.auditing()) is None

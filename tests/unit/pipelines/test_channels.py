@@ -52,13 +52,13 @@ def sequence(tmp_path):
 def seen(monkeypatch):
     """The mean colour of every crop that an engine is given, black borders left out."""
     colours = []
-    embed, begin = Engine.embed_template, Engine.begin
+    embed, begin = Engine.embedding, Engine.begin
 
     def note(crops):
         pixels = crops.reshape(-1, 3)
         colours.append(pixels[pixels.any(axis=1)].mean(axis=0))
 
-    monkeypatch.setattr(Engine, "embed_template", lambda s, c, b: (note(c), embed(s, c, b))[1])
+    monkeypatch.setattr(Engine, "embedding", lambda s, c, b: (note(c), embed(s, c, b))[1])
     monkeypatch.setattr(Engine, "begin", lambda s, c, kept: (note(c), begin(s, c, kept))[1])
     return colours
 

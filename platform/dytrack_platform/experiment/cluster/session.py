@@ -69,6 +69,12 @@ def joined() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def resources() -> dict[str, float]:
+    """Return what the running Ray has: CPU, GPU, memory."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
 def require_answer(place: str, named: str, port: str = "") -> None:
     """Refuse an address where nobody listens: Ray itself would try for minutes.
 

@@ -75,7 +75,12 @@ class EvaluationActor:
         self._engine = None
         if saved is not None:
             self._engine = build(
-                saved.network, runtime.runtime, runtime.precision, runtime.device, runtime.threads
+                saved.network,
+                runtime.runtime,
+                runtime.precision,
+                runtime.device,
+                runtime.threads,
+                ranges=saved.ranges,
             )
             _warm(self._engine)
         self._warm: set[str] = set()

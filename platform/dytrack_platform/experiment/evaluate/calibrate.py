@@ -172,7 +172,12 @@ def calibrate(
     require(0 <= hysteresis < 1, f"--hysteresis: must lie in [0, 1), got {hysteresis}")
     tell = report or (lambda *_: None)
     engine = build(
-        saved.network, runtime.runtime, runtime.precision, runtime.device, runtime.threads
+        saved.network,
+        runtime.runtime,
+        runtime.precision,
+        runtime.device,
+        runtime.threads,
+        ranges=saved.ranges,
     )
     gmacs = exit_gmacs(saved.network)
     # Measured here and now: a budget in milliseconds holds for one machine and runtime.

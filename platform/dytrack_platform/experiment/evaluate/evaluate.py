@@ -1,5 +1,6 @@
 """Evaluate trackers over Ray: every sequence at every point, longest first, each stored at once."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -158,12 +159,10 @@ class _Runs:
             self.report(Progress(finished, self.total, self.frames / elapsed))
 
     def _fingerprint(self, spec: TrackerSpec, sequence: VideoSequence) -> Fingerprint:
-        if sequence.name not in self.data:
-            self.data[sequence.name] = sequence_version(sequence)
         return Fingerprint(
             model="none" if spec.rule == "third-party" else f"{self.version} on {self.job.runtime}",
             point=str(spec),
-            dataset=f"{self.job.dataset}: {len(sequence)} frames, {self.data[sequence.name]}",
+            dataset=f"{self.job.dataset}: {len(sequence)} frames, {self._digest(sequence)}",
             code=self.code,
             machine=f"{processor()}, {self.job.runtime.device}, {self.job.runtime.threads} threads",
         )
@@ -171,6 +170,16 @@ class _Runs:
     def shares(self, spec: TrackerSpec) -> list[float]:
         """Exit shares of a spec."""
         return exit_share([result.exit_indices for result in self.results[spec.name].values()])
+
+    def manifest(self) -> str:
+        """Digest of the sequences behind the scores: names, lengths and content."""
+        rows = [f"{s.name} {len(s)} {self._digest(s)}" for s in self.whole()]
+        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:16]
+
+    def _digest(self, sequence: VideoSequence) -> str:
+        if sequence.name not in self.data:
+            self.data[sequence.name] = sequence_version(sequence)
+        return self.data[sequence.name]
 
     def whole(self) -> list[VideoSequence]:
         """Sequences that every spec finished.
@@ -258,6 +267,7 @@ def evaluate(
     summary = summary_json(job.dataset, rules.name, shown, others, blocks)
     summary = {"generator": MADE_BY, **summary, "reused": runs.reused}
     summary["rejected"] = sorted({*unfit, *runs.problems})
+    summary["data"] = runs.manifest()
     if job.protocol is None:
         summary["protocol_reason"] = reporting_reason(default)
     if (hidden := hidden_truth(runs.whole())) is not None:

@@ -108,7 +108,14 @@ def _make(job: dict[str, Any]) -> tuple[_Ours, str]:
     cv2.setNumThreads(job["threads"])
     saved = checkpoint.load(Path(job["folder"]))
     spec = our_specs(saved, [job["name"]])[0]
-    engine = build(saved.network, job["runtime"], job["precision"], job["device"], job["threads"])
+    engine = build(
+        saved.network,
+        job["runtime"],
+        job["precision"],
+        job["device"],
+        job["threads"],
+        ranges=saved.ranges,
+    )
     about = f"{engine.runtime}, {engine.precision}"
     return _Ours(Tracker(engine, make_policy(spec, seed=0))), about
 

@@ -85,6 +85,14 @@ def uri() -> str:
     return store.uri()
 
 
+def absolute_uri() -> str:
+    """As :func:`uri`, for a process in another folder."""
+    store = uri()
+    if not store.startswith("sqlite:///"):
+        return store
+    return f"sqlite:///{Path(store.removeprefix('sqlite:///')).absolute()}"
+
+
 def connect() -> str:
     """Choose the store and make its tables; call it before workers start.
 

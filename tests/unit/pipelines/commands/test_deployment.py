@@ -2,7 +2,10 @@
 
 import json
 import math
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -142,3 +145,27 @@ def test_a_runtime_that_computes_no_bf16_is_refused(dytrack, tracker):
     done = dytrack("describe", str(tracker), *words)
     assert done.returncode == 2
     assert "computes in fp32 on a CPU, got bf16" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_an_export_for_int8_finds_ranges_once_and_keeps_them(dytrack, tmp_path):
+    pytest.importorskip("openvino")
+    tracker = tmp_path / "own"
+    shutil.copytree("tests/golden/tracker", tracker)
+    words = ("export", str(tracker), "--runtime", "openvino", "--precision", "int8")
+    first = dytrack(*words, "--out", str(tmp_path / "a"))
+    assert first.returncode == 2
+    assert "this tracker has no ranges yet" in first.stderr
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for k in range(3):
+        pixels = np.random.default_rng(k).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        cv2.imwrite(str(pictures / f"{k}.png"), pixels)
+    ended = dytrack(*words, "--out", str(tmp_path / "a"), "--calibrate", str(pictures))
+    assert ended.returncode == 0, ended.stderr
+    assert "kept with the tracker" in ended.stdout
+    again = dytrack(*words, "--out", str(tmp_path / "b"))
+    assert again.returncode == 0, again.stderr
+    wrong = dytrack("export", str(tracker), "--out", str(tmp_path / "c"), "--calibrate", "x")
+    assert wrong.returncode == 2
+    assert "give --precision int8 too" in wrong.stderr

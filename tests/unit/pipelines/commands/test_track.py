@@ -1,188 +1,142 @@
-"""Track a video from the command line: what is kept, whatever goes wrong."""
+"""dytrack track: every kind of source, several targets, and the same boxes as in Python."""
 
 import csv
-import math
-import os
-import signal
-import subprocess
-import sys
-import time
+import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from dytrack_model import checkpoint
-from dytrack_model.config import variant
-from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import OperatingPoint
-from dytrack_pipelines.media import video as videos
-from dytrack_pipelines.media.video import VideoWriter, count_frames, writable_rate
+from dytrack_model import Tracker
+from tests.unit.platform.serving.test_faults import moving
 
-
-@pytest.fixture(scope="module")
-def tracker(tmp_path_factory):
-    torch.manual_seed(0)
-    points = [OperatingPoint(name="balanced", thresholds=(0.0, math.inf))]
-    folder = tmp_path_factory.mktemp("model") / "tracker"
-    return str(checkpoint.save(folder, DyTrackNetwork(variant("test")), points))
-
-
-def _film(path, frames=12, fps=25.0, size=(96, 64)):
-    rng = np.random.default_rng(0)
-    with VideoWriter(path, fps) as writer:
-        for _ in range(frames):
-            writer.write(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
-    return path
-
-
-def _rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+GOLDEN = "tests/golden/tracker"
+BOX = (40.0, 30.0, 30.0, 24.0)
 
 
 @pytest.fixture
-def film(tmp_path):
-    return _film(tmp_path / "in.mp4")
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(12):
+        cv2.imwrite(str(folder / f"frame{k}.png"), moving(k)[..., ::-1])
+    return folder
 
 
-INIT = ("--init", "20,20,24,20")
+def boxes_of(path, target=None):
+    rows = [
+        r
+        for r in csv.DictReader(path.read_text().splitlines())
+        if target in (None, r.get("target"))
+    ]
+    return np.array([[float(row[key]) for key in "xywh"] for row in rows])
 
 
-def test_a_table_and_a_video_of_every_frame(dytrack, tracker, film, tmp_path):
-    out, table = tmp_path / "out.mp4", tmp_path / "out.csv"
-    for _ in range(2):  # and again over its own files
-        done = dytrack(
-            "track", str(film), *INIT, "--model", tracker, "--out", str(out), "--csv", str(table)
-        )
-        assert done.returncode == 0, done.stderr
-    assert len(_rows(table)) == count_frames(out) == 12
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.csv", "out.mp4"]
+def test_a_folder_and_a_pattern_give_the_boxes_that_python_gives(dytrack, pictures, tmp_path):
+    tracker = Tracker.load(GOLDEN)
+    frames = [pictures / f"frame{k}.png" for k in range(12)]
+    expected = np.stack([BOX, *(one.box_xywh for one in tracker.track(frames, BOX))])
+    init = ",".join(map(str, BOX))
+    for number, source in enumerate((str(pictures), str(pictures / "frame*.png"))):
+        out = tmp_path / f"{number}.csv"
+        ended = dytrack("track", source, "--init", init, "--model", GOLDEN, "--csv", str(out))
+        assert ended.returncode == 0, ended.stderr
+        np.testing.assert_allclose(boxes_of(out), expected, atol=1e-3)
+        assert "exits taken" in ended.stdout
+
+
+def test_several_targets_are_followed_as_each_alone(dytrack, pictures, tmp_path):
+    second = (60.0, 20.0, 24.0, 24.0)
+    start = [{"id": "a", "box": BOX}, {"id": "b", "box": second}]
+    (tmp_path / "start.json").write_text(json.dumps(start))
+    words = ("track", str(pictures), "--model", GOLDEN)
+    both = tmp_path / "both.csv"
+    given = ("--init-from", str(tmp_path / "start.json"), "--csv", str(both))
+    film = tmp_path / "film.mp4"
+    ended = dytrack(*words, *given, "--out", str(film), "--lasot", str(tmp_path / "l.txt"))
+    assert ended.returncode == 0, ended.stderr
+    assert "of 2 targets" in ended.stdout
+    for name, box in (("a", BOX), ("b", second)):
+        alone = tmp_path / f"{name}.csv"
+        init = ",".join(map(str, box))
+        assert dytrack(*words, "--init", init, "--csv", str(alone)).returncode == 0
+        np.testing.assert_allclose(boxes_of(both, name), boxes_of(alone), atol=1e-3)
+        text = np.loadtxt(tmp_path / f"l-{name}.txt", delimiter=",")
+        np.testing.assert_allclose(text, boxes_of(alone), atol=1e-3)
+    assert film.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "said"),
     [
-        (["--out", "in.mp4"], "--out in.mp4: is what is read"),
-        (["--csv", "in.mp4"], "--csv in.mp4: is what is read"),
-        (["--out", "a.avi", "--csv", "a.avi"], "--csv a.avi: is also what --out names"),
-        (["--csv", "thesis.txt"], "thesis.txt: is there, and dytrack did not write it"),
-        (["--out", "thesis.mp4"], "thesis.mp4: is there, and dytrack did not write it"),
-        (["--csv", "."], "--csv .: is a folder"),
+        ((), "one way"),
+        (("--init", "1,2,3,4", "--init-from", "x.json"), "one way"),
+        (("--init", "1,2,3"), "four numbers"),
+        (("--init-from", "nowhere.json"), "cannot be read"),
+        (("--select",), "dytrack serve draws boxes in a browser"),
     ],
 )
-def test_nothing_is_overwritten_that_dytrack_did_not_write(
-    dytrack, tracker, film, tmp_path, monkeypatch, words, sentence
-):
-    monkeypatch.chdir(tmp_path)
-    for name in ("thesis.txt", "thesis.mp4"):
-        (tmp_path / name).write_bytes(b"years of work")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    done = dytrack("track", "in.mp4", *INIT, "--model", tracker, *words)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+def test_first_boxes_are_given_one_way(dytrack, pictures, words, said):
+    ended = dytrack("track", str(pictures), "--model", GOLDEN, *words)
+    assert ended.returncode in (1, 2)
+    assert said in " ".join(ended.stderr.split())
 
 
-def test_a_file_that_is_cut_short_is_said_and_its_frames_are_kept(dytrack, tracker, tmp_path):
-    whole = _film(tmp_path / "whole.avi", frames=40)
-    cut, table = tmp_path / "cut.avi", tmp_path / "cut.csv"
-    content = whole.read_bytes()
-    cut.write_bytes(content[: int(len(content) * 0.6)])
-    done = dytrack("track", str(cut), *INIT, "--model", tracker, "--csv", str(table))
-    kept = len(_rows(table))
-    assert 10 < kept < 38
-    assert done.returncode == 2
-    assert f"{kept} of the 40 frames that its header announces decode" in done.stderr
+def test_a_lasot_file_of_a_target_is_not_written_over_somebodys(dytrack, pictures, tmp_path):
+    (tmp_path / "l-2.txt").write_text("mine")
+    words = ("--init", "40,30,30,24", "--init", "60,20,24,24", "--lasot", str(tmp_path / "l.txt"))
+    ended = dytrack("track", str(pictures), "--model", GOLDEN, *words)
+    assert ended.returncode == 2
+    assert "dytrack did not write it" in ended.stderr
+    assert (tmp_path / "l-2.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("fps", "written"),
-    [(105.611, 105.61), (90_000.0, 1000.0), (29.97, 29.97), (0.0, 25.0), (math.nan, 25.0)],
-)
-def test_rates_are_what_the_containers_hold(fps, written):
-    assert writable_rate(fps) == pytest.approx(written)
+def test_nothing_of_a_source_is_replaced(dytrack, pictures, tmp_path):
+    before = (pictures / "frame3.png").read_bytes()
+    for option in ("--csv", "--coco", "--mot"):
+        out = str(pictures / "frame3.png")
+        ended = dytrack(
+            "track",
+            str(pictures / "*.png"),
+            "--model",
+            GOLDEN,
+            "--init",
+            "40,30,30,24",
+            option,
+            out,
+        )
+        assert ended.returncode == 2
+    assert (pictures / "frame3.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi"])
-@pytest.mark.parametrize("fps", [105.611, 90_000.0, 23.976, 0.2])
-def test_every_rate_can_be_written_and_read(tmp_path, capfd, suffix, fps):
-    path = _film(tmp_path / f"a:b{suffix}", fps=fps)
-    reader = cv2.VideoCapture(str(path))
-    frames = 0
-    while reader.read()[0]:
-        frames += 1
-    assert frames == 12
-    assert capfd.readouterr().err == ""
+def test_a_camera_that_is_not_there_is_told(dytrack):
+    ended = dytrack("track", "97", "--model", GOLDEN, "--init", "1,2,3,4")
+    assert ended.returncode == 2
+    assert "camera 97" in ended.stderr
 
 
-def test_a_rate_that_is_changed_is_said(dytrack, tracker, film, tmp_path, monkeypatch):
-    from dytrack_model import images
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg as a sender")
+def test_a_network_stream_is_followed_to_its_end(dytrack, pictures, tmp_path):
+    import subprocess
 
-    class Fast(images.VideoReader):
-        def __init__(self, path):
-            super().__init__(path)
-            self.fps = 90_000.0
+    sender = subprocess.Popen(
+        ["ffmpeg", "-loglevel", "error", "-re", "-stream_loop", "20", "-framerate", "25", "-i",
+         str(pictures / "frame%d.png"), "-c:v", "mpeg4", "-f", "mpegts", "-listen", "1",
+         "http://127.0.0.1:18231/a.ts"],
+    )  # fmt: skip
+    try:
+        import time
 
-    monkeypatch.setattr(images, "VideoReader", Fast)
-    out = tmp_path / "o.mp4"
-    done = dytrack("track", str(film), *INIT, "--model", tracker, "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert "says 90000 frames/s" in done.stdout
-    assert "is written at 1000" in done.stdout
-
-
-def test_the_table_is_written_whatever_becomes_of_the_video(
-    dytrack, tracker, film, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(videos, "count_frames", lambda _: 3)  # as on a full disk
-    out, table = tmp_path / "o.mp4", tmp_path / "o.csv"
-    done = dytrack(
-        "track", str(film), *INIT, "--model", tracker, "--out", str(out), "--csv", str(table)
-    )
-    assert done.returncode == 1
-    assert "not all 12 frames could be written" in done.stderr
-    assert len(_rows(table)) == 12
-    assert not out.exists()
-
-
-def test_names_with_a_colon_are_read_and_written(dytrack, tracker, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    _film(tmp_path / "cam:1.mp4")
-    done = dytrack("track", "cam:1.mp4", *INIT, "--model", tracker, "--out", "a:b.mp4")
-    assert done.returncode == 0, done.stderr
-    assert count_frames(tmp_path / "a:b.mp4") == 12
-
-
-@pytest.mark.parametrize("words", [["--threads", "0"], ["--threads", "-1"], ["--threads", "1e9"]])
-def test_threads_have_bounds(dytrack, tracker, film, words):
-    assert dytrack("track", str(film), *INIT, "--model", tracker, *words).returncode == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_tracked_is_kept_when_a_signal_ends_it(tracker, tmp_path, number):
-    film = _film(tmp_path / "long.mp4", frames=4000)
-    out, table = tmp_path / "o.mp4", tmp_path / "o.csv"
-    command = [sys.executable, "-m", "dytrack_pipelines.cli", "track", str(film), *INIT]
-    command += ["--model", tracker, "--out", str(out), "--csv", str(table)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    ) as process:
-        deadline = time.monotonic() + 60
-        unfinished: list = []
-        while time.monotonic() < deadline and process.poll() is None:
-            unfinished = list(tmp_path.glob(".o.csv.*"))
-            if unfinished and unfinished[0].stat().st_size > 20_000:
-                break
-            time.sleep(0.05)
-        process.send_signal(number)
-        said, complained = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    kept = len(_rows(table))
-    assert 100 < kept < 4000
-    assert count_frames(out) == kept
-    assert not list(tmp_path.glob(".o*"))
-    if number == signal.SIGINT:
-        assert f"interrupted after {kept} of 4000 frames" in said
-        assert "interrupted" in complained
+        time.sleep(2)
+        out = tmp_path / "live.csv"
+        ended = dytrack(
+            "track", "http://127.0.0.1:18231/a.ts", "--model", GOLDEN, "--init", "40,30,30,24",
+            "--csv", str(out),
+        )  # fmt: skip
+    finally:
+        sender.terminate()
+        sender.wait()
+    assert ended.returncode == 0, ended.stderr
+    assert len(boxes_of(out)) > 50

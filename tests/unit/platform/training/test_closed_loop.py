@@ -8,8 +8,8 @@ from dytrack_model import Tracker
 from dytrack_model.config import variant
 from dytrack_model.correction import overlap
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
+from dytrack_model.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.online import hann_window
 from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted

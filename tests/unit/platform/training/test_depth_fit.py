@@ -6,8 +6,8 @@ import torch
 
 from dytrack_model.config import variant
 from dytrack_model.depth_value import FEATURES
+from dytrack_model.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.online import hann_window
 from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted

@@ -1,0 +1,1 @@
+"""The server of :mod:`dytrack_platform.serving` as replicas on Ray Serve."""

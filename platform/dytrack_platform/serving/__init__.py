@@ -1,0 +1,1 @@
+"""Serve a tracker to many streams: sessions, and a scheduler that batches by stage; no Ray here."""

@@ -1,0 +1,391 @@
+"""One stream: frames in, answers out, and targets that come, move and go meanwhile.
+
+A frame waits, is decoded, and then every target's work goes to the scheduler of the stream's model.
+Everything that a client says takes effect at the next frame that it sends.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dytrack_model.crops import check_box
+from dytrack_model.errors import InputError
+from dytrack_model.images import RGB
+from dytrack_model.prediction import Audit, Prediction
+from dytrack_model.runtime.engine import Work
+from dytrack_platform.serving.limits import Settings
+from dytrack_platform.serving.messages import Arrived, Command, Refused, TargetBox
+from dytrack_platform.serving.metrics import Metrics
+from dytrack_platform.serving.models import Model, Models
+from dytrack_platform.serving.pacing import Audits
+from dytrack_platform.serving.pictures import Origin, decode
+from dytrack_platform.serving.scheduler import Job
+from dytrack_platform.serving.targets import Target, find
+from dytrack_platform.serving.tokens import SavedStream, SavedTarget, seal, unseal
+
+DEFAULT_POINT = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one frame is answered."""
+
+    text: str
+    errors: tuple[Refused, ...] = ()
+    """What could not be done on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    prediction: Prediction | None
+    """None for a target that was started with this frame."""
+    stage_s: float
+    waited_s: float
+
+
+class Stream:
+    """The targets of one client.
+
+    Args:
+        number: Its number on this replica, for metrics.
+        models: Where models come from.
+        settings: How the replica serves.
+        metrics: Where it counts.
+        pool: Threads that decode.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        models: Models,
+        settings: Settings,
+        metrics: Metrics,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._number, self._models, self._settings = str(number), models, settings
+        self._metrics, self._pool = metrics, pool
+        self._loop = asyncio.get_running_loop()
+        self._model: Model | None = None
+        self._model_name: str | None = None
+        self._targets: dict[str, Target] = {}
+        self._size: tuple[int, int] | None = None
+        self._point = DEFAULT_POINT
+        self._budget_ms: float | None = None
+        self._audits = Audits()
+        self._frames = 0
+        self._last_frame = 0
+        self._resumed: SavedStream | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it has targets, or had some."""
+        return self._model is not None
+
+    def check(self, command: Command) -> None:
+        """Refuse at once what can be refused without the next frame.
+
+        Raises:
+            Refused: It names what there is not.
+        """
+        if command.model is not None and command.model not in self._models.names:
+            raise Refused("model", f"there is no such model; there are {self._models.names}")
+        if command.resume is not None:
+            self._resumed = unseal(command.resume, self._settings.secret)
+        model = self._models.current(command.model or self._model_name)
+        if command.point is not None:
+            find(model, command.point)
+        if len(command.targets) > self._settings.limits.targets:
+            most = self._settings.limits.targets
+            raise Refused("too_many", f"a stream has at most {most} targets")
+
+    async def answer(self, arrived: Arrived, dropped: int) -> Answer:
+        """Compute one frame.
+
+        Args:
+            arrived: The frame.
+            dropped: Frames that it replaced, to be told.
+
+        Raises:
+            Refused: The frame cannot be used; commands that came with it were not carried out.
+        """
+        began = time.perf_counter()
+        queue_s = began - arrived.at
+        image = await self._loop.run_in_executor(
+            self._pool, decode, arrived.data, self._settings.limits
+        )
+        decode_s = time.perf_counter() - began
+        if self._size is not None and image.size != self._size:
+            raise Refused(
+                "frame_size", f"frames are {self._size[0]}x{self._size[1]}, this is {image.size}"
+            )
+        model = await self._on_current_model(arrived.commands)
+        errors, new = await self._obey(arrived.commands, image, model)
+        self._size = image.size if self._targets else None
+        deadline = arrived.at + self._deadline_s
+        found = await self._step(image, model, deadline, skip=new)
+        began = time.perf_counter()
+        stage_s = max((one.stage_s for one in found.values()), default=0.0)
+        queue_s += max((one.waited_s for one in found.values()), default=0.0)
+        rows = {name: self._row(name, one) for name, one in found.items()}
+        ms = {
+            "queue": round(queue_s * 1e3, 3),
+            "decode": round(decode_s * 1e3, 3),
+            "stages": round(stage_s * 1e3, 3),
+        }
+        self._last_frame = arrived.header.frame
+        values: dict[str, Any] = {"type": "result", "frame": arrived.header.frame}
+        values |= {"targets": rows, "dropped": dropped, "ms": ms}
+        values["model"] = model.version
+        text = json.dumps(values)
+        ms["encode"] = round((time.perf_counter() - began) * 1e3, 3)
+        text = json.dumps(values)
+        self._count(found, ms, dropped)
+        self._after(model, found, time.perf_counter() - arrived.at)
+        return Answer(text, tuple(errors))
+
+    def token(self) -> str:
+        """Write down where every target is, for another replica.
+
+        Raises:
+            Refused: There is no target.
+        """
+        if not self._targets:
+            raise Refused("token", "there is no target yet")
+        targets = tuple(
+            SavedTarget(id=t.id, origin=t.origin, box_xywh=t.box_xywh, point=t.point)
+            for t in self._targets.values()
+        )
+        saved = SavedStream(targets=targets, mode="every", frame=self._last_frame)
+        return seal(saved, self._settings.secret)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._metrics.targets.dec(len(self._targets))
+        self._targets.clear()
+        if self._model is not None:
+            self._models.leave(self._model)
+            self._model = None
+        for gauge in (self._metrics.agreement, self._metrics.drift):
+            if self._audits.count:
+                gauge.remove(self._number)
+        self._audits = Audits()
+
+    async def _on_current_model(self, commands: Sequence[Command]) -> Model:
+        """Return the model of this frame; where it is another than before, move every target."""
+        for command in commands:
+            self._model_name = command.model or self._model_name
+        model = self._models.current(self._model_name)
+        if model is self._model:
+            return model
+        before, self._model = self._model, self._models.take(self._model_name, self._model)
+        if before is not None and self._size is not None:
+            for target in self._targets.values():
+                if target.point not in (*(p.name for p in self._model.points), "full"):
+                    target.point = DEFAULT_POINT if self._model.points else "full"
+            size = self._size
+            works = [t.beginning(self._model, size, self._audits) for t in self._targets.values()]
+            await self._run_all(self._model, works, time.perf_counter() + self._deadline_s)
+        return self._model
+
+    async def _obey(
+        self, commands: Sequence[Command], image: RGB, model: Model
+    ) -> tuple[list[Refused], set[str]]:
+        """Carry out commands; returns what could not be done, and targets that are new."""
+        errors: list[Refused] = []
+        new: set[str] = set()
+        for command in commands:
+            try:
+                if command.kind == "start":
+                    self._begin(command)
+                    await self._resume(image, model)
+                if command.kind in ("start", "add"):
+                    await self._add(command, image, model, new, errors)
+                else:
+                    self._change(command, model)
+            except Refused as error:
+                errors.append(error)
+            except InputError as error:
+                errors.append(Refused("box", str(error)))
+        return errors, new
+
+    def _change(self, command: Command, model: Model) -> None:
+        """Move, remove or pace targets that are there."""
+        if command.kind == "move":
+            for wanted in command.targets:
+                target = self._known(wanted.id)
+                target.tracker.move_to(wanted.box)
+                target.box_xywh = wanted.box
+        elif command.kind == "remove":
+            for name in command.ids:
+                self._known(name)
+                del self._targets[name]
+                self._metrics.targets.dec()
+        elif command.kind == "point":
+            for target in self._named(command.ids):
+                target.choose(model, self._audits, command.point, command.budget_ms)
+
+    def _begin(self, command: Command) -> None:
+        self._metrics.targets.dec(len(self._targets))
+        self._targets.clear()
+        self._point, self._budget_ms = command.point or DEFAULT_POINT, command.budget_ms
+
+    async def _resume(self, image: RGB, model: Model) -> None:
+        saved, self._resumed = self._resumed, None
+        for one in saved.targets if saved else ():
+            target = Target(one.id, one.origin, one.box_xywh, one.point)
+            await self._start(target, image, model)
+
+    async def _add(
+        self,
+        command: Command,
+        image: RGB,
+        model: Model,
+        new: set[str],
+        errors: list[Refused],
+    ) -> None:
+        for wanted in command.targets:
+            try:
+                target = self._make(wanted, command, image, model)
+                await self._start(target, image, model)
+                new.add(target.id)
+            except InputError as error:
+                errors.append(Refused("box", f"target {wanted.id}: {error}"))
+
+    def _make(self, wanted: TargetBox, command: Command, image: RGB, model: Model) -> Target:
+        if wanted.id in self._targets:
+            known = self._targets[wanted.id]
+            if command.kind == "start":  # a resumed target whose client knows better
+                return Target(wanted.id, known.origin, wanted.box, known.point)
+            raise Refused("target", f"target {wanted.id} is there already: move or remove it")
+        if len(self._targets) >= self._settings.limits.targets:
+            most = self._settings.limits.targets
+            raise Refused("too_many", f"a stream has at most {most} targets")
+        check_box(wanted.box, image.size)
+        origin = Origin.cut(image, wanted.box, model.engine.config.template_factor)
+        budget = command.budget_ms if command.budget_ms is not None else self._budget_ms
+        return Target(wanted.id, origin, wanted.box, command.point or self._point, budget)
+
+    async def _start(self, target: Target, image: RGB, model: Model) -> None:
+        if target.point == DEFAULT_POINT and not any(
+            point.name == DEFAULT_POINT for point in model.points
+        ):
+            target.point = "full"
+        work = target.beginning(model, image.size, self._audits)
+        await self._run_all(model, [work], time.perf_counter() + self._deadline_s)
+        if target.id not in self._targets:
+            self._metrics.targets.inc()
+        self._targets[target.id] = target
+
+    def _known(self, name: str) -> Target:
+        if name not in self._targets:
+            raise Refused("target", f"there is no target {name}")
+        return self._targets[name]
+
+    def _named(self, names: Sequence[str]) -> list[Target]:
+        return [self._known(name) for name in names] or list(self._targets.values())
+
+    async def _step(
+        self, image: RGB, model: Model, deadline: float, skip: set[str]
+    ) -> dict[str, _Found]:
+        targets = list(self._targets.values())
+        for target in targets if self._settings.correct else ():
+            target.follow(model, self._audits)
+        works = [target.stepping(image) for target in targets if target.id not in skip]
+        jobs = iter(await self._run_all(model, works, deadline))
+        found = {}
+        for target in targets:
+            if target.id in skip:
+                found[target.id] = _Found(None, 0.0, 0.0)
+                continue
+            job = next(jobs)
+            found[target.id] = _Found(job.result, job.stage_s, max(0.0, job.began - job.entered))
+        return found
+
+    async def _run_all(
+        self, model: Model, works: "Sequence[Work[Any]]", deadline: float
+    ) -> list[Job[Any]]:
+        """Run works on the model's scheduler and wait for all of them."""
+        waits = []
+        for work in works:
+            future: asyncio.Future[Job[Any]] = self._loop.create_future()
+            done = partial(self._tell, future)
+            waits.append(future)
+            model.scheduler.submit(Job(work, done, deadline))
+        jobs = await asyncio.gather(*waits)
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
+        return jobs
+
+    def _tell(self, future: "asyncio.Future[Job[Any]]", job: Job[Any]) -> None:
+        """Hand a job over from the scheduler's thread."""
+
+        def deliver() -> None:
+            if not future.done():  # the client may be gone
+                future.set_result(job)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(deliver)
+
+    @property
+    def _deadline_s(self) -> float:
+        budgets = [t.budget_ms for t in self._targets.values() if t.budget_ms is not None]
+        return min([self._settings.deadline_ms, *budgets]) / 1e3
+
+    def _row(self, name: str, found: _Found) -> dict[str, Any]:
+        target, prediction = self._targets[name], found.prediction
+        if prediction is None:
+            box, said, state, depth = target.box_xywh, 1.0, "tracking", 0
+        else:
+            box = tuple(prediction.box_xywh.tolist())
+            said, state, depth = prediction.predicted_iou, str(prediction.state), prediction.exit
+        row: dict[str, Any] = {
+            "box": [round(value, 6) for value in box],
+            "predicted_iou": round(said, 6),
+            "state": state,
+            "exit": depth,
+        }
+        if target.paced is not None:
+            row["point"] = target.paced.name
+        return row
+
+    def _count(self, found: dict[str, _Found], ms: dict[str, float], dropped: int) -> None:
+        metrics = self._metrics
+        metrics.frames.inc()
+        metrics.dropped.inc(dropped)
+        for part, value in ms.items():
+            metrics.parts.labels(part).observe(value)
+        for one in found.values():
+            if one.prediction is not None:
+                metrics.exits.labels(str(one.prediction.exit)).inc()
+                metrics.states.labels(str(one.prediction.state)).inc()
+
+    def _after(self, model: Model, found: dict[str, _Found], took_s: float) -> None:
+        """Learn from the frame, and have some of its targets audited off the critical path."""
+        self._frames += 1
+        every = self._settings.audit_every
+        for name, one in found.items():
+            target = self._targets[name]
+            if target.paced is not None and one.prediction is not None:
+                target.paced.observe(took_s * 1e3)
+            if every and one.prediction is not None and self._frames % every == 0:
+                work = target.tracker.auditing()
+                done = partial(self._loop_audit, self._audits)
+                model.scheduler.submit(Job(work, done, float("inf"), audit=True))
+
+    def _loop_audit(self, audits: Audits, job: Job[Audit | None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take_audit, audits, job)
+
+    def _take_audit(self, audits: Audits, job: Job[Audit | None]) -> None:
+        if audits is not self._audits or job.result is None:
+            return  # the stream has ended, or there was nothing to compare
+        audits.take(job.result)
+        self._metrics.audits.inc()
+        self._metrics.agreement.labels(self._number).set(audits.agreement)
+        self._metrics.drift.labels(self._number).set(audits.drift)

@@ -1,0 +1,162 @@
+"""Batches give what single frames give, whatever the runtime and the mode."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dytrack_model import checkpoint
+from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.config import variant
+from dytrack_model.images import RGB
+from dytrack_model.network import DyTrackNetwork
+from dytrack_model.online import Tracker
+from dytrack_model.policy import find_point
+from dytrack_platform.serving.batching import open_served
+from dytrack_platform.serving.planning import Planner
+from dytrack_platform.serving.scheduler import Job, Scheduler
+
+from .conftest import POINTS
+
+GOLDEN = Path(__file__).parents[3] / "golden/tracker"
+
+
+def run(scheduler, works):
+    """Run works together; returns their jobs."""
+    ready = threading.Semaphore(0)
+    jobs = [Job(work, lambda job: ready.release(), deadline=1e9) for work in works]
+    for job in jobs:
+        scheduler.submit(job)
+    for _ in jobs:
+        assert ready.acquire(timeout=30)
+    return jobs
+
+
+def boxes_of(served, frames, starts, mode="stages", point="balanced"):
+    seen = []
+    planner = Planner(served.table, served.runner.most_rows)
+    scheduler = Scheduler(served.runner, planner, mode, seen.append)
+    policy = find_point(POINTS, point, 3)
+    trackers = [Tracker(served.engine, policy.policy()) for _ in starts]
+    try:
+        works = [t.starting(RGB(frames[0]), box) for t, box in zip(trackers, starts, strict=True)]
+        assert not [job.error for job in run(scheduler, works) if job.error]
+        rows = []
+        for frame in frames[1:]:
+            jobs = run(scheduler, [tracker.stepping(RGB(frame)) for tracker in trackers])
+            assert not [job.error for job in jobs if job.error]
+            rows.append([job.result for job in jobs])
+    finally:
+        scheduler.stop()
+    return rows, seen
+
+
+STARTS = [(40.0 + 3 * k, 30.0 + k, 30.0, 24.0 + k) for k in range(6)]
+
+
+@pytest.mark.parametrize("mode", ["stages", "whole"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attention": "template-cached"},
+        {"recycling": "cascade", "iou_token": "read_only"},
+        {"template_matching": True, "token_type": "target"},
+    ],
+    ids=["plain", "cached", "cascade", "matching"],
+)
+def test_boxes_in_batches_are_those_of_single_streams(frames, mode, changes):
+    import torch
+
+    torch.manual_seed(0)
+    saved = SavedTracker(network=DyTrackNetwork(variant("test", **changes)).eval(), points=POINTS)
+    served = open_served(saved, rounds=1)
+    rows, seen = boxes_of(served, frames, STARTS, mode)
+    assert max(ran.rows for ran in seen) > 1, "there were batches"
+    for k, box in enumerate(STARTS):
+        alone = Tracker(saved.network, find_point(POINTS, "balanced", 3).policy())
+        expected = list(alone.track((RGB(frame) for frame in frames), box))
+        for row, one in zip(rows, expected, strict=True):
+            # In [0, 1] of the search crop, whose side is four times the target's: an untrained
+            # network's boxes soon fill the frame, and fp32 has seven digits.
+            side = 4 * np.sqrt(one.box_xywh[2:].prod())
+            np.testing.assert_allclose(row[k].box_xywh, one.box_xywh, atol=1e-6 * max(side, 100))
+            assert row[k].exit == one.exit
+            assert row[k].state == one.state
+
+
+def test_boxes_of_a_trained_tracker_in_batches_are_the_same_to_a_ten_thousandth_of_a_pixel(frames):
+    saved = checkpoint.load(GOLDEN)
+    served = open_served(saved, rounds=1)
+    planner = Planner(served.table, served.runner.most_rows)
+    scheduler = Scheduler(served.runner, planner)
+    starts = STARTS[:4]
+    trackers = [Tracker(served.engine, states=None) for _ in starts]
+    alone = [Tracker(served.engine, states=None) for _ in starts]
+    try:
+        works = [t.starting(RGB(frames[0]), box) for t, box in zip(trackers, starts, strict=True)]
+        run(scheduler, works)
+        for one, box in zip(alone, starts, strict=True):
+            one.start(RGB(frames[0]), box)
+        for frame in frames[1:]:
+            jobs = run(scheduler, [tracker.stepping(RGB(frame)) for tracker in trackers])
+            for job, tracker, one in zip(jobs, trackers, alone, strict=True):
+                expected = one.step(RGB(frame))
+                np.testing.assert_allclose(job.result.box_xywh, expected.box_xywh, atol=1e-4)
+                # From the same place again: a crop that lies a millionth of a pixel elsewhere may
+                # round another way.
+                tracker.move_to(expected.box_xywh)
+                one.move_to(expected.box_xywh)
+    finally:
+        scheduler.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_graphs_of_fixed_shapes_are_filled_up(saved, frames, runtime):
+    served = open_served(saved, runtime, "fp32", rounds=1)
+    assert served.runner.most_rows == 8
+    rows, seen = boxes_of(served, frames, STARTS[:3])
+    assert max(ran.rows for ran in seen) == 3
+    for k, box in enumerate(STARTS[:3]):
+        alone = Tracker(served.engine, find_point(POINTS, "balanced", 3).policy())
+        expected = list(alone.track((RGB(frame) for frame in frames), box))
+        for row, one in zip(rows, expected, strict=True):
+            np.testing.assert_allclose(row[k].box_xywh, one.box_xywh, atol=1e-3)
+
+
+def test_a_work_that_fails_fails_alone(served, frames):
+    scheduler = Scheduler(served.runner, Planner(served.table))
+    good = Tracker(served.engine)
+    try:
+        bad, fine = run(
+            scheduler,
+            [
+                Tracker(served.engine).stepping(RGB(frames[0])),
+                good.starting(RGB(frames[0]), STARTS[0]),
+            ],
+        )
+    finally:
+        scheduler.stop()
+    assert "call start" in str(bad.error)
+    assert fine.error is None
+    with pytest.raises(RuntimeError, match="stopped"):
+        scheduler.submit(Job(good.stepping(RGB(frames[1])), lambda job: None, 0.0))
+
+
+def test_audits_run_when_nothing_else_waits_and_are_dropped_where_too_many_wait(served, frames):
+    scheduler = Scheduler(served.runner, Planner(served.table))
+    tracker = Tracker(served.engine, find_point(POINTS, "fast", 3).policy())
+    done = threading.Semaphore(0)
+    try:
+        run(scheduler, [tracker.starting(RGB(frames[0]), STARTS[0])])
+        (step,) = run(scheduler, [tracker.stepping(RGB(frames[1]))])
+        audit = Job(tracker.auditing(), lambda job: done.release(), float("inf"), audit=True)
+        scheduler.submit(audit)
+        assert done.acquire(timeout=30)
+    finally:
+        scheduler.stop()
+    assert audit.result.exit_index == 0
+    assert audit.result.predicted_iou == pytest.approx(step.result.predicted_iou)
+    assert 0 <= audit.result.agreement <= 1
