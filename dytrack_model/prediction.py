@@ -1,11 +1,16 @@
 """What a tracker says of one frame."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.errors import RuntimeMissingError
 from dytrack_model.target_state import TargetState
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,36 @@ class Prediction:
     def lost(self) -> bool:
         """Whether the tracker believes that it lost the target."""
         return self.state is TargetState.LOST
+
+    def to_supervision(self, tracker_id: int = 1) -> "Detections":
+        """Return it for the annotators of the package supervision; empty where it is lost.
+
+        Args:
+            tracker_id: Number of the target.
+
+        Returns:
+            One detection or none: ``xyxy`` in pixels, ``confidence`` the predicted IoU, and in
+            ``data`` the ``exit`` and the ``state``.
+
+        Raises:
+            RuntimeMissingError: The package is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise RuntimeMissingError(
+                "to_supervision: needs pip install 'dytrack[interop]'"
+            ) from error
+        if self.lost:
+            return Detections.empty()
+        x, y, w, h = self.box_xywh
+        return Detections(
+            xyxy=np.array([[x, y, x + w, y + h]]),
+            confidence=np.array([self.predicted_iou]),
+            class_id=np.array([0]),
+            tracker_id=np.array([tracker_id]),
+            data={"exit": np.array([self.exit]), "state": np.array([str(self.state)])},
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,6 +46,9 @@ def test_torch_may_be_as_old_as_2_6_and_torchvision_is_left_to_timm():
     assert "torchvision" not in ranges
 
 
+NAMED = {"serve", "server", "export", "dev", "docs", "interop", "all", "third-party"}
+
+
 def test_the_extras_are_those_that_the_documentation_names():
-    assert set(EXTRAS) == {"serve", "export", "dev", "all", "third-party"}
+    assert set(EXTRAS) == NAMED
     assert Requirement(EXTRAS["all"][0]).extras == {"serve", "export", "dev"}

@@ -13,6 +13,7 @@ from rich.text import Text
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines.commands.calibrate import calibrate
 from dytrack_pipelines.commands.compare import compare
+from dytrack_pipelines.commands.config import config_app
 from dytrack_pipelines.commands.data import data_app
 from dytrack_pipelines.commands.demo import demo
 from dytrack_pipelines.commands.describe import describe
@@ -81,6 +82,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(mlflow_app, name="mlflow")
 # Everything after the command's name belongs to the command that runs on the cluster.

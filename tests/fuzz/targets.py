@@ -108,6 +108,20 @@ def annotations(data: bytes) -> None:
     _allowed(lambda: list(read("got10k", str(_PLACE), "val", [])))
 
 
+def protocol(data: bytes) -> None:
+    """What a client of the server sends: commands, frames, and their pictures."""
+    from dytrack_platform.serving.messages import Refused, read_command, read_frame
+
+    text = data.decode("utf-8", errors="replace")
+    for read in (lambda: read_command(text), lambda: read_frame(data)):
+        said = "understood"
+        try:
+            read()
+        except Refused as refused:
+            said = str(refused) if refused.code else ""
+        assert said.strip()
+
+
 def _allowed(call: Callable[[], object]) -> None:
     try:
         call()
@@ -128,7 +142,7 @@ def run(target: Callable[[bytes], None], data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (boxes, regions, recipes, weights, images, trackers, annotations)
+    for target in (boxes, regions, recipes, weights, images, trackers, annotations, protocol)
 }
 
 
@@ -159,4 +173,9 @@ def seeds(name: str) -> list[bytes]:
         one = {"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4]}
         coco = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [one]}
         return [json.dumps(coco).encode(), b"object_class: cat\n", b'{"attributes": ["OV"]}']
+    if name == "protocol":
+        target = {"id": "a", "box": [1, 2, 3, 4]}
+        start = {"type": "start", "targets": [target], "point": "fast", "budget_ms": 20}
+        others = [{"type": "move", **target}, {"type": "remove", "ids": ["a"]}, {"type": "stop"}]
+        return [json.dumps(one).encode() for one in (start, *others)] + [b"\0" * 16 + b"\xff\xd8"]
     return [b"1,2,3,4\n5\t6\t7\t8\n", b"x,y,w,h\n1;2;3;4\n\nnan,nan,nan,nan\n", b"m10,5,3,4,1,2,3"]

@@ -4,12 +4,13 @@ Counts are exact (attention products included); milliseconds are measured here a
 route in turn, on one thread unless told otherwise.
 """
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
 
 
 def describe(
@@ -26,6 +27,7 @@ def describe(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Show parameters, GMACs and milliseconds of each exit, and the operating points."""
     import torch
@@ -43,6 +45,18 @@ def describe(
     # Count and time every route.
     engine = build(network, runtime or "torch", precision, device, threads=threads)
     costs = exit_costs(network, engine, frames=frames)
+    if as_json:
+        screen.json(
+            {
+                "model": network.config.to_dict(),
+                "runtime": engine.runtime,
+                "precision": engine.precision,
+                "threads": threads,
+                "exits": [asdict(cost) for cost in costs],
+                "points": [asdict(point) for point in saved.points] if saved else [],
+            }
+        )
+        return
     deepest = costs[-1]
     # Show them as absolute numbers and as shares of full depth.
     rows = [

@@ -5,11 +5,13 @@ another alias, back to the version that had it before, and writes that down too;
 back further. Servers that follow the alias load the earlier version within seconds.
 """
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 
 def models(
@@ -17,12 +19,16 @@ def models(
     history: Annotated[
         bool, typer.Option("--history", help="Show every move of an alias, oldest first.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List a model's versions with their aliases and scores, or the history of its aliases."""
     from datetime import UTC, datetime
 
     from dytrack_platform.experiment.registry import promotion
 
+    if as_json:
+        screen.json(_history(name) if history else _versions(name))
+        return
     if history:
         rows = [
             [
@@ -61,6 +67,27 @@ def models(
         )
     columns = ["version", "", "published (UTC)", "exits", "ms of each exit", "success AUC"]
     screen.table(f"versions of {name}", columns, rows)
+
+
+def _history(name: str) -> list[dict[str, Any]]:
+    from dytrack_platform.experiment.registry import promotion
+
+    return [asdict(one) for one in promotion.history(name)]
+
+
+def _versions(name: str) -> list[dict[str, Any]]:
+    from dytrack_platform.experiment.registry import promotion
+
+    aliases = promotion.aliases(name)
+    return [
+        {
+            "version": int(version.version),
+            "aliases": list(aliases.get(int(version.version), ())),
+            "published": version.creation_timestamp / 1e3,
+            "tags": dict(version.tags),
+        }
+        for version in promotion.versions(name)
+    ]
 
 
 def rollback(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dytrack_pipelines.media.results import BoxFiles
     from dytrack_pipelines.media.sources import Source
     from dytrack_pipelines.media.video import VideoWriter
+    from dytrack_platform.interop.rerun_recording import RerunRecording
 
 _SHOWN = 8192
 """Marks kept for the time line: more than a frame is wide, and memory stays flat."""
@@ -72,6 +73,12 @@ def track(
     ] = None,
     cvat: Annotated[Path | None, typer.Option(help="CVAT video XML to write.")] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO-video JSON to write.")] = None,
+    yolo: Annotated[
+        Path | None, typer.Option(help="Folder to write YOLO's labels into, a file a frame.")
+    ] = None,
+    rerun: Annotated[
+        Path | None, typer.Option(help="Rerun recording (.rrd) to write, frames and all.")
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Show frames in a window meanwhile.")
     ] = False,
@@ -97,7 +104,8 @@ def track(
     for option, wanted in (("--select", select), ("--show", show)):
         if wanted:
             require_window(option)
-    check_files({"--out": out, **files}, [video, model, init_from])
+    check_files({"--out": out, "--rerun": rerun, **files}, [video, model, init_from])
+    check_labels(yolo)
     typed = first_boxes(init or (), None, None)
     torch.set_num_threads(threads)
     source = open_source(video)
@@ -113,9 +121,10 @@ def track(
     so_far = Followed(starts, tracker, first)
     stopped: BaseException | None = None
     with (
-        BoxFiles(files, list(starts), first.size, video) as tables,
+        BoxFiles({**files, "--yolo": yolo}, list(starts), first.size, video) as tables,
         film as writer,
         shown(source) as tell,
+        recording(rerun) as so_far.recorder,
     ):
         so_far.keep(first, tables, writer, show)
         # Follow them frame by frame; what was found so far is kept however that ends.
@@ -130,7 +139,7 @@ def track(
     engine = tracker.engine
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
     _report(so_far, source)
-    for file in (out, *spread(files, list(starts)).values()):
+    for file in (out, *spread(files, list(starts)).values(), yolo, rerun):
         if file is not None:
             screen.say(f"wrote {file}")
     if isinstance(stopped, KeyboardInterrupt):
@@ -161,6 +170,15 @@ def check_files(outputs: Mapping[str, Path | None], inputs: "Sequence[str | Path
     from dytrack_platform.storage.outputs import check_outputs
 
     check_outputs(outputs, [one for one in inputs if one is not None])
+
+
+def check_labels(folder: Path | None) -> None:
+    """Refuse a folder that holds anything but the labels of an earlier run."""
+    from dytrack_pipelines.media.results import YOLO_MARK
+    from dytrack_platform.storage.outputs import check_folder
+
+    if folder is not None:
+        check_folder("--yolo", folder, [file.name for file in folder.glob("*")], [YOLO_MARK])
 
 
 def spread(files: Mapping[str, Path | None], targets: list[str]) -> dict[str, Path | None]:
@@ -197,6 +215,18 @@ def first_boxes(
 
 
 @contextmanager
+def recording(path: Path | None) -> "Iterator[RerunRecording | None]":
+    """Open a recording of Rerun where one is asked for."""
+    if path is None:
+        yield None
+        return
+    from dytrack_platform.interop.rerun_recording import RerunRecording
+
+    with RerunRecording(path) as recorder:
+        yield recorder
+
+
+@contextmanager
 def shown(source: "Source") -> Iterator[Callable[[int], None]]:
     """Show how far it is: a bar on a terminal where the length is known; yields its callback."""
     from dytrack_pipelines.terminal.progress import counting_bar
@@ -226,6 +256,7 @@ class Followed:
     changes: list[str] = field(default_factory=list)
     """What became of which target when; the first of them."""
     changed: int = 0
+    recorder: "RerunRecording | None" = None
 
     def __post_init__(self) -> None:
         from dytrack_model import Tracker
@@ -275,6 +306,8 @@ class Followed:
         from dytrack_pipelines.media.overlay import draw
 
         tables.write(self._marks)
+        if self.recorder is not None:
+            self.recorder.write(frame.pixels, self._marks)
         lead = self._names[0]
         self._recent.append(self._marks[lead])
         del self._recent[:-_SHOWN]

@@ -5,6 +5,8 @@ Hardware: whatever the recipe's ``train.workers`` asks for, on this machine or, 
 
 ``--local`` trains in this process instead, without Ray, MLflow and the journal, on one device.
 
+``--dry-run`` says what a training would cost; without a recipe they are listed.
+
 The same command continues a run that was killed, from its last checkpoint.
 """
 
@@ -15,24 +17,36 @@ import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Overrides, Recipe
+from dytrack_pipelines.terminal.options import OptionalRecipe, Overrides
 
 if TYPE_CHECKING:
+    from dytrack_platform.config.schema import ExperimentConfig
     from dytrack_platform.training.progress import Progress
 
 
 def train(
-    recipe: Recipe,
+    recipe: OptionalRecipe = None,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
     local: Annotated[
         bool, typer.Option("--local", help="Train in this process, without Ray and MLflow.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and say what it costs; no more.")
     ] = False,
 ) -> None:
     """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
     from dytrack_platform.config import load, parse_override
 
+    if recipe is None:
+        rows = [[name, recipes.purpose(name)] for name in recipes.shipped()]
+        screen.table("recipes that come with dytrack", ["name", ""], rows)
+        screen.say("dytrack train NAME trains one; dytrack config init FILE begins your own")
+        raise typer.Exit(2)
     # Read and check the whole recipe before anything starts.
     config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
+    if dry_run:
+        foretell(config)
+        return
     if local:
         from dytrack_platform.training.local import train_local
 
@@ -53,6 +67,27 @@ def train(
         trained = run(config, show, screen.say)
     # Say what came of it and where it lies.
     report(trained.metrics, trained.tracker, config.model.exits)
+
+
+def foretell(config: "ExperimentConfig") -> None:
+    """Say what a training would do and cost, without data, workers and files."""
+    from dytrack_platform.training.cost import training_cost
+
+    cost = training_cost(config)
+    rows = [
+        ["parameters", f"{cost.parameters / 1e6:.2f} M"],
+        ["GMACs of a frame, by exit", " / ".join(f"{gmacs:.3f}" for gmacs in cost.gmacs)],
+        ["optimiser steps", f"{cost.steps:,}"],
+        ["pairs", f"{cost.pairs:,}"],
+        ["arithmetic in all", f"{cost.petaflops:,.2f} PFLOP"],
+        ["disk for checkpoints", f"{cost.disk_bytes / 1e6:,.0f} MB"],
+        ["workers", f"{config.train.workers}, each {'a GPU' if config.train.gpu else 'on CPUs'}"],
+        ["writes to", f"{config.train.storage}/{config.name}"],
+    ]
+    screen.table(f"{config.name}: what training it comes to", ["what", "how much"], rows)
+    sources = [source.path for source in config.data.train]
+    sources += [source.root for source in config.data.resident]
+    screen.say(f"reads {', '.join(sources) or 'nothing: data.train and data.resident are empty'}")
 
 
 def describe(progress: "Progress", epochs: int, workers: int) -> str:

@@ -1,4 +1,4 @@
-"""Files of boxes, written as the frames come: CSV, JSON lines, MOT, LaSOT, CVAT XML, COCO-video.
+"""Files of boxes, written as the frames come: CSV, JSON lines, MOT, LaSOT, CVAT, COCO-video, YOLO.
 
 Every writer works beside its file's place and takes that place when the body of the ``with`` ends,
 however it ends: minutes of tracking are not lost to what came after them.
@@ -7,6 +7,7 @@ however it ends: minutes of tracking are not lost to what came after them.
 import csv
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.outputs import MADE_BY
 
 COLUMNS = ("frame", "x", "y", "w", "h", "exit", "predicted_iou", "lost", "state")
+YOLO_MARK = "dytrack.json"
+"""File by which a folder of labels is known as ours."""
 _FLUSH_EVERY = 64
 """Frames between two writes to the disk: what a crash of the machine can cost."""
 
@@ -247,6 +250,46 @@ class CvatFile(BoxFile):
         self._place("", self.path)
 
 
+class YoloFolder(BoxFile):
+    """YOLO's labels: a folder with ``000000.txt`` a frame, ``class centre size`` in [0, 1].
+
+    The class is the target's number from 0; a frame in which all are lost has an empty file.
+    """
+
+    def begin(self) -> None:
+        """Make the folder, without the labels that an earlier run left there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for old in self.path.glob("*.txt"):
+                if re.fullmatch(r"\d{6,}", old.stem):
+                    old.unlink()
+            self._tell()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def add(self, marks: Mapping[str, Mark]) -> None:
+        """Write a frame's file."""
+        rows = []
+        for name, mark in marks.items():
+            if not mark.lost:
+                x, y, w, h = (float(value) for value in mark.box_xywh)
+                width, height = self.size
+                parts = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+                row = " ".join(f"{value:.6f}" for value in parts)
+                rows.append(f"{self.targets.index(name)} {row}\n")
+        (self.path / f"{self.frames:06d}.txt").write_text("".join(rows), encoding="utf-8")
+
+    def finish(self) -> None:
+        """Say how many frames there are."""
+        self._tell()
+
+    def _tell(self) -> None:
+        about = {"generator": MADE_BY, "source": self.source, "names": self.targets}
+        beside = self.path / f".{YOLO_MARK}.unfinished"
+        beside.write_text(json.dumps(about | {"frames": self.frames}) + "\n", encoding="utf-8")
+        beside.replace(self.path / YOLO_MARK)
+
+
 class CocoFile(BoxFile):
     """COCO for video: images, and annotations with ``track_id``; lost ones left out."""
 
@@ -302,6 +345,7 @@ FORMATS: dict[str, type[BoxFile]] = {
     "--lasot": LasotFile,
     "--cvat": CvatFile,
     "--coco": CocoFile,
+    "--yolo": YoloFolder,
 }
 """What writes the file of each option."""
 

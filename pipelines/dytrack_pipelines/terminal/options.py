@@ -8,10 +8,14 @@ import typer
 Recipe = Annotated[
     str, typer.Argument(help="A recipe file, or the name of one that comes with dytrack.")
 ]
+OptionalRecipe = Annotated[
+    str | None, typer.Argument(help="A recipe file, or the name of one; left out, they are listed.")
+]
 Overrides = Annotated[
     list[str],
     typer.Option("--set", help="Change a key of the recipe: --set train.epochs=3. Repeatable."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 Runtime = Annotated[
     Literal["torch", "compile", "onnx", "openvino"] | None,
     typer.Option(help="What runs the network; torch, or an export's own, where left out."),

@@ -1,10 +1,12 @@
 """What a person sees: one live line, tables, and single sentences on standard error."""
 
 import logging
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 
 from rich.console import Console, JustifyMethod
@@ -105,6 +107,21 @@ def raw(text: str) -> None:
     """Pass on a piece of a log as it is."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def json(value: object) -> None:
+    """Print JSON and nothing else, for programs; what is not finite becomes null."""
+    raw(dumps(_finite(value), indent=2, default=str) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
 
 
 @contextmanager

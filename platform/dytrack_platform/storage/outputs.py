@@ -19,6 +19,8 @@ VIDEO_MARK = b"written by dytrack"
 """Stands in an empty section at the end of a video."""
 TABLE_HEADERS = ("frame,x,y,w,h,exit,predicted_iou",)
 """How the tables of boxes begin."""
+_RECORDING = b"RRF"
+"""How a recording of Rerun begins; the program that made it follows."""
 _HEAD, _TAIL = 4096, 64
 _SIGNS = re.compile(rb'"generator": "dytrack|name="generator" content="dytrack|Software\x00dytrack')
 
@@ -109,6 +111,7 @@ def is_ours(path: Path) -> bool:
         not head
         or _SIGNS.search(head) is not None
         or VIDEO_MARK in tail
+        or (head.startswith(_RECORDING) and MADE_BY.encode() in head)
         or any(head.startswith(header.encode()) for header in TABLE_HEADERS)
     )
 

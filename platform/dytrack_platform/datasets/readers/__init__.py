@@ -5,6 +5,7 @@ over it reports.
 """
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Protocol
 
 from dytrack_platform.datasets.readers import (
@@ -67,8 +68,9 @@ def read(
             can be used.
     """
     if dataset not in READERS:
-        known = ", ".join(sorted(READERS))
-        raise DataError(f"dataset {dataset!r} is not known; choose one of {known}")
+        near = get_close_matches(dataset, READERS, n=1)
+        hint = f"did you mean {near[0]}? known: " if near else "choose one of "
+        raise DataError(f"dataset {dataset!r} is not known; {hint}{', '.join(sorted(READERS))}")
     found: list[Fault] = [] if faults is None else faults
     sequences = READERS[dataset](root, split, faults)
     first = next(sequences, None)

@@ -92,6 +92,18 @@ def test_a_lasot_file_of_a_target_is_not_written_over_somebodys(dytrack, picture
     assert (tmp_path / "l-2.txt").read_text() == "mine"
 
 
+def test_a_folder_of_labels_is_not_somebodys(dytrack, pictures, tmp_path):
+    words = ("track", str(pictures), "--model", GOLDEN, "--init", "40,30,30,24")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "000001.txt").write_text("0 1 1 1 1")
+    ended = dytrack(*words, "--yolo", str(tmp_path / "mine"))
+    assert ended.returncode == 2
+    assert "dytrack did not write it" in ended.stderr
+    for _ in range(2):
+        assert dytrack(*words, "--yolo", str(tmp_path / "ours")).returncode == 0
+    assert len(list((tmp_path / "ours").glob("*.txt"))) == 12
+
+
 def test_nothing_of_a_source_is_replaced(dytrack, pictures, tmp_path):
     before = (pictures / "frame3.png").read_bytes()
     for option in ("--csv", "--coco", "--mot"):

@@ -104,6 +104,18 @@ def test_what_was_written_stays_whatever_ends_it(tmp_path, error):
     assert not list(tmp_path.glob(".*")), "nothing unfinished is left"
 
 
+def test_yolo_labels_are_read_back_as_first_boxes(tmp_path):
+    folder = write(tmp_path)["--yolo"]
+    labels = sorted(folder.glob("*.txt"))
+    assert [label.stem for label in labels] == ["000000", "000001", "000002"]
+    found = read_boxes(labels[2], SIZE)
+    np.testing.assert_allclose(found["1"], mark(2).box_xywh, atol=1e-3)
+    assert len(labels[1].read_text().splitlines()) == 1, "b is lost there"
+    assert json.loads((folder / "dytrack.json").read_text())["frames"] == 3
+    write(tmp_path, frames=1)
+    assert len(list(folder.glob("*.txt"))) == 1, "labels of an earlier run are gone"
+
+
 def test_files_that_can_say_so_are_known_as_ours(tmp_path):
     files = write(tmp_path)
     assert all(is_ours(files[name]) for name in ("--csv", "--jsonl", "--cvat", "--coco"))
