@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-ray test-cluster test-third-party check format clean
+.PHONY: install demo test test-slow test-ray test-cluster test-third-party check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -12,7 +12,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,export,serve]'
 	touch $(STAMP)
 
 demo: install
@@ -44,5 +44,21 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, in site/; a warning is an error. make reference writes the pages that come from the code.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+reference: install
+	$(BIN)/python docs/tools/reference.py
+
+# Lines that the default tier runs.
+coverage: install
+	$(BIN)/python -m coverage run -m pytest -q -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
+
+# What is installed, with versions and licences (CycloneDX).
+sbom: install
+	$(BIN)/python docs/tools/sbom.py sbom.json
+
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo site sbom.json .pytest_cache .mypy_cache .ruff_cache

@@ -16,12 +16,20 @@ TEXT = (ROOT / "README.md").read_text() + (ROOT / "cluster" / "README.md").read_
 
 def test_every_command_and_option_exists():
     commands = typer.main.get_command(app).commands
-    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
-    found = re.findall(r"^dytrack (.+)$", blocks, re.MULTILINE)
+    pages = TEXT + "".join(page.read_text() for page in ROOT.glob("docs/*.md"))
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", pages, re.DOTALL | re.MULTILINE))
+    found = re.findall(r"^dytrack (.+)$", re.sub(r"\\\n *", "", blocks), re.MULTILINE)
     assert len(found) >= 6
     for line in found:
-        name, *words = shlex.split(line)
-        options = {flag for p in commands[name].params for flag in getattr(p, "opts", ())}
+        name, *words = shlex.split(line, comments=True)
+        command = commands[name]
+        while hasattr(command, "commands"):  # a group: the next word is its command
+            command = command.commands[words.pop(0)]
+        options = {
+            flag
+            for p in command.params
+            for flag in (*getattr(p, "opts", ()), *getattr(p, "secondary_opts", ()))
+        }
         if name == "submit":  # the rest belongs to the command that runs there
             continue
         assert {word for word in words if word.startswith("--")} <= options, line

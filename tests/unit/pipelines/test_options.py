@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from dytrack_pipelines import cli
+from dytrack_pipelines.commands.config import config_app
 from dytrack_pipelines.commands.data import data_app
 from dytrack_pipelines.commands.jobs import jobs_app
 from dytrack_pipelines.commands.mlflow import mlflow_app
@@ -15,6 +16,7 @@ from dytrack_pipelines.commands.mlflow import mlflow_app
 def _functions():
     for prefix, app in (
         ("", cli.app),
+        ("config ", config_app),
         ("data ", data_app),
         ("jobs ", jobs_app),
         ("mlflow ", mlflow_app),
