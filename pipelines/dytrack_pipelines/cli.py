@@ -29,6 +29,7 @@ from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
 from dytrack_pipelines.commands.serve import serve
+from dytrack_pipelines.commands.shrink import shrink
 from dytrack_pipelines.commands.submit import submit
 from dytrack_pipelines.commands.track import track
 from dytrack_pipelines.commands.train import train
@@ -74,6 +75,7 @@ for _command in (
     describe,
     export,
     import_ostrack,
+    shrink,
     trax,
     ui,
     upload,
