@@ -1,4 +1,4 @@
-"""The documentation is made from the code, holds together, and its site builds without a warning."""
+"""The documentation is made from the code, holds together, and builds without a warning."""
 
 import importlib.util
 import re

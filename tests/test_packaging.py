@@ -46,7 +46,7 @@ def test_torch_may_be_as_old_as_2_6_and_torchvision_is_left_to_timm():
     assert "torchvision" not in ranges
 
 
-NAMED = {"serve", "server", "export", "dev", "docs", "interop", "all", "third-party"}
+NAMED = {"serve", "server", "export", "dev", "test", "docs", "interop", "all", "third-party"}
 
 
 def test_the_extras_are_those_that_the_documentation_names():

@@ -1,7 +1,7 @@
 """Write the reference pages from the schema and the command line: ``make reference``.
 
-``python docs/tools/reference.py`` writes docs/reference/recipes.md and commands.md; a test holds them
-equal to the code.
+``python docs/tools/reference.py`` writes docs/reference/recipes.md and commands.md; a test holds
+them equal to the code.
 """
 
 import json
@@ -26,10 +26,10 @@ def recipes_page() -> str:
         "# Recipes: every key",
         "",
         "A recipe is YAML over one checked schema. What it leaves out has the default here;",
-        "`dytrack config show RECIPE` prints what it comes to, `dytrack config init FILE` begins one,",
-        "and `--set KEY=VALUE` of most commands changes a key by its dotted name. `[]` stands for a",
-        "member of a list, `KEY` for a name of the recipe's own. Keys of `model` take their defaults",
-        "from `model.variant` and `model.backbone`; here are those of `tiny`.",
+        "`dytrack config show RECIPE` prints what it comes to, `dytrack config init FILE`",
+        "begins one, and `--set KEY=VALUE` of most commands changes a key by its dotted name.",
+        "`[]` stands for a member of a list, `KEY` for a name of the recipe's own. Keys of `model`",
+        "take their defaults from `model.variant` and `model.backbone`; here are those of `tiny`.",
     ]
     for key in keys():
         top = key.name.split(".")[0]
@@ -63,9 +63,9 @@ def commands_page() -> str:
         _MADE,
         "# Commands: every option",
         "",
-        "`dytrack COMMAND --help` says the same. `--debug` shows the traceback of an error. Exit codes:",
-        "0 done, 1 a failure of the program or the machine, 2 a mistake in what was given, 130 Ctrl-C.",
-        "`NO_COLOR` takes the colours off.",
+        "`dytrack COMMAND --help` says the same. `--debug` shows the traceback of an error.",
+        "Exit codes: 0 done, 1 a failure of the program or the machine, 2 a mistake in what was",
+        "given, 130 Ctrl-C. `NO_COLOR` takes the colours off.",
     ]
     for name, command in sorted(_commands(typer.main.get_command(app), "dytrack")):
         lines += ["", f"## {name}", "", *_described(name, command)]

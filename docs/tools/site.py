@@ -11,11 +11,12 @@ _LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)\s#]*)[^)]*\)")
 def on_config(config: Any) -> Any:  # noqa: ANN401  (MkDocs has no types)
     """Add every page of docs/decisions to the navigation."""
     folder = Path(config["docs_dir"]) / "decisions"
-    config["nav"].append({"Decisions": [f"decisions/{p.name}" for p in sorted(folder.glob("*.md"))]})
+    pages = [f"decisions/{page.name}" for page in sorted(folder.glob("*.md"))]
+    config["nav"].append({"Decisions": pages})
     return config
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ANN401, ARG001
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ANN401
     """Show a file of the repository as its path: the site does not hold it."""
     docs = Path(config["docs_dir"])
     here = (docs / page.file.src_uri).parent
