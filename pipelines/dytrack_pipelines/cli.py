@@ -93,10 +93,23 @@ app.command(context_settings={"ignore_unknown_options": True, "allow_intersperse
 )
 
 
+def _tell_version(wanted: bool) -> None:
+    """Print the version, which stands in pyproject.toml alone, and leave."""
+    if wanted:
+        from importlib import metadata
+
+        screen.say(f"dytrack {metadata.version('dytrack')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (goes anywhere).")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Train, search, measure and deploy trackers that stop early."""
