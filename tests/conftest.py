@@ -4,9 +4,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
 from dytrack_pipelines import cli
+
+# The same examples every time, and as long as it takes: machines are shared.
+hypothesis.settings.register_profile("dytrack", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("dytrack")
 
 ROOT = Path(__file__).resolve().parents[1]
 
