@@ -15,7 +15,8 @@ PAGE = (ROOT / "docs/tutorial.md").read_text()
 
 def _lines():
     blocks = re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("dytrack ")]
+    joined = re.sub(r"\\\n *", "", "".join(blocks))
+    return [line for line in joined.splitlines() if line.startswith("dytrack ")]
 
 
 def _run(line, folder):

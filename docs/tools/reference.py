@@ -42,14 +42,22 @@ def recipes_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEAD = ["", "| key | holds | default | must | meaning |", "|---|---|---|---|---|"]
+_HEAD = ["", "| key | what |", "|---|---|"]
+"""Two columns: a page is read on a telephone too."""
 
 
 def _row(key: Key) -> str:
-    holds = "keys below" if key.section else key.type
-    default = "" if key.section and isinstance(key.default, dict) else json.dumps(key.default)
-    shown = "**required**" if key.default == REQUIRED else f"`{default}`" if default else ""
-    cells = (f"`{key.name}`", holds, shown, key.bounds, _plain(key.meaning))
+    said = ["keys below" if key.section else key.type]
+    if key.default == REQUIRED:
+        said.append("**required**")
+    elif not (key.section and isinstance(key.default, dict)):
+        said.append(f"default `{json.dumps(key.default)}`")
+    if key.bounds:
+        said.append(f"must {key.bounds}")
+    return _cells(f"`{key.name}`", f"*{', '.join(said)}.* {_plain(key.meaning)}")
+
+
+def _cells(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -92,8 +100,8 @@ def _described(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401  (type
     if not shown:
         return
     yield ""
-    yield "| option | takes | default | meaning |"
-    yield "|---|---|---|---|"
+    yield "| option | what |"
+    yield "|---|---|"
     for one in shown:
         yield _option(one)
 
@@ -101,15 +109,15 @@ def _described(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401  (type
 def _option(one: Any) -> str:  # noqa: ANN401  (typer's own)
     argument = one.param_type_name == "argument"
     spelt = one.name.upper() if argument else ", ".join((*one.opts, *one.secondary_opts))
-    default = "**required**" if one.required else ""
+    said = ["" if getattr(one, "is_bool_flag", False) else _takes(one)]
+    said.append("repeatable" if one.multiple else "")
+    said.append("**required**" if one.required else "")
     nothing = one.default is None or one.default is False or one.default in ("", [], ())
     if not one.required and not nothing:
-        default = f"`{one.default}`"
-    takes = "" if getattr(one, "is_bool_flag", False) else _takes(one)
-    many = ", repeatable" if one.multiple else ""
+        said.append(f"default `{one.default}`")
+    words = ", ".join(part for part in said if part)
     help_text = " ".join((getattr(one, "help", None) or "").split())
-    cells = (f"`{spelt}`", takes + many, default, help_text)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return _cells(f"`{spelt}`", f"*{words}.* {help_text}" if words else help_text)
 
 
 def _takes(one: Any) -> str:  # noqa: ANN401  (typer's own)
