@@ -250,11 +250,10 @@ def evaluate(
             # Random and cycled exits cost what a point costs: only then does the difference in
             # accuracy say what its decisions are worth. A point with one exit decides nothing.
             shares = {spec.name: runs.shares(spec) for spec in points}
-            costly = [
-                spec
-                for spec in matched_specs({n: s for n, s in shares.items() if max(s) < 1})
-                if spec.rule in matched
-            ]
+            varied = {name: taken for name, taken in shares.items() if max(taken) < 1}
+            middle = [points[len(points) // 2].name] if points else []
+            chosen = varied or {name: shares[name] for name in middle}
+            costly = [spec for spec in matched_specs(chosen) if spec.rule in matched]
             runs.track(pool, costly)
             baselines += costly
     # Score what every spec finished.
