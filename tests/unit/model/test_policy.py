@@ -102,3 +102,7 @@ def test_every_target_meets_the_same_random_exits():
         policy.begin_target()
         runs.append([taken(policy, (0, 0)) for _ in range(20)])
     assert runs[0] == runs[1]
+
+
+def test_a_point_that_says_nothing_of_hysteresis_has_none():
+    assert OperatingPoint.from_dict({"name": "a", "thresholds": [0.5, 0.6]}).hysteresis == 0.0
