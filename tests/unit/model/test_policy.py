@@ -10,6 +10,7 @@ from dytrack_model.policy import (
     OperatingPoint,
     RandomExit,
     Thresholds,
+    find_point,
     shares_to_cycle,
 )
 
@@ -106,3 +107,8 @@ def test_every_target_meets_the_same_random_exits():
 
 def test_a_point_that_says_nothing_of_hysteresis_has_none():
     assert OperatingPoint.from_dict({"name": "a", "thresholds": [0.5, 0.6]}).hysteresis == 0.0
+
+
+def test_too_few_thresholds_are_told_with_how_many_there_must_be():
+    with pytest.raises(ConfigurationError, match="takes 2 thresholds"):
+        find_point((), "0.5", 3)
