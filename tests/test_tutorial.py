@@ -37,6 +37,6 @@ def test_every_command_of_the_tutorial_runs(tmp_path):
         done = _run(line, tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     truth = (tmp_path / "made/test/test_000002/groundtruth.txt").read_text().splitlines()[0]
-    assert [float(value) for value in truth.split(",")] == [316, 138, 44, 49], "as the page says"
+    assert [float(value) for value in truth.split(",")] == [138, 91, 68, 50], "as the page says"
     for made in ("out.mp4", "boxes.csv", "results/report.html", "mine.yaml", "runs/mine/tracker"):
         assert (tmp_path / made).exists(), made
