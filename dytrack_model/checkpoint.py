@@ -4,6 +4,9 @@
 lie beside it. Both are written under other names first and then renamed, so that a half written
 tracker is never taken for one.
 
+Weights lie there as they were trained, or smaller: in half precision, or in 8 bits with a scale for
+each row of a matrix. They are read into single precision whatever they lie in.
+
 Format 2 renamed what format 1 called otherwise: two parts of the network, and the kinds of IoU
 token. Trackers of format 1 are translated while they are read.
 """
@@ -13,8 +16,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +33,11 @@ FORMAT = 2
 SHIPPED = {"reference": Path(__file__).parent / "reference"}
 """Trackers that come with the package, by the name that stands for a folder wherever one is
 asked for; a folder of one's own that is called so is written ``./reference``."""
+Storage = Literal["fp32", "fp16", "int8"]
+_SCALE = ".row_scale"
+"""Ending of the tensor that holds the scales of an 8-bit one."""
+_WORTH_8_BITS = 4096
+"""Numbers in a matrix below which 8 bits save nothing that counts."""
 _RENAMED_PARTS = {"reuse": "recycling", "glances": "score_summaries"}
 """Parts of a network by their names in format 1."""
 WEIGHTS = "model.safetensors"
@@ -55,8 +64,17 @@ def save(
     network: DyTrackNetwork,
     points: Sequence[OperatingPoint] = (),
     notes: Mapping[str, Any] | None = None,
+    *,
+    weights: Storage = "fp32",
 ) -> Path:
     """Write a tracker; an existing one at the same place is replaced, other files there stay.
+
+    Args:
+        folder: Where to.
+        network: Its weights.
+        points: Its operating points, fast to accurate.
+        notes: Where it came from; plain JSON.
+        weights: How exactly they are kept: fp32, fp16 (half the size), int8 (a quarter).
 
     Who lets a user name the folder asks :func:`require_place` first.
     """
@@ -68,7 +86,7 @@ def save(
     }
 
     def write(beside: Path) -> None:
-        tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
+        tensors = _stored(network.state_dict(), weights)
         save_file(tensors, beside / WEIGHTS)
         (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
@@ -212,7 +230,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is missing or damaged.
     """
-    return _current_names(read_tensors(path))
+    return _restored(_current_names(read_tensors(path)))
 
 
 def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
@@ -245,6 +263,39 @@ def load_weights(network: DyTrackNetwork, path: str | Path) -> None:
             f"{path}: not the weights of this configuration: tensors {'; '.join(faults)}"
         )
     network.load_state_dict(tensors)
+
+
+def _stored(state: Mapping[str, Tensor], weights: Storage) -> dict[str, Tensor]:
+    """Return tensors, of any shape (*), as they are kept."""
+    if weights == "fp32":
+        return {name: value.contiguous() for name, value in state.items()}
+    kept: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            kept[name] = value.contiguous()
+        elif weights == "int8" and value.ndim > 1 and value.numel() >= _WORTH_8_BITS:
+            rows = value.float().flatten(1)
+            # Symmetric, with the largest number of a row at 127: zero stays zero.
+            scale = rows.abs().amax(dim=1).clamp(min=1e-12) / 127
+            numbers = (rows / scale[:, None]).round().to(torch.int8)
+            kept[name] = numbers.reshape(value.shape).contiguous()
+            kept[name + _SCALE] = scale
+        else:
+            kept[name] = value.half().contiguous()
+    return kept
+
+
+def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn kept tensors (*) back into numbers to compute with."""
+    found = {}
+    for name, value in tensors.items():
+        if name.endswith(_SCALE):
+            continue
+        scale = tensors.get(name + _SCALE)
+        if scale is not None:
+            value = value.float() * scale.reshape(-1, *[1] * (value.ndim - 1))
+        found[name] = value
+    return found
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -47,5 +47,5 @@ def test_torch_may_be_as_old_as_2_6_and_torchvision_is_left_to_timm():
 
 
 def test_the_extras_are_those_that_the_documentation_names():
-    assert set(EXTRAS) == {"serve", "export", "dev", "all", "third-party"}
+    assert set(EXTRAS) == {"serve", "server", "export", "dev", "test", "all", "third-party"}
     assert Requirement(EXTRAS["all"][0]).extras == {"serve", "export", "dev"}

@@ -7,7 +7,7 @@ export that exists has been run and agrees.
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -188,10 +188,23 @@ def load(
     except DyTrackError:
         raise
     except Exception as error:  # each runtime has errors of its own
+        damaged = _first_damaged(files, runtime) or folder
         raise CheckpointError(
-            f"{folder}: {runtime} cannot read a graph of this export ({type(error).__name__}): "
-            "it is damaged; export again"
+            f"{damaged} is damaged; export again ({runtime} cannot read it: {type(error).__name__})"
         ) from error
+
+
+def _first_damaged(files: Mapping[str, Path], runtime: str) -> Path | None:
+    """Find the file that a runtime cannot read: they are small, and this is said once."""
+    for file in files.values():
+        try:
+            if runtime == "onnx":
+                onnx_engine.check(file)
+            else:
+                openvino_engine.check(file)
+        except Exception:  # noqa: BLE001  (each runtime has errors of its own)
+            return file
+    return None
 
 
 def find_ranges(

@@ -125,3 +125,10 @@ class _Session:
         feed = dict(zip(self._graph.inputs, arrays, strict=True))
         run = self._session.run  # type: ignore[attr-defined]  # the package has no types
         return tuple(run(self._graph.outputs, feed))
+
+
+def check(file: Path) -> None:
+    """Read a graph's file; raises whatever ONNX Runtime raises where it is damaged."""
+    import onnxruntime
+
+    onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

@@ -249,3 +249,8 @@ def _openvino() -> Any:  # noqa: ANN401  (the package has no types)
             "pip install 'dytrack[export]', or choose the runtime torch"
         ) from error
     return openvino
+
+
+def check(file: Path) -> None:
+    """Read a graph's file; raises whatever OpenVINO raises where it is damaged."""
+    _openvino().Core().read_model(file)

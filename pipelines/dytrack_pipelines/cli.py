@@ -12,16 +12,19 @@ from rich.text import Text
 
 from dytrack_model.errors import DyTrackError
 from dytrack_pipelines.commands.calibrate import calibrate
+from dytrack_pipelines.commands.cluster.doctor import doctor
+from dytrack_pipelines.commands.cluster.jobs import jobs_app
+from dytrack_pipelines.commands.cluster.mlflow import mlflow_app
+from dytrack_pipelines.commands.cluster.submit import submit
+from dytrack_pipelines.commands.cluster.ui import ui
+from dytrack_pipelines.commands.cluster.upload import upload
 from dytrack_pipelines.commands.compare import compare
 from dytrack_pipelines.commands.data import data_app
 from dytrack_pipelines.commands.demo import demo
 from dytrack_pipelines.commands.describe import describe
-from dytrack_pipelines.commands.doctor import doctor
 from dytrack_pipelines.commands.evaluate import evaluate
 from dytrack_pipelines.commands.export import export
 from dytrack_pipelines.commands.import_ostrack import import_ostrack
-from dytrack_pipelines.commands.jobs import jobs_app
-from dytrack_pipelines.commands.mlflow import mlflow_app
 from dytrack_pipelines.commands.models import models, rollback
 from dytrack_pipelines.commands.pareto import pareto
 from dytrack_pipelines.commands.prepare import prepare
@@ -29,12 +32,10 @@ from dytrack_pipelines.commands.publish import publish
 from dytrack_pipelines.commands.score import score
 from dytrack_pipelines.commands.search import search
 from dytrack_pipelines.commands.serve import serve
-from dytrack_pipelines.commands.submit import submit
+from dytrack_pipelines.commands.shrink import shrink
 from dytrack_pipelines.commands.track import track
 from dytrack_pipelines.commands.train import train
 from dytrack_pipelines.commands.trax import trax
-from dytrack_pipelines.commands.ui import ui
-from dytrack_pipelines.commands.upload import upload
 from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
 from dytrack_platform.storage.job import require_secrets
@@ -74,6 +75,7 @@ for _command in (
     describe,
     export,
     import_ostrack,
+    shrink,
     trax,
     ui,
     upload,

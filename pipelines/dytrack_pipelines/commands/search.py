@@ -48,7 +48,9 @@ def search(
     out: Annotated[
         str | None, typer.Option(help="Folder of the search; train.storage and its name if none")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="As search.trials")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="As search.trials")
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Refuse to begin anew"),
@@ -56,7 +58,9 @@ def search(
     pick: Annotated[
         str | None, typer.Option(help='Show one member: "ms<=8, max auc"; the knee point if none')
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that milliseconds are for")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Threads that milliseconds are for")
+    ] = 1,
     device: Annotated[str, typer.Option(help="Device of milliseconds: cpu or cuda")] = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",

@@ -33,9 +33,9 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="Processes that track.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, max=1024, help="Processes that track.")] = 1,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of the network in each replica.")
+        int, typer.Option(min=1, max=1024, help="Threads of the network in each replica.")
     ] = 1,
     runtime: Runtime = None,
     precision: Precision = "auto",
@@ -54,12 +54,17 @@ def serve(
     deadline_ms: Annotated[
         float, typer.Option(help="Milliseconds in which answers should be there.")
     ] = 40.0,
-    max_streams: Annotated[int, typer.Option(min=1, help="Streams of one replica.")] = 64,
+    max_streams: Annotated[
+        int, typer.Option(min=1, max=65535, help="Streams of one replica.")
+    ] = 64,
     idle_s: Annotated[
         float, typer.Option(help="Seconds of silence after which a stream ends.")
     ] = 60.0,
     audit_every: Annotated[
-        int, typer.Option(min=0, help="One frame in so many is checked at full depth; 0: none.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="One frame in so many is checked at full depth; 0: none."
+        ),
     ] = 50,
     correct: Annotated[
         bool, typer.Option("--correct", help="Let thresholds follow what audits say.")

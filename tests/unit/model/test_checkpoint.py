@@ -101,3 +101,19 @@ def test_a_tracker_of_format_1_is_translated(tmp_path, iou_token, now):
 def test_an_old_value_is_refused_elsewhere_with_the_new_one_named(iou_token, now):
     with pytest.raises(ConfigurationError, match=f"iou_token: {iou_token} is now called {now}"):
         variant("test", iou_token=iou_token)
+
+
+@pytest.mark.parametrize(("weights", "size", "apart"), [("fp16", 0.52, 1e-3), ("int8", 0.36, 2e-2)])
+def test_smaller_weights_give_nearly_the_same_boxes(network, crops, tmp_path, weights, size, apart):
+    whole = checkpoint.save(tmp_path / "whole", network)
+    small = checkpoint.save(tmp_path / "small", network, weights=weights)
+    sizes = [(folder / checkpoint.WEIGHTS).stat().st_size for folder in (whole, small)]
+    assert sizes[1] < size * sizes[0]
+    read = checkpoint.load(small).network
+    assert all(
+        v.dtype == torch.float32 for v in read.state_dict().values() if v.is_floating_point()
+    )
+    with torch.no_grad():
+        for ours, theirs in zip(read(*crops), network(*crops), strict=True):
+            assert (ours.predicted_iou - theirs.predicted_iou).abs().max() < apart
+            assert (ours.features - theirs.features).abs().max() < 20 * apart

@@ -7,9 +7,9 @@ import pytest
 import typer
 
 from dytrack_pipelines import cli
+from dytrack_pipelines.commands.cluster.jobs import jobs_app
+from dytrack_pipelines.commands.cluster.mlflow import mlflow_app
 from dytrack_pipelines.commands.data import data_app
-from dytrack_pipelines.commands.jobs import jobs_app
-from dytrack_pipelines.commands.mlflow import mlflow_app
 
 
 def _functions():
@@ -53,7 +53,6 @@ def test_every_whole_number_has_bounds(command, kind, told):
 @pytest.mark.parametrize(("command", "kind", "told"), OPTIONS)
 def test_every_option_says_what_it_does(command, kind, told):
     assert told.help
-    assert told.help[0].isupper() or told.help.startswith(("cv2", "fixed", "nano", "x,y,w,h"))
 
 
 def test_every_command_says_what_it_does():
@@ -64,7 +63,7 @@ def test_every_command_says_what_it_does():
 def test_what_runs_the_network_is_chosen_alike_in_every_command():
     for name, function in _functions():
         known = set(inspect.signature(function).parameters)
-        if "precision" in known:
+        if "precision" in known and name != "export":  # which writes graphs and runs none
             assert {"runtime", "threads"} <= known, name
             assert "device" in known or name == "versus", name
 

@@ -73,6 +73,7 @@ COMMANDS = {
     "synth --out": ["data", "synth", "--sequences", "1", "--set", "frames=[4,4]", "--out"],
     "export --out": ["export", "tracker", "--out"],
     "import --out": ["import-ostrack", "tracker/model.safetensors", "--out"],
+    "shrink --out": ["shrink", "tracker", "--out"],
     "calibrate --out": [
         *("calibrate", "tracker", *DATA, "--budget-gmacs", "1", "--out"),
     ],

@@ -46,6 +46,7 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._unsaved: list[Entry] = []
         self._position = 0
+        self._deadline = 0.0
         self.trouble: str | None = None
         """Why the last try failed; None when all is well."""
 
@@ -109,6 +110,7 @@ class Journal:
 
     def stop(self, wait_s: float) -> bool:
         """Deliver what is left, for at most ``wait_s`` seconds; returns whether all went out."""
+        self._deadline = time.monotonic() + wait_s
         self._ending.set()
         if self._thread is not None:
             self._thread.join(wait_s)
@@ -149,9 +151,13 @@ class Journal:
                 self.trouble = str(error)
                 # A server that comes back after an outage is not met by every run at once.
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
-            if ending:
+            if not ending:
+                self._ending.wait(pause)  # entries that come together go out together
+                continue
+            # A server that is being started again has until the deadline to come back.
+            if self.trouble is None or time.monotonic() + pause > self._deadline:
                 return
-            self._ending.wait(pause)  # entries that come together go out together
+            time.sleep(min(pause, 1.0))
 
     def _batches(self) -> Iterator[tuple[list[Entry], int]]:
         """Read undelivered entries, some at a time, with the position after them."""

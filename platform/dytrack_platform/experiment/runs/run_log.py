@@ -8,8 +8,11 @@ from dytrack_platform.experiment.runs import tracking
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.watchdog import watched
+from dytrack_platform.storage.job import in_job
 
 _WAIT_S = 20.0
+_WAIT_IN_JOB_S = 600.0
+"""A job's own folder is removed with it, and nobody could deliver later."""
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def upload(folder: Path, run_id: str) -> None:
 
 def _end(journal: Journal, status: str, folder: Path, say: Callable[[str], None], run: str) -> None:
     journal.end(status)
-    if not journal.stop(_WAIT_S):
+    if not journal.stop(_WAIT_IN_JOB_S if in_job() else _WAIT_S):
         say(
             f"MLflow lacks a part of this run ({journal.trouble or 'it was too slow'}); it is kept "
             f"in {folder}: deliver it with  dytrack upload {run or folder}"

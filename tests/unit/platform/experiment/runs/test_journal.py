@@ -72,6 +72,19 @@ def test_what_was_noted_while_the_server_was_away_arrives_when_it_is_back(tmp_pa
     assert journal.stop(10)
 
 
+def test_at_the_end_a_server_has_some_time_to_come_back(tmp_path, server):
+    server.up = False
+    journal = Journal(tmp_path, server)
+    journal.start()
+    journal.metrics({"loss": 1.0}, 1)
+    journal.end("FINISHED")
+    comes_back = threading.Timer(0.7, lambda: setattr(server, "up", True))
+    comes_back.start()
+    assert journal.stop(20)
+    assert server.points() == [(1, 1.0)]
+    assert server.taken[-1]["status"] == "FINISHED"
+
+
 def test_what_could_not_be_delivered_is_kept_for_another_process(tmp_path, server):
     server.up = False
     journal = Journal(tmp_path, server)

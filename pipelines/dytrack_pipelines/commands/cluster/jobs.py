@@ -43,7 +43,7 @@ def list_jobs(address: Address = _DASHBOARD) -> None:
 @jobs_app.command()
 def attach(name: Name, address: Address = _DASHBOARD) -> None:
     """Follow a job again, from the start of its log; the exit code is the command's own."""
-    from dytrack_pipelines.commands.submit import stay
+    from dytrack_pipelines.commands.cluster.submit import stay
     from dytrack_platform.experiment.cluster.jobs import Job
 
     raise typer.Exit(stay(Job(id=name, address=address)))
