@@ -30,7 +30,10 @@ from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
 
 FORMAT = 2
-SHIPPED = {"reference": Path(__file__).parent / "reference"}
+SHIPPED = {
+    "reference": Path(__file__).parent / "reference",
+    "reference-tiny": Path(__file__).parent / "reference_tiny",
+}
 """Trackers that come with the package, by the name that stands for a folder wherever one is
 asked for; a folder of one's own that is called so is written ``./reference``."""
 Storage = Literal["fp32", "fp16", "int8"]

@@ -38,6 +38,9 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     beside = Path(tempfile.mkdtemp(dir=place, prefix=f".{folder.name}.", suffix=_UNFINISHED))
     try:
         write(beside)
+        for file in beside.iterdir():
+            if file.is_file():
+                file.chmod(0o644)  # safetensors' files are for their owner alone, too
         if not folder.exists():
             beside.chmod(0o755)  # mkdtemp's folders are for their owner alone
             with suppress(OSError):  # somebody else made it meanwhile: then file by file

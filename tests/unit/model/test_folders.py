@@ -37,6 +37,13 @@ def test_saving_a_tracker_leaves_other_files_alone(network, tmp_path):
     assert set(files) == {"NOTES.md", "sub/more.txt", "model.safetensors", "tracker.json"}
 
 
+def test_what_is_saved_can_be_read_by_others(network, tmp_path):
+    for _ in range(2):
+        folder = checkpoint.save(tmp_path / "t", network)
+        assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o644"}
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_crash_while_writing_leaves_the_old_tracker(network, tmp_path, monkeypatch):
     folder = checkpoint.save(tmp_path / "t", network, notes={"n": 1})
     before = listing(folder)

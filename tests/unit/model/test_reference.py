@@ -1,4 +1,4 @@
-"""The tracker that comes with the package."""
+"""The trackers that come with the package."""
 
 import json
 import time
@@ -38,10 +38,11 @@ def overlap(one, other):
     return common / (one[2] * one[3] + other[2] * other[3] - common)
 
 
+@pytest.mark.parametrize("name", checkpoint.SHIPPED)
 @pytest.mark.parametrize("point", ["fast", "balanced", "accurate"])
-def test_it_follows_what_it_has_never_seen(video, point):
+def test_it_follows_what_it_has_never_seen(video, name, point):
     frames, boxes = video
-    found = list(Tracker.load("reference", point).track(frames, boxes[0]))
+    found = list(Tracker.load(name, point).track(frames, boxes[0]))
     overlaps = [overlap(one.box_xywh, box) for one, box in zip(found, boxes[1:], strict=True)]
     assert np.mean(overlaps) > 0.6
     assert min(overlaps) > 0.3
@@ -64,15 +65,19 @@ def test_it_opens_quickly():
     assert time.perf_counter() - began < 2
 
 
-def test_its_file_is_small_and_its_card_lies_beside_it():
-    weights = FOLDER / checkpoint.WEIGHTS
-    assert weights.stat().st_size < 32_000_000
-    halves = [v.dtype.itemsize for v in read_tensors(weights).values() if v.is_floating_point()]
-    assert set(halves) == {2}
-    card = (FOLDER / "MODEL_CARD.md").read_text()
+def test_their_files_are_small_together():
+    sizes = [(folder / checkpoint.WEIGHTS).stat().st_size for folder in checkpoint.SHIPPED.values()]
+    assert sum(sizes) < 32 * 2**20
+    halves = read_tensors(FOLDER / checkpoint.WEIGHTS).values()
+    assert {v.dtype.itemsize for v in halves if v.is_floating_point()} == {2}
+
+
+@pytest.mark.parametrize("folder", checkpoint.SHIPPED.values(), ids=lambda path: path.name)
+def test_a_card_lies_beside_each(folder):
+    card = (folder / "MODEL_CARD.md").read_text()
     for said in ("DINOv2", "Apache-2.0", "CC BY-NC", "NanoTrack"):
         assert said in card
-    points = json.loads((FOLDER / checkpoint.DESCRIPTION).read_text())["points"]
+    points = json.loads((folder / checkpoint.DESCRIPTION).read_text())["points"]
     assert [point["name"] for point in points] == ["fast", "balanced", "accurate"]
 
 

@@ -202,7 +202,9 @@ def _code_beside(folder: Path) -> Path:
         shutil.copytree(
             source,
             folder / source.name,
-            ignore=shutil.ignore_patterns("__pycache__", *checkpoint.SHIPPED),
+            ignore=shutil.ignore_patterns(
+                "__pycache__", *(folder.name for folder in checkpoint.SHIPPED.values())
+            ),
         )
     )
 

@@ -85,6 +85,6 @@ def _on_disk(path: Path) -> Path:
     if str(path) not in checkpoint.SHIPPED and not path.exists():
         raise ModelLookupError(
             f"{path}: no such tracker; give its folder, models:/NAME@ALIAS for a published one, or "
-            f"{' or '.join(checkpoint.SHIPPED)} for the one that comes with dytrack"
+            f"{' or '.join(checkpoint.SHIPPED)} for those that come with dytrack"
         )
     return checkpoint.find(path)
