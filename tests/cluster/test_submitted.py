@@ -210,7 +210,7 @@ def test_a_job_without_the_token_or_with_another_is_refused(place):
 
 def test_who_submitted_may_go_and_come_back(place, recipe):
     """The submitting process is killed; sent again the command is followed, over a cut link."""
-    path = recipe("alone", epochs=15)
+    path = recipe("alone", epochs=10)
     submit = ["submit", "--address", place.address, "--name", "alone", *place.secret_words()]
     submit += ["train", path]
     first = place.follow("first.log", *submit)
@@ -228,14 +228,14 @@ def test_who_submitted_may_go_and_come_back(place, recipe):
     finally:
         place.link(LAPTOP, "up")
     assert second.wait(150) == 0, place.said("second.log")
-    assert sorted(set(place.steps("alone"))) == list(range(1, 301))
+    assert sorted(set(place.steps("alone"))) == list(range(1, 201))
     assert max(place.steps("alone")) > reached, "it went on while nobody looked"
     listed = place.dytrack("jobs", "list", "--address", place.address).stdout
     assert len(re.findall(r"^\W*alone\b", listed, re.MULTILINE)) == 1, listed
 
 
 def test_a_host_may_die_and_a_link_be_cut_under_a_submitted_training(place, recipe):
-    path = recipe("storm", epochs=20, workers=2, min_workers=1, start_timeout_s=12)
+    path = recipe("storm", epochs=8, workers=2, min_workers=1, start_timeout_s=12)
     submit = ("submit", "--address", place.address, "--name", "storm", "train", path)
     process = place.follow("storm.log", *submit)
     place.wait_for_step("storm", 15, "storm.log")
@@ -250,7 +250,7 @@ def test_a_host_may_die_and_a_link_be_cut_under_a_submitted_training(place, reci
         assert process.wait(200) == 0, place.said("storm.log")
     finally:
         place.link(NODE, "up")
-    assert sorted(set(place.steps("storm"))) == list(range(1, 401))
+    assert sorted(set(place.steps("storm"))) == list(range(1, 161))
 
 
 def test_what_a_command_starts_listens_on_loopback_only(place):
