@@ -181,6 +181,13 @@ class _Runs:
             self.data[sequence.name] = sequence_version(sequence)
         return self.data[sequence.name]
 
+    def matched_shares(self, points: Sequence[TrackerSpec]) -> dict[str, list[float]]:
+        """Exit shares of the points that use several exits; of the middle one where none does."""
+        shares = {spec.name: self.shares(spec) for spec in points}
+        varied = {name: taken for name, taken in shares.items() if max(taken) < 1}
+        middle = [points[len(points) // 2].name] if points else []
+        return varied or {name: shares[name] for name in middle}
+
     def whole(self) -> list[VideoSequence]:
         """Sequences that every spec finished.
 
@@ -249,12 +256,8 @@ def evaluate(
         if matched:
             # Random and cycled exits cost what a point costs: only then does the difference in
             # accuracy say what its decisions are worth. A point with one exit decides nothing.
-            shares = {spec.name: runs.shares(spec) for spec in points}
-            costly = [
-                spec
-                for spec in matched_specs({n: s for n, s in shares.items() if max(s) < 1})
-                if spec.rule in matched
-            ]
+            found = matched_specs(runs.matched_shares(points))
+            costly = [spec for spec in found if spec.rule in matched]
             runs.track(pool, costly)
             baselines += costly
     # Score what every spec finished.
