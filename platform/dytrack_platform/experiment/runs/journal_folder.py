@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dytrack_platform.errors import StorageError
-from dytrack_platform.experiment.runs.journal import JOURNAL, Journal
+from dytrack_platform.experiment.runs.journal import DELIVERED, JOURNAL, Journal
+from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.storage import files
 from dytrack_platform.storage.job import in_job
 
@@ -44,12 +45,25 @@ def journal_folder(location: str) -> Path:
 
 
 @contextmanager
-def kept_beside(location: str, say: Callable[[str], None]) -> Iterator[Path]:
+def kept_beside(location: str, say: Callable[[str], None], *, new: bool) -> Iterator[Path]:
     """Yield the folder of a run's journal; what MLflow lacks after the body goes beside the run.
 
     Where that fails too, a sentence says so: the journal is not worth the training.
+
+    Args:
+        location: Folder or URL of the run.
+        say: Called with one-line messages.
+        new: The run has no record in MLflow yet. A journal that lies in the folder for its URL is
+            then of an earlier run of that name, and set aside.
+
+    Raises:
+        StorageError: Another command is at work on the run.
     """
     folder = journal_folder(location)
+    if new and "://" in location and (folder / JOURNAL).exists():
+        with run_lock(folder):  # whoever is at work there keeps it
+            (folder / JOURNAL).replace(folder / f"{JOURNAL}.old")
+            (folder / DELIVERED).unlink(missing_ok=True)
     try:
         yield folder
     finally:

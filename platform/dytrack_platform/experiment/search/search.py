@@ -70,7 +70,7 @@ def search(request: Request, show: Show, say: Say) -> Searched:
             say(f"going on with the search in {location}: {len(record.trials)} trials are there")
         name = Path(location).name
         with (
-            kept_beside(location, say),
+            kept_beside(location, say, new=record.run_id is None),
             logged_run(name, folder, record.run_id, say, "search", location) as (run_id, log),
         ):
             record.run_id = run_id

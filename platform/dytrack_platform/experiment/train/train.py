@@ -98,7 +98,7 @@ def _train(
 ) -> None:
     """Train under a record in MLflow; the run's own record says at the end that it is finished."""
     with (
-        kept_beside(location, say) as folder,
+        kept_beside(location, say, new=record["run_id"] is None) as folder,
         logged_run(config.name, folder, record["run_id"], say, run=location) as (run_id, log),
     ):
         record["run_id"] = run_id

@@ -69,7 +69,7 @@ def test_in_a_job_it_does_not_lie_in_the_jobs_own_folder(tmp_path, monkeypatch):
 
 def test_what_mlflow_lacks_goes_beside_the_run_and_is_delivered_from_there(location):
     said, taken = [], []
-    with kept_beside(location, said.append) as folder:
+    with kept_beside(location, said.append, new=True) as folder:
         note(folder)
     assert said == [f"what MLflow lacks lies in {location}/journal: dytrack upload {location}"]
     for path in folder.iterdir():  # the node is gone
@@ -86,7 +86,7 @@ def test_what_mlflow_lacks_goes_beside_the_run_and_is_delivered_from_there(locat
 
 def test_a_run_that_fails_keeps_its_journal_too(location):
     def train():
-        with kept_beside(location, print) as folder:
+        with kept_beside(location, print, new=True) as folder:
             note(folder)
             raise RuntimeError("broken")
 
@@ -97,7 +97,7 @@ def test_a_run_that_fails_keeps_its_journal_too(location):
 
 def test_what_was_delivered_is_not_kept(location):
     said = []
-    with kept_beside(location, said.append) as folder:
+    with kept_beside(location, said.append, new=True) as folder:
         note(folder)
         Journal(folder, lambda _: None).deliver_all()
     assert not said
@@ -105,9 +105,23 @@ def test_what_was_delivered_is_not_kept(location):
 
 
 def test_a_journal_stays_beside_its_run_while_mlflow_is_away(location):
-    with kept_beside(location, print) as folder:
+    with kept_beside(location, print, new=True) as folder:
         note(folder)
     (folder / JOURNAL).unlink()
     with pytest.raises(StorageError):
         deliver_kept(location, lambda found: Journal(found, refuse).deliver_all())
     assert fsspec.filesystem("memory").exists(f"{location}/journal/{JOURNAL}")
+
+
+def test_a_new_run_does_not_tell_what_an_earlier_one_of_its_name_left(location):
+    with kept_beside(location, print, new=True) as folder:
+        note(folder)
+    taken = []
+    with kept_beside(location, print, new=True) as folder:
+        Journal(folder, taken.extend).deliver_all()
+    assert taken == []
+    with kept_beside(location, print, new=True) as folder:
+        note(folder)
+    with kept_beside(location, print, new=False) as folder:  # the same run goes on
+        Journal(folder, taken.extend).deliver_all()
+    assert [entry["step"] for entry in taken if "metrics" in entry] == [1]
