@@ -60,6 +60,7 @@ class Services:
             "AWS_ENDPOINT_URL": self.s3,
             "AWS_ENDPOINT_URL_S3": self.s3,
             "MLFLOW_S3_ENDPOINT_URL": self.s3,
+            "DYTRACK_JOURNALS": str(self.folder / "journals"),
         }
         for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
             self.environment.pop(name, None)

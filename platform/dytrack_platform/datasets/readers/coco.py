@@ -22,6 +22,16 @@ from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 
 DATASET = "coco"
+_USED = frozenset(
+    [
+        *("images", "annotations", "categories", "id", "file_name", "name"),
+        *("image_id", "category_id", "bbox", "iscrowd"),
+    ]
+)
+"""Keys of the annotation file that are looked at, at whatever depth."""
+_SEEN = np.array([True])
+_SEEN.flags.writeable = False
+"""Shared by all: hundreds of thousands of arrays of one element would weigh more than the boxes."""
 
 
 def read(
@@ -41,44 +51,68 @@ def read(
     year = f"{split or 'train'}2017"
     inside = f"annotations/instances_{year}.json"
     try:
-        content = json.loads(tree.read_bytes(inside))
+        content = json.loads(tree.read_bytes(inside).decode("utf-8-sig"), object_hook=_lean)
         listed = [(int(image["id"]), str(image["file_name"])) for image in content["images"]]
         files = dict(listed)
         counts = Counter(number for number, _ in listed)
         classes = {int(c["id"]): str(c["name"]) for c in content.get("categories", [])}
-        objects = [
-            (f"{int(a['image_id']):012d}#{int(a['id'])}", a)
-            for a in sorted(content["annotations"], key=lambda a: (a["image_id"], a["id"]))
-            if not a.get("iscrowd")
-        ]
+        names, by_name = list[str](), dict[str, dict[str, Any]]()
+        for annotation in sorted(content["annotations"], key=lambda a: (a["image_id"], a["id"])):
+            if not annotation.get("iscrowd"):
+                name = f"{int(annotation['image_id']):012d}#{int(annotation['id'])}"
+                names.append(name)
+                by_name.setdefault(name, annotation)  # each() says that there are two
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
-    folder = tree / year
-    by_name = dict(reversed(objects))  # of two with one name the first is used, and each() says so
+    images = _Images(tree / year, files)
 
     def one(name: str) -> VideoSequence:
-        annotation = by_name[name]
+        annotation = by_name.pop(name)  # what a sequence was made of is not kept beside it
         if counts[annotation["image_id"]] > 1:
             raise DataError(
                 f"two images have the id {annotation['image_id']}: it is not clear which of them "
                 "the box is of"
             )
-        return _still(folder, name, annotation, files, classes)
+        return _still(images, name, annotation, classes)
 
-    return each(DATASET, [name for name, _ in objects], one, faults)
+    return each(DATASET, names, one, faults)
+
+
+def _lean(found: dict[str, Any]) -> dict[str, Any]:
+    """Drop what is not used while the file is parsed: outlines are most of it."""
+    return {key: value for key, value in found.items() if key in _USED}
+
+
+class _Images:
+    """Images by their number; targets of one image that follow each other share one object."""
+
+    def __init__(self, folder: Tree, files: dict[int, str]) -> None:
+        self._folder, self._files = folder, files
+        self._last: tuple[int, ImageFrames] | None = None
+
+    def frames(self, annotation: dict[str, Any]) -> ImageFrames:
+        """Return the image of an annotation.
+
+        Raises:
+            DataError: It is not listed.
+        """
+        number = annotation["image_id"]
+        if number not in self._files:
+            raise DataError(f"annotation {annotation['id']} is of an image that is not listed")
+        if self._last is None or self._last[0] != number:
+            self._last = number, ImageFrames(self._folder, (self._files[number],))
+        return self._last[1]
 
 
 def _still(
-    folder: Tree,
+    images: _Images,
     name: str,
     annotation: dict[str, Any],
-    files: dict[int, str],
     classes: dict[int, str],
 ) -> VideoSequence:
-    if annotation["image_id"] not in files:
-        raise DataError(f"annotation {annotation['id']} is of an image that is not listed")
+    frames = images.frames(annotation)
     try:
         box = np.array(annotation["bbox"], np.float64).reshape(1, 4)
     except (ValueError, TypeError, KeyError) as error:
@@ -92,8 +126,8 @@ def _still(
     return VideoSequence(
         dataset=DATASET,
         name=name,
-        frames=ImageFrames(folder, (files[annotation["image_id"]],)),
+        frames=frames,
         boxes_xywh=box,
-        visible=np.array([True]),
+        visible=_SEEN,
         object_class=classes.get(annotation.get("category_id", -1)),
     )

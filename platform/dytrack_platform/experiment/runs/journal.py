@@ -19,7 +19,7 @@ from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.atomic import replacing
 
 JOURNAL = "journal.jsonl"
-_DELIVERED = "journal.delivered"
+DELIVERED = "journal.delivered"
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 10.0
 _ENTRIES_A_CALL = 40
@@ -127,7 +127,7 @@ class Journal:
             # Only now: a crash between delivery and this line delivers twice, which MLflow
             # forgives; the other order would lose entries, which nothing forgives.
             self._position = end
-            path = self._folder / _DELIVERED
+            path = self._folder / DELIVERED
             try:
                 with replacing(path) as beside:
                     beside.write_text(str(end))
@@ -181,7 +181,7 @@ class Journal:
 
     def _delivered(self) -> int:
         try:
-            return max(self._position, int((self._folder / _DELIVERED).read_text()))
+            return max(self._position, int((self._folder / DELIVERED).read_text()))
         except (FileNotFoundError, ValueError):
             return self._position
 

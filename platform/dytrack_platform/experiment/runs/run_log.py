@@ -22,12 +22,13 @@ def logged_run(
     run_id: str | None,
     say: Callable[[str], None],
     kind: str = "train",
+    run: str = "",
 ) -> Iterator[tuple[str, Journal]]:
     """Open a run, or go on with ``run_id``; yields its id and its journal.
 
     It ends as FINISHED, FAILED (with the reason as the tag ``failure``) or KILLED, whatever
     happens to this process. Where MLflow does not answer at the end, what it lacks stays in
-    ``folder``, and ``say`` tells how to deliver it.
+    ``folder``, and ``say`` tells how to deliver it: by ``run``, the run's folder or URL.
 
     Raises:
         StorageError: MLflow does not answer at the start, or another command owns the run.
@@ -41,13 +42,13 @@ def logged_run(
                 yield run_id, journal
             except (KeyboardInterrupt, SystemExit) as error:
                 journal.tags({"failure": f"told to end ({type(error).__name__})"})
-                _end(journal, "KILLED", folder, say)
+                _end(journal, "KILLED", folder, say, run)
                 raise
             except Exception as error:
                 journal.tags({"failure": f"{type(error).__name__}: {error}"[:5000]})
-                _end(journal, "FAILED", folder, say)
+                _end(journal, "FAILED", folder, say, run)
                 raise
-            _end(journal, "FINISHED", folder, say)
+            _end(journal, "FINISHED", folder, say, run)
 
 
 def upload(folder: Path, run_id: str) -> None:
@@ -60,10 +61,10 @@ def upload(folder: Path, run_id: str) -> None:
         Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries)).deliver_all()
 
 
-def _end(journal: Journal, status: str, folder: Path, say: Callable[[str], None]) -> None:
+def _end(journal: Journal, status: str, folder: Path, say: Callable[[str], None], run: str) -> None:
     journal.end(status)
     if not journal.stop(_WAIT_IN_JOB_S if in_job() else _WAIT_S):
         say(
             f"MLflow lacks a part of this run ({journal.trouble or 'it was too slow'}); it is kept "
-            f"in {folder}: deliver it with  dytrack upload {folder}"
+            f"in {folder}: deliver it with  dytrack upload {run or folder}"
         )

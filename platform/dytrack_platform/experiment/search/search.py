@@ -12,6 +12,7 @@ from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.experiment.runs import provenance, tracking
 from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.journal_folder import journal_folder, kept_beside
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
 from dytrack_platform.experiment.search import fingerprint, members
@@ -48,7 +49,7 @@ def search(request: Request, show: Show, say: Say) -> Searched:
     _check_request(request)
     check_folder("--out", request.location, members.WRITTEN, members.MARKS)
     config = with_absolute_paths(request.config)
-    location, folder = request.location, _local(request.location)
+    location, folder = request.location, journal_folder(request.location)
     model = _model(request)
     if model is None or request.source is None:
         _check_held_out(config)
@@ -68,7 +69,10 @@ def search(request: Request, show: Show, say: Say) -> Searched:
         if known is not None and record.trials:
             say(f"going on with the search in {location}: {len(record.trials)} trials are there")
         name = Path(location).name
-        with logged_run(name, folder, record.run_id, say, kind="search") as (run_id, log):
+        with (
+            kept_beside(location, say, new=record.run_id is None),
+            logged_run(name, folder, record.run_id, say, "search", location) as (run_id, log),
+        ):
             record.run_id = run_id
             _describe(log, request, config)
             return Running(request, config, record, log, show, say, folder).run(model)
@@ -102,10 +106,6 @@ def _check_held_out(config: ExperimentConfig) -> None:
             f"data.validation: holds {len(names)} sequence, and thresholds are chosen on one half "
             "of them and scored on the other; raise data.validation_share, or name more data"
         )
-
-
-def _local(location: str) -> Path:
-    return Path(location) if "://" not in location else Path("journals") / Path(location).name
 
 
 def _model(request: Request) -> Path | None:

@@ -32,6 +32,7 @@ logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 APP = "dytrack"
 _BOARD = "dytrack-serve-board"
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _TELL_S = 1.0
 _FORGET_S = 10.0
 
@@ -120,6 +121,29 @@ class Replica:
             await asyncio.sleep(_TELL_S)
 
 
+def make_board(**options: Any) -> Any:  # noqa: ANN401  (Ray's own options, and an actor's handle)
+    """Make the board, or find the one that is there."""
+    return Board.options(  # type: ignore[attr-defined]  # added by the decorator
+        name=_BOARD, namespace=_BOARD, get_if_exists=True, **options
+    ).remote()
+
+
+def bind(config: ServeConfig, settings: Settings) -> serve.Application:
+    """Return the application: the replicas as Ray Serve deploys them."""
+    deployment = serve.deployment(
+        num_replicas=config.replicas,
+        ray_actor_options={
+            "num_cpus": config.threads,
+            "num_gpus": 1 if config.device.startswith("cuda") else 0,
+        },
+        max_ongoing_requests=settings.limits.connections + 64,
+        graceful_shutdown_timeout_s=settings.limits.drain_s,
+        health_check_period_s=2,
+        logging_config=_QUIET,
+    )(serve.ingress()(Replica))
+    return deployment.bind(config, settings, tracking.absolute_uri())
+
+
 @contextmanager
 def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
     """Serve until the body ends, then drain; yields the address.
@@ -132,29 +156,14 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
         make_source(reference, config.runtime, config.precision, config.device, config.threads)
     with session.ray_session():
         _require_room(config)
-        board = Board.options(  # type: ignore[attr-defined]  # added by the decorator
-            name=_BOARD, namespace=_BOARD, get_if_exists=True
-        ).remote()
+        board = make_board()
         options: dict[str, Any] = {"host": config.host, "port": config.port}
         if config.tls_key and config.tls_certificate:
             options |= {"ssl_keyfile": config.tls_key, "ssl_certfile": config.tls_certificate}
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        serve.start(http_options=options, logging_config=quiet)
+        serve.start(http_options=options, logging_config=_QUIET)
         try:
-            deployment = serve.deployment(
-                num_replicas=config.replicas,
-                ray_actor_options={
-                    "num_cpus": config.threads,
-                    "num_gpus": 1 if config.device.startswith("cuda") else 0,
-                },
-                max_ongoing_requests=settings.limits.connections + 64,
-                graceful_shutdown_timeout_s=settings.limits.drain_s,
-                health_check_period_s=2,
-                logging_config=quiet,
-            )(serve.ingress()(Replica))
-            store = tracking.absolute_uri()
-            application = deployment.bind(config, settings, store)
-            serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
+            application = bind(config, settings)
+            serve.run(application, name=APP, route_prefix="/", logging_config=_QUIET)
             scheme = "https" if config.tls_key else "http"
             yield f"{scheme}://{config.host}:{config.port}"
             ray.get(board.stop.remote())

@@ -27,6 +27,7 @@ from dytrack_platform.experiment.cluster.termination import TerminableTorch
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.runs import pareto, provenance
 from dytrack_platform.experiment.runs.journal import Journal
+from dytrack_platform.experiment.runs.journal_folder import deliver_kept, kept_beside
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
 from dytrack_platform.experiment.runs.run_log import logged_run, upload
 from dytrack_platform.experiment.train.driver_channel import (
@@ -42,6 +43,7 @@ from dytrack_platform.training.state import TRACKER
 __all__ = ["Show", "Trained", "train", "upload_pending"]
 
 _RECORD = "experiment.json"
+_SEARCH = "search.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +97,10 @@ def _train(
     say: Callable[[str], None],
 ) -> None:
     """Train under a record in MLflow; the run's own record says at the end that it is finished."""
-    folder = _journal_folder(location)
-    with logged_run(config.name, folder, record["run_id"], say) as (run_id, log):
+    with (
+        kept_beside(location, say, new=record["run_id"] is None) as folder,
+        logged_run(config.name, folder, record["run_id"], say, run=location) as (run_id, log),
+    ):
         record["run_id"] = run_id
         files.write_json(f"{location}/{_RECORD}", record)
         log.parameters(flatten(to_dict(config)))
@@ -153,16 +157,13 @@ def upload_pending(location: str) -> str:
         StorageError: MLflow does not answer, or a command is at work on the run.
     """
     location = files.absolute(location)
-    record = files.read_json(f"{location}/{_RECORD}")
-    if record is None or record["run_id"] is None:
-        raise ConfigurationError(f"{location}: holds no run; name the folder of a training")
-    upload(_journal_folder(location), record["run_id"])
+    record = files.read_json(f"{location}/{_RECORD}") or files.read_json(f"{location}/{_SEARCH}")
+    if record is None or record.get("run_id") is None:
+        raise ConfigurationError(
+            f"{location}: holds no run; name the folder of a training or a search"
+        )
+    deliver_kept(location, lambda folder: upload(folder, record["run_id"]))
     return str(record["run_id"])
-
-
-def _journal_folder(location: str) -> Path:
-    """Return a local folder for a run's journal: the run's own, or one here where that is a URL."""
-    return Path(location) if "://" not in location else Path("journals") / Path(location).name
 
 
 def _claim(config: ExperimentConfig, location: str) -> dict[str, Any]:

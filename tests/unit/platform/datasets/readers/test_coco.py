@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 
@@ -87,3 +88,23 @@ def test_an_image_or_an_object_that_is_listed_twice_is_said(folder, faults):
         "is listed more than once; it is used once",
         "two images have the id 25: it is not clear which of them the box is of",
     ]
+
+
+def test_outlines_are_dropped_while_the_file_is_parsed(folder):
+    """They are most of the file: memory must follow the boxes, not the outlines."""
+    content = annotations(*[(9, [1, 2, 8, 6])] * 600)
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[number + 0.25 for number in range(1000)]]
+    write(folder, content)
+    size = (folder.root / "annotations/instances_val2017.json").stat().st_size
+    tracemalloc.start()
+    try:
+        stills = list(read("coco", str(folder), "val"))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(stills) == 600
+    assert len({id(still.frames) for still in stills}) == 1, "of one picture"
+    assert held < 0.5 * size
+    # The bytes and their text at once; numbers as objects take four times the file.
+    assert peak < 2.5 * size
