@@ -329,14 +329,14 @@ def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, prec
 
 def scores_of_heads(tracker):
     """Keep the windowed scores (H * W,) of every head that runs, in a list that is given."""
-    seen, locate = [], tracker.engine.locate
+    seen, read = [], tracker.engine.maps
 
     def keeping(exit_index, tensors):
-        maps = locate(exit_index, tensors)
+        maps = read(exit_index, tensors)
         seen.append((maps.score[0] * tracker._window).flatten())
         return maps
 
-    tracker.engine.locate = keeping
+    tracker.engine.maps = keeping
     return seen
 
 
