@@ -22,11 +22,17 @@ def shrink(
 ) -> None:
     """Write a tracker whose file is a half or a quarter of the size."""
     from dytrack_model import checkpoint
+    from dytrack_model.errors import ConfigurationError
     from dytrack_model.folders import require_own
     from dytrack_platform.experiment.registry import registry
 
     checkpoint.require_place(out)
     require_own(out, (checkpoint.WEIGHTS, checkpoint.DESCRIPTION), "the tracker")
+    if out.exists() and "://" not in model and out.resolve() == registry.find(model).resolve():
+        raise ConfigurationError(
+            f"--out {out}: is the tracker itself, whose exact weights would be lost; name another "
+            "folder"
+        )
     saved = registry.load(model)
     notes = {**saved.notes, "weights": weights}
     folder = checkpoint.save(out, saved.network, saved.points, notes, weights=weights)

@@ -123,6 +123,7 @@ def test_a_client_that_goes_in_the_middle_of_a_frame_leaves_nothing_behind(serve
     assert 'dytrack_ended_total{reason="client_gone"} 5.0' in text
 
 
+@pytest.mark.slow
 def test_a_thousand_idle_connections_leave_room_for_who_tracks(serve, frames):
     running = serve(limits=Limits(connections=1010))
 
@@ -338,6 +339,7 @@ def test_a_stopped_server_answers_what_was_sent_and_says_why_it_ends(serve, fram
     assert ready == 503
 
 
+@pytest.mark.slow
 def test_a_target_that_is_lost_for_long_keeps_its_size_and_takes_no_memory(serve):
     """Nothing but noise for as many frames as a minute has; the slow tier has ten minutes."""
     _lost(serve, 300)

@@ -53,6 +53,7 @@ def test_milliseconds_of_two_machines_are_never_on_one_picture(tmp_path):
     assert "lasot test" in text
 
 
+@pytest.mark.slow
 def test_points_come_back_from_the_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     own = points("a", 0.7)

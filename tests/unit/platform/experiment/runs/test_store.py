@@ -90,6 +90,7 @@ def test_a_server_that_takes_and_never_answers_is_said(monkeypatch):
         _refused(r"does not answer \(timed out\)")
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_said_with_its_cure(uri):
     number = tracking.connect()
     mlflow.MlflowClient().delete_experiment(number)
@@ -102,6 +103,7 @@ def test_looking_something_up_makes_no_store(uri, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_is_not_taken_for_a_run_that_is_not_there(uri, monkeypatch):
     tracking.connect()
     assert not tracking.exists("0" * 32)
