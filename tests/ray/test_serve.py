@@ -204,6 +204,7 @@ def _move_to_what_is_broken(served):
     """An alias that leads to a version without weights: refused, and the old one stays."""
     import mlflow
 
+    tracking.connect()  # this process may still look at an earlier test's store
     client_ = mlflow.MlflowClient()
     broken = client_.get_model_version("dytrack", "2").source
     folder = Path(mlflow.artifacts.download_artifacts(broken))
