@@ -19,6 +19,7 @@ Channels = Literal["rgb", "bgr"]
 _COUNTED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi")
 """Containers that count their frames. For the others the number is time times rate, and a film of
 uneven rate has fewer."""
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
 _MOST_HIDDEN_BITS = 14
 """Of 16: what uses no more is at most a quarter as bright as it should be."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -212,9 +213,10 @@ def image_files(source: Path | list[Path], name: str = "") -> list[Path]:
     if not images:
         shown = source if isinstance(source, Path) else name
         raise ImageError(f"{shown}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return sorted(images, key=lambda path: natural(path.name))
 
-    def by_number(path: Path) -> list[tuple[int, str]]:
-        parts = re.findall(r"\d+|\D+", path.name)
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
-    return sorted(images, key=by_number)
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Return a key that sorts ``frame2`` before ``frame10``."""
+    parts = _DIGITS.split(name)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)

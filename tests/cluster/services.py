@@ -27,6 +27,58 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@contextlib.contextmanager
+def ray_head(folder, log, environment, cpus):
+    """Start a head in processes of its own; yields the address of its dashboard.
+
+    Args:
+        folder: A short path for Ray's sockets and logs.
+        log: File for what it prints.
+        environment: Its variables.
+        cpus: How many it may give.
+    """
+    port, dashboard = free_port(), free_port()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ray = Path(sys.executable).with_name("ray")
+    command = [ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}"]
+    # Another Ray on this machine has the agent's usual port.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-port={dashboard}"]
+    command += [f"--temp-dir={folder}", "--disable-usage-stats"]
+    with Path(log).open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            env={**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path},
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    while not answers(address):
+        assert process.poll() is None, Path(log).read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    yield address
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(address):
+    """Say whether a dashboard answers, be it to ask for its token."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code in (401, 403)
+    except OSError:
+        return False
+
+
 def postgres_tools():
     """Return the folder of PostgreSQL's programs; None where it is not installed."""
     found = shutil.which("initdb")

@@ -4,71 +4,26 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from dytrack_platform.experiment.cluster import jobs, session, shipment
+from tests.cluster.services import DYTRACK, free_port, ray_head
 
 pytestmark = pytest.mark.cluster
-
-DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """The address of a head's dashboard."""
-    port, dashboard = free_port(), free_port()
     # Sockets live below this folder, and their paths may not be long.
     folder = Path("/tmp") / f"dytrack-head-{os.getpid()}"
-    ray = Path(sys.executable).with_name("ray")
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
-    # Another Ray on this machine has the agent's usual port.
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-port={dashboard}"]
-    command += [f"--temp-dir={folder}", "--disable-usage-stats"]
-    log = (tmp_path_factory.mktemp("head") / "log").open("w")
-    process = subprocess.Popen(
-        command, stdout=log, stderr=log, env=environment, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 60
-    while not answers(address):
-        assert process.poll() is None, Path(log.name).read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    yield address
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    log.close()
-
-
-def answers(address):
-    try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code in (401, 403)  # it answers, and asks for its token
-    except OSError:
-        return False
+    log = tmp_path_factory.mktemp("head") / "log"
+    with ray_head(folder, log, os.environ, cpus=2) as address:
+        yield address
 
 
 def run(*words, **environment):

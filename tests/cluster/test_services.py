@@ -1,10 +1,7 @@
 """Everything from a laptop: jobs on a cluster, MLflow on PostgreSQL, data and runs in a bucket."""
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,8 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cluster.services import BUCKET, DYTRACK, Services, free_port, why_not
-from tests.cluster.test_jobs import answers
+from tests.cluster.services import BUCKET, DYTRACK, Services, ray_head, why_not
 
 pytestmark = pytest.mark.cluster
 
@@ -37,32 +33,9 @@ def services():
 @pytest.fixture(scope="module")
 def head(services):
     """A head that has the secrets of the store, and dytrack's dependencies only."""
-    port, dashboard = free_port(), free_port()
-    folder = services.folder / "ray"
-    ray = Path(sys.executable).with_name("ray")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**services.environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
-    command = [ray, "start", "--head", "--block", "--num-cpus=3", f"--port={port}"]
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-port={dashboard}"]
-    command += [f"--temp-dir={folder}", "--disable-usage-stats"]
-    log = (services.folder / "head.log").open("w")
-    process = subprocess.Popen(
-        command, stdout=log, stderr=log, env=environment, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
-    while not answers(address):
-        assert process.poll() is None, (services.folder / "head.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    yield address
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    log.close()
+    folder, log = services.folder / "ray", services.folder / "head.log"
+    with ray_head(folder, log, services.environment, cpus=3) as address:
+        yield address
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ Artefacts go through the server, so that who records needs no access to where th
 it is open, as SQLite in a folder is; any other address asks for a name and a password.
 """
 
-import ipaddress
 import os
 import secrets
 import subprocess
@@ -53,7 +52,7 @@ def up(
     from dytrack_platform.experiment.runs import store
 
     # Refuse what would stand open, and what does not answer, before anything starts.
-    if not auth and not _is_loopback(host):
+    if not auth and not store.is_loopback(host):
         raise ConfigurationError(
             f"--host {host}: a server that others reach asks who they are; give --auth, and put "
             "TLS before it"
@@ -79,13 +78,6 @@ def up(
     screen.say(f"MLflow on http://{host}:{port}; Ctrl-C ends it")
     screen.say(f"record to it with: export MLFLOW_TRACKING_URI=http://{host}:{port}")
     raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _authentication(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from dytrack_model.images import bits_used
+from dytrack_model.images import bits_used, natural
 from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LARGEST_IMAGE = 100_000_000
 """Pixels; a small file can claim many more, and would take the machine's memory."""
-_DIGITS = re.compile(r"(\d+)", re.ASCII)
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)\.[^.]+", re.ASCII)
 """A frame's file name: what all of a folder have in common, and its number."""
 _MOST_MISSING = 100
@@ -269,12 +268,6 @@ def _refuse_twins(folder: str, names: list[str]) -> None:
             raise DataError(
                 f"{folder}: holds {twin} and {name}: it is not clear which of them is the frame"
             )
-
-
-def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """Return a key that sorts ``frame2`` before ``frame10``."""
-    parts = _DIGITS.split(name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
 
 
 def in_number_order(names: list[str], first: int | None = None) -> list[str]:

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def _take_turn(
     outcome.runs[sequence.name] = run
 
 
+@cache
 def processor() -> str:
     """Name this machine's processor."""
     try:

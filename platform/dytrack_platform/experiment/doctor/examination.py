@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -298,7 +297,7 @@ def judge_mlflow(uri: str, *, remote: bool) -> list[Check]:
                 cure="start the store, or set MLFLOW_TRACKING_URI to another",
             )
         ]
-    checks = [Check(check="mlflow", ok=True, detail=f"{_shown(uri)} answers")]
+    checks = [Check(check="mlflow", ok=True, detail=f"{store.shown(uri)} answers")]
     own = survey.versions()["mlflow"]
     checks.append(_mlflow_version("mlflow-version", f"this machine has {own}", own))
     if uri.startswith(("http://", "https://")):
@@ -327,21 +326,14 @@ def _authenticated(uri: str) -> Check:
     code, _ = _ask(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get?experiment_id=0")
     if code in (401, 403):
         return Check(check="mlflow-open", ok=True, detail="the server asks who is there")
-    if _is_loopback(urlsplit(uri).hostname or ""):
+    if store.is_loopback(urlsplit(uri).hostname or ""):
         return Check(check="mlflow-open", ok=True, detail="open, to this machine only")
     return Check(
         check="mlflow-open",
         ok=False,
-        detail=f"{_shown(uri)} answers everybody who reaches it",
+        detail=f"{store.shown(uri)} answers everybody who reaches it",
         cure="start it with --app-name basic-auth behind TLS, or let it listen on loopback only",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _ask(url: str) -> tuple[int, str]:
@@ -358,11 +350,6 @@ def _ask(url: str) -> tuple[int, str]:
 
 def _answer(url: str) -> str:
     return _ask(url)[1].strip() or "unknown"
-
-
-def _shown(uri: str) -> str:
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
 
 
 def to_json(checks: Sequence[Check]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dytrack_platform.evaluation.peers.contest import processor
+
 _PACKAGES = ("dytrack", "ray", "torch", "mlflow", "optuna", "pyarrow")
 _FLAGS = {
     "avx512_bf16": "bf16 (AVX-512)",
@@ -82,11 +84,9 @@ def cpu() -> dict[str, Any]:
     lines: list[str] = []
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    pairs = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    known = {key.strip(): value.strip() for key, value in pairs.items()}
-    flags = set(known.get("flags", "").split())
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set[str]())
     return {
-        "name": known.get("model name", platform.processor() or platform.machine()),
+        "name": processor(),
         "cores": os.cpu_count() or 1,
         "fast": [meaning for flag, meaning in _FLAGS.items() if flag in flags],
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 import dytrack_platform
+from dytrack_platform.evaluation.peers.contest import processor
 
 
 def code() -> dict[str, str]:
@@ -43,14 +44,7 @@ def environment() -> str:
 
 def machine() -> str:
     """Name this machine as far as its times depend on it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [
-        line.partition(":")[2].strip()
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.is_file() else [])
-        if line.startswith("model name")
-    ]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {platform.node()}"
+    return f"{processor()}, {os.cpu_count()} cores, {platform.node()}"
 
 
 def load() -> dict[str, float]:

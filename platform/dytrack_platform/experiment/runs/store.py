@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,6 +54,20 @@ def check(uri: str, *, reading: bool = False) -> None:
         _check_server(uri)
     elif "://" in uri and urlsplit(uri).hostname:
         _check_port(uri)
+
+
+def shown(uri: str) -> str:
+    """Return a store's address without the password that may stand in it."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address leads to this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def has_tables(uri: str) -> bool:
@@ -173,9 +188,7 @@ def _check_port(uri: str) -> None:
 
 
 def _silent(uri: str, error: object) -> StorageError:
-    parts = urlsplit(uri)
-    # A password may stand in it.
-    shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
     return StorageError(
-        f"the MLflow store {shown} does not answer ({error}); start it, or set MLFLOW_TRACKING_URI"
+        f"the MLflow store {shown(uri)} does not answer ({error}); start it, or set "
+        "MLFLOW_TRACKING_URI"
     )

@@ -115,7 +115,7 @@ def test_an_open_server_is_found_unless_it_listens_to_this_machine_only(server, 
     uri, kind = server
     kind.code = 200
     assert _wrong(judge_mlflow(uri, remote=True)) == []
-    monkeypatch.setattr(examination, "_is_loopback", lambda _: False)
+    monkeypatch.setattr(examination.store, "is_loopback", lambda _: False)
     assert _wrong(judge_mlflow(uri, remote=True)) == ["mlflow-open"]
 
 
