@@ -18,9 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/dytrack demo
 
-# The default tier: no Ray, no network, under 90 seconds.
+# The default tier: no Ray, no network, under 90 seconds. Two processes share it.
 test: install
-	$(BIN)/python -m pytest -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -11,6 +11,8 @@ import pytest
 
 from tests.unit.cluster.manifests import FOLDER
 
+pytestmark = pytest.mark.slow  # each waits for processes
+
 SCRIPT = FOLDER / "slurm.sh"
 STUBS = {
     # Runs what stands behind its options, as if on a node.

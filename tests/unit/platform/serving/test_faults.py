@@ -172,6 +172,7 @@ def test_connections_and_streams_are_counted(serve, frames):
     assert answer["type"] == "result"
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_let_go_and_costs_no_memory(serve, frames):
     running = serve(limits=Limits(send_s=0.5, idle_s=5))
 
