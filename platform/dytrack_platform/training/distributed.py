@@ -123,11 +123,23 @@ class DelayedVote:
         work = dist.all_reduce(vote, dist.ReduceOp.MAX, async_op=True)
         assert work is not None  # asynchronous: there is something to wait for
         self._under_way = vote, work
-        if before is None:
+        return self._wait_for(before)
+
+    def close(self) -> int:
+        """Wait for the last step's votes, and return the highest of them, 0 without any.
+
+        A worker calls it before its process ends: gloo's thread that still holds a vote would
+        ask a finished interpreter for its lock, and the process would be aborted.
+        """
+        return self._wait_for(self._under_way)
+
+    @staticmethod
+    def _wait_for(vote: tuple[Tensor, dist.Work] | None) -> int:
+        if vote is None:
             return 0
-        highest_before, done = before
+        value, done = vote
         done.wait()
-        return int(highest_before.item())
+        return int(value.item())
 
 
 def first_says(value: int, device: torch.device) -> int:

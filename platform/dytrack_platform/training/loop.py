@@ -93,7 +93,9 @@ def run(
                 if saving:
                     writer.checkpoint(state, progress)
             if request == Request.STOP and state.step < steps:
+                vote.close()
                 return False
+    vote.close()
     return True
 
 
