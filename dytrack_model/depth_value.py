@@ -21,6 +21,17 @@ from dytrack_model.config import require
 
 FEATURES = 8
 _OLD = 30
+_DROP = 6  # its place among Memory.features
+
+
+def drop_weights(exits: int) -> tuple[tuple[float, ...], ...]:
+    """Return (E - 1, FEATURES) weights of a value that nobody has to fit.
+
+    An exit's value of going on is what its predicted IoU has fallen since the last frame at full
+    depth: not how sure it is, for that differs from target to target, but that something happened.
+    """
+    fallen = tuple(float(place == _DROP) for place in range(FEATURES))
+    return (fallen,) * (exits - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,13 @@
 """Choose thresholds: ``dytrack calibrate RUN --dataset got10k --root DIR --budget-ms 8``.
 
-Takes the time of tracking the sequences twice, once through every exit. They must be held out:
+Takes the time of tracking the sequences twice, once through every exit; a price of depth
+(``--rule drop`` and the others) takes that of nine times. They must be held out:
 neither trained on nor reported on. The new operating point goes into the tracker's folder, with
 what it promised and what the tracker then really gave.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -35,6 +36,18 @@ def calibrate(
     hysteresis: Annotated[
         float, typer.Option(help="How much thresholds move towards the last frame's exit.")
     ] = 0.0,
+    rule: Annotated[
+        Literal["thresholds", "drop", "gain", "rollouts"],
+        typer.Option(
+            help="What decides: thresholds on the predicted IoU, as in the paper; or a price of "
+            "depth, compared with what the predicted IoU fell (drop), or with what depth is "
+            "expected to gain in a frame (gain) or in it and the next ones (rollouts)."
+        ),
+    ] = "thresholds",
+    audit_every: Annotated[
+        int | None,
+        typer.Option(help="With a price: frames after which full depth is run anyhow; 15."),
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the operating point.")] = "calibrated",
     out: Annotated[
         Path | None, typer.Option(help="Tracker to write; the given one where left out.")
@@ -48,10 +61,12 @@ def calibrate(
     import torch
 
     from dytrack_model import checkpoint
+    from dytrack_platform.config.schema import ResidentSource
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.experiment.evaluate import calibrate as calibration
+    from dytrack_platform.experiment.evaluate import value_rules
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.experiment.registry import registry
 
@@ -59,6 +74,10 @@ def calibrate(
     goal = calibration.Goal(
         milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence
     )
+    if audit_every is not None and rule == "thresholds":
+        raise ConfigurationError(
+            f"--audit-every: needs a --rule with a price, got {audit_every} for thresholds"
+        )
     if out is None and (model.startswith("models:/") or model in checkpoint.SHIPPED):
         raise ConfigurationError(
             "out: a registered model, or one that comes with dytrack, stays as it is; name a folder"
@@ -73,8 +92,13 @@ def calibrate(
     saved = registry.load(model)
     faults: list[Fault] = []
     sequences = list(readers.read(dataset, root, split, faults))
-    # Choose the thresholds, and run the tracker with them.
+    # Choose the thresholds or the price, and run the tracker with them.
     with screen.live_line() as line:
+        line.show("reading the sequences")
+        source = ResidentSource(dataset=dataset, root=root, split=split)
+        by_value = value_rules.value_of(
+            rule, saved.network, source, 15 if audit_every is None else audit_every, device
+        )
         outcome = calibration.calibrate(
             saved,
             sequences,
@@ -83,11 +107,12 @@ def calibrate(
             runtime_config,
             hysteresis,
             lambda what, done, count: line.show(f"{what}: {done}/{count} sequences"),
+            by_value,
         )
     # Keep the point in the tracker, with its record.
     points = [point for point in saved.points if point.name != name]
     notes = {**saved.notes}
-    record = {**outcome.to_dict(), "dataset": dataset, "split": split}
+    record = {**outcome.to_dict(), "rule": rule, "dataset": dataset, "split": split}
     notes["calibration"] = {**dict(notes.get("calibration", {})), name: record}
     folder = checkpoint.save(
         out or registry.find(model), saved.network, [*points, outcome.point], notes
@@ -115,14 +140,15 @@ def show(outcome: "Calibrated", blocks: tuple[int, ...]) -> None:
             ("got (closed loop)", outcome.got),
             ("full depth", outcome.full),
         )
+        if run is not None
     ]
     after = " / ".join(map(str, blocks))
     columns = ["", "mean IoU", "GMACs", "ms", "regret", "its bound", f"exits after block {after}"]
     where = f"{outcome.runtime}, {outcome.precision}"
     title = f"{outcome.sequences} sequences, {outcome.frames} frames, {where}"
     screen.table(title, columns, rows)
-    values = ", ".join(f"{value:.4g}" for value in outcome.point.thresholds)
-    screen.say(f"thresholds {values}")
+    by_price = outcome.point.value is not None
+    screen.say(outcome.point.rule if by_price else f"thresholds {outcome.point.rule}")
     scores = zip(outcome.auroc, outcome.calibration_error, strict=True)
     said = ", ".join(f"{auroc:.2f} / {error:.3f}" for auroc, error in scores)
     screen.say(f"predicted IoU after block {after}, AUROC / calibration error: {said}")

@@ -4,6 +4,10 @@ Scores of all exits are recorded along the tracker's full-depth track; threshold
 them (:mod:`dytrack_model.thresholds`). An exit changes the next crop, so what was recorded is
 optimistic: the tracker then runs again in closed loop at the chosen thresholds, and that is what
 the result reports.
+
+A rule by value (:mod:`dytrack_model.depth_value`) has one number to choose, its price. What it
+gives depends on the frames that ran to full depth before, which no recording knows, so the price
+is found in closed loop alone: the tracker runs at several prices, each time on all sequences.
 """
 
 import math
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from dytrack_model import Tracker, checkpoint
 from dytrack_model.config import require
 from dytrack_model.cost import exit_gmacs, exit_milliseconds
+from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import OperatingPoint, Policy
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
@@ -36,6 +41,29 @@ from dytrack_platform.evaluation.tracking.protocol import UNFIT
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_PRICES = (1e-4, 4.0)
+"""Between them a price is looked for: values are differences of IoUs, so the upper one buys
+nothing that is not scheduled, and the lower one everything that is worth anything."""
+_TRIES = 8
+"""Runs of the tracker; each halves the range of the price's logarithm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByValue:
+    """A rule by value whose price is to be found."""
+
+    weights: tuple[tuple[float, ...], ...]
+    """(E - 1, FEATURES) as in :class:`~dytrack_model.depth_value.ValueRule`."""
+    audit_every: int = 15
+    """Frames after which full depth is run whatever the value."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.audit_every >= 1,
+            f"--audit-every: must be at least 1 frame, got {self.audit_every}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,10 +137,10 @@ class Calibrated:
     """A new operating point and what it gives."""
 
     point: OperatingPoint
-    promised: Run
-    """On the recorded crops of the full-depth track."""
+    promised: Run | None
+    """On the recorded crops of the full-depth track; None for a rule by value."""
     got: Run
-    """In closed loop, at the point's thresholds."""
+    """In closed loop, at the point's thresholds or price."""
     full: Run
     """In closed loop at full depth."""
     auroc: tuple[float, ...]
@@ -151,8 +179,9 @@ def calibrate(
     runtime: RuntimeConfig,
     hysteresis: float = 0.0,
     report: Callable[[str, int, int], None] | None = None,
+    by_value: ByValue | None = None,
 ) -> Calibrated:
-    """Choose thresholds that keep a goal, and measure what they give.
+    """Choose thresholds, or a price, that keep a goal, and measure what they give.
 
     Args:
         saved: The tracker.
@@ -162,14 +191,20 @@ def calibrate(
         runtime: Runtime, precision, device and threads; milliseconds are measured on it.
         hysteresis: Margin of the new point.
         report: Called with what is being done and how many of how many sequences are done.
+        by_value: Find a price for this rule, in place of thresholds.
 
     Raises:
-        ConfigurationError: The budget is below the first exit's cost, or the tracker has one exit.
+        ConfigurationError: The budget is below the first exit's cost, or below that of a rule's
+            scheduled frames; the tracker has one exit; or a rule by value is to have hysteresis.
         DataError: No sequence has a usable frame.
     """
     if saved.network.exit_count < 2:
         raise ConfigurationError("model: has one exit; there are no thresholds to choose")
     require(0 <= hysteresis < 1, f"--hysteresis: must lie in [0, 1), got {hysteresis}")
+    require(
+        by_value is None or hysteresis == 0,
+        f"--hysteresis: moves thresholds, and a rule by value has none, got {hysteresis}",
+    )
     tell = report or (lambda *_: None)
     engine = build(
         saved.network,
@@ -200,33 +235,27 @@ def calibrate(
         raise DataError(f"calibration: no sequence has a second frame with a usable box{first}")
     predicted = np.concatenate([one.predicted for one in kept])
     true = np.concatenate([one.true_iou for one in kept])
-    # Choose.
-    # The chance that the bound fails, over the draw of calibration sequences.
-    delta = 1 - goal.confidence
-    thresholds, remark = _choose(goal, kept, gmacs, times, hysteresis)
-    point = OperatingPoint(name=name, thresholds=thresholds, hysteresis=hysteresis)
-    exits = [exits_taken(one.predicted, thresholds, hysteresis) for one in kept]
-    ious = [one.true_iou[np.arange(len(e)), e] for one, e in zip(kept, exits, strict=True)]
-    losses = [regret(one.true_iou, e) for one, e in zip(kept, exits, strict=True)]
-    promised = _run(ious, exits, losses, gmacs, times, delta)
-    # Run again as a user would.
-    got_ious, got_exits = [], []
-    for done, sequence in enumerate(followed):
-        tell("running again", done, len(followed))
-        sequence_ious, sequence_exits = follow(engine, point.policy(), sequence)
-        got_ious.append(sequence_ious)
-        got_exits.append(sequence_exits)
     deep = [one.true_iou[:, -1] for one in kept]
-    # The tracks part ways, so a frame's regret compares the two loops at the same frame.
-    lost = [np.maximum(0.0, d - g) for d, g in zip(deep, got_ious, strict=True)]
+    loops = _Loops(engine, followed, deep, gmacs, times, goal, tell)
+    promised, remark = None, ""
+    if by_value is not None:
+        point, got, remark = _priced(loops, by_value, name)
+    else:
+        thresholds, remark = _choose(goal, kept, gmacs, times, hysteresis)
+        point = OperatingPoint(name=name, thresholds=thresholds, hysteresis=hysteresis)
+        exits = [exits_taken(one.predicted, thresholds, hysteresis) for one in kept]
+        ious = [one.true_iou[np.arange(len(e)), e] for one, e in zip(kept, exits, strict=True)]
+        losses = [regret(one.true_iou, e) for one, e in zip(kept, exits, strict=True)]
+        promised = loops.sum_up(ious, exits, losses)
+        got = loops.run(point, "running again")
     last = [np.full(len(d), saved.network.exit_count - 1) for d in deep]
     nothing = [np.zeros(len(d)) for d in deep]
     scores = [compare_scores(predicted[:, k], true[:, k]) for k in range(predicted.shape[1])]
     return Calibrated(
         point=point,
         promised=promised,
-        got=_run(got_ious, got_exits, lost, gmacs, times, delta),
-        full=_run(deep, last, nothing, gmacs, times, delta),
+        got=got,
+        full=loops.sum_up(deep, last, nothing),
         auroc=tuple(score.auroc for score in scores),
         calibration_error=tuple(score.expected_error for score in scores),
         sequences=len(kept),
@@ -257,12 +286,16 @@ def _choose(
     )
     remark = ""
     if np.isinf(certified.thresholds[0]):
-        needed = sequences_needed(goal.risk, delta)
-        remark = (
-            f"no exit before the last could be proved to stay within a risk of {goal.risk:g} with "
-            f"{len(kept)} sequences: that takes {needed} of them even if none loses anything"
-        )
+        remark = _unproved(goal, goal.risk, len(kept))
     return certified.thresholds, remark
+
+
+def _unproved(goal: Goal, risk: float, sequences: int) -> str:
+    needed = sequences_needed(risk, 1 - goal.confidence)
+    return (
+        f"no exit before the last could be proved to stay within a risk of {risk:g} with "
+        f"{sequences} sequences: that takes {needed} of them even if none loses anything"
+    )
 
 
 def observe(engine: Engine, sequence: VideoSequence) -> _Observed:
@@ -287,21 +320,27 @@ def observe(engine: Engine, sequence: VideoSequence) -> _Observed:
 
 def follow(
     engine: Engine, policy: Policy, sequence: VideoSequence
-) -> tuple[Floats, NDArray[np.int64]]:
+) -> tuple[Floats, Integers, Floats]:
     """Track a sequence in closed loop.
 
     Returns:
-        (N,) true IoU and (N,) exit of every frame after the first that has a usable box.
+        (N,) true IoU, (N,) exit, and (N,) GMACs of the heads that corrections took besides, of
+        every frame after the first that has a usable box.
     """
     # Costs are counted by exit, so no state may overrule the point.
     tracker = Tracker(engine, policy, states=None)
-    ious, exits = [], []
+    ious, exits, extra = [], [], []
     for image, truth in _frames(sequence, tracker):
         track = tracker.step(image)
         if truth is not None:
             ious.append(_iou(track.box_xywh, truth))
             exits.append(track.exit_index)
-    return np.array(ious, dtype=np.float64), np.array(exits, dtype=np.int64)
+            extra.append(track.extra_gmacs)
+    return (
+        np.array(ious, dtype=np.float64),
+        np.array(exits, dtype=np.int64),
+        np.array(extra, dtype=np.float64),
+    )
 
 
 def _frames(sequence: VideoSequence, tracker: Tracker) -> Iterator[tuple[Pixels, Floats | None]]:
@@ -324,25 +363,105 @@ def _iou(box_xywh: Floats, truth_xywh: Floats) -> float:
     return float(overlaps(columns(box_xywh[None]), columns(truth_xywh[None]), "guarded")[0])
 
 
-def _run(
-    ious: Sequence[Floats],
-    exits: Sequence[NDArray[np.int64]],
-    losses: Sequence[Floats],
-    gmacs: Sequence[float],
-    times: Sequence[float],
-    delta: float,
-) -> Run:
-    taken = np.concatenate(exits)
-    count = len(gmacs)
-    lost = np.array([loss.mean() for loss in losses])
-    return Run(
-        mean_iou=float(np.mean([iou.mean() for iou in ious])),
-        shares=tuple((np.bincount(taken, minlength=count) / len(taken)).tolist()),
-        gmacs=float(np.asarray(gmacs)[taken].mean()),
-        milliseconds=float(np.asarray(times)[taken].mean()),
-        regret=float(lost.mean()),
-        regret_bound=risk_bound(lost, delta),
-    )
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """Runs the tracker on all sequences, and sums up what it did."""
+
+    engine: Engine
+    sequences: Sequence[VideoSequence]
+    deep: Sequence[Floats]
+    """(N,) of each sequence: true IoU at full depth."""
+    gmacs: Sequence[float]
+    times: Sequence[float]
+    goal: Goal
+    tell: Callable[[str, int, int], None]
+
+    def run(self, point: OperatingPoint, what: str) -> Run:
+        """Track in closed loop at a point, as a user would."""
+        found = []
+        for done, sequence in enumerate(self.sequences):
+            self.tell(what, done, len(self.sequences))
+            found.append(follow(self.engine, point.policy(), sequence))
+        ious, exits, extra = (list(column) for column in zip(*found, strict=True))
+        # The tracks part ways, so a frame's regret compares the two loops at the same frame.
+        lost = [np.maximum(0.0, d - g) for d, g in zip(self.deep, ious, strict=True)]
+        return self.sum_up(ious, exits, lost, float(np.concatenate(extra).mean()))
+
+    def sum_up(
+        self,
+        ious: Sequence[Floats],
+        exits: Sequence[Integers],
+        losses: Sequence[Floats],
+        extra_gmacs: float = 0.0,
+    ) -> Run:
+        """Return means; heads that ran besides are charged with the network's mean speed."""
+        taken = np.concatenate(exits)
+        count = len(self.gmacs)
+        lost = np.array([loss.mean() for loss in losses])
+        extra_times = extra_gmacs * self.times[-1] / self.gmacs[-1]
+        return Run(
+            mean_iou=float(np.mean([iou.mean() for iou in ious])),
+            shares=tuple((np.bincount(taken, minlength=count) / len(taken)).tolist()),
+            gmacs=float(np.asarray(self.gmacs)[taken].mean()) + extra_gmacs,
+            milliseconds=float(np.asarray(self.times)[taken].mean()) + extra_times,
+            regret=float(lost.mean()),
+            # The chance that the bound fails, over the draw of calibration sequences.
+            regret_bound=risk_bound(lost, 1 - self.goal.confidence),
+        )
+
+
+def _priced(loops: _Loops, rule: ByValue, name: str) -> tuple[OperatingPoint, Run, str]:
+    """Find the lowest price within a budget, or the highest one within a risk.
+
+    Raises:
+        ConfigurationError: The frames that run to full depth by schedule break the budget alone.
+    """
+    goal = loops.goal
+    costs = _rising(loops.gmacs if goal.milliseconds is None else loops.times)
+    relative = tuple(cost / costs[-1] for cost in costs)
+
+    def at(price: float) -> OperatingPoint:
+        value = ValueRule(
+            weights=rule.weights, costs=relative, price=price, audit_every=rule.audit_every
+        )
+        # Thresholds are not read where there is a value; they say the first exit.
+        zeros = (0.0,) * len(rule.weights)
+        return OperatingPoint(name=name, thresholds=zeros, value=value)
+
+    def keeps(run: Run) -> bool:
+        if goal.milliseconds is not None:
+            return run.milliseconds <= goal.milliseconds
+        if goal.gmacs is not None:
+            return run.gmacs <= goal.gmacs
+        assert goal.risk is not None  # Goal has one of the three
+        return run.regret_bound <= goal.risk
+
+    low, high = _PRICES
+    # A high price is cheap and a low one is safe: the end that keeps the goal is tried first.
+    by_budget = goal.risk is None
+    best = at(high if by_budget else 0.0)
+    result = loops.run(best, f"price 1 of {_TRIES}")
+    if not keeps(result):
+        if by_budget:
+            unit = "ms" if goal.milliseconds is not None else "GMACs"
+            cost = result.milliseconds if goal.milliseconds is not None else result.gmacs
+            raise ConfigurationError(
+                f"--audit-every: full depth in one frame of {rule.audit_every} costs {cost:.4g} "
+                f"{unit} by itself, above the budget; look less often, or raise the budget"
+            )
+        assert goal.risk is not None  # there is a budget otherwise
+        return best, result, _unproved(goal, goal.risk, len(loops.sequences))
+    for done in range(1, _TRIES):
+        price = math.sqrt(low * high)
+        tried = at(price)
+        run = loops.run(tried, f"price {done + 1} of {_TRIES}")
+        if keeps(run):
+            best, result = tried, run
+        if keeps(run) == by_budget:
+            high = price
+        else:
+            low = price
+    return best, result, ""
 
 
 def _rising(times: Sequence[float]) -> tuple[float, ...]:

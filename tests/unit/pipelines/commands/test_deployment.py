@@ -12,12 +12,15 @@ import torch
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs
+from dytrack_model.depth_value import drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint, find_point
 from dytrack_platform.datasets import readers
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.evaluate.calibrate import Goal, calibrate
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
+
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -169,3 +172,40 @@ def test_an_export_for_int8_finds_ranges_once_and_keeps_them(dytrack, tmp_path):
     wrong = dytrack("export", str(tracker), "--out", str(tmp_path / "c"), "--calibrate", "x")
     assert wrong.returncode == 2
     assert "give --precision int8 too" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "rule", ["drop", pytest.param("gain", marks=SLOW), pytest.param("rollouts", marks=SLOW)]
+)
+def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, rule):
+    saved = checkpoint.load(tracker)
+    costs = exit_gmacs(saved.network)
+    budget = 0.4 * costs[0] + 0.6 * costs[2]
+    words = ["--rule", rule, "--audit-every", "9", "--budget-gmacs", f"{budget}"]
+    done = dytrack("calibrate", str(tracker), *held_out, *words)
+    assert done.returncode == 0, done.stderr
+    assert "price" in done.stdout
+    point = find_point(checkpoint.load(tracker).points, "calibrated", 3)
+    assert point.value is not None
+    assert point.value.audit_every == 9
+    assert point.value.costs[-1] == 1
+    assert (point.value.weights == drop_weights(3)) == (rule == "drop")
+    record = checkpoint.load(tracker).notes["calibration"]["calibrated"]
+    assert record["promised"] is None
+    assert costs[0] < record["got"]["gmacs"] <= budget
+    assert record["rule"] == rule
+
+
+def test_what_a_rule_by_value_cannot_keep_is_refused(dytrack, tracker, held_out):
+    saved = checkpoint.load(tracker)
+    costs = exit_gmacs(saved.network)
+    tight = ["--budget-gmacs", f"{1.05 * costs[0]}"]
+    for words, said in (
+        ([*tight, "--rule", "drop", "--audit-every", "2"], "full depth in one frame of 2 costs"),
+        ([*tight, "--audit-every", "2"], "--audit-every: needs a --rule with a price"),
+        ([*tight, "--rule", "drop", "--audit-every", "0"], "--audit-every: must be at least 1"),
+        ([*tight, "--rule", "drop", "--hysteresis", "0.1"], "--hysteresis: moves thresholds"),
+    ):
+        done = dytrack("calibrate", str(tracker), *held_out, *words)
+        assert done.returncode == 2
+        assert said in done.stderr

@@ -1,0 +1,59 @@
+"""How the value of going deeper is known: four rules for ``dytrack calibrate``.
+
+Source: our choice; docs/LOG.md tells what each was worth.
+"""
+
+import math
+from typing import Literal
+
+import torch
+
+from dytrack_model.depth_value import drop_weights
+from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.config.schema import ResidentSource
+from dytrack_platform.errors import DataError
+from dytrack_platform.experiment.evaluate.calibrate import ByValue
+from dytrack_platform.training.depth_fit import examples, explore, fit
+from dytrack_platform.training.memory import films_of, many_targets
+
+Rule = Literal["thresholds", "drop", "gain", "rollouts"]
+"""thresholds: the paper's, on the predicted IoU. drop: the value is what the predicted IoU fell
+since the last frame at full depth. gain: it is fitted to the IoU that depth gained in a frame.
+rollouts: to what it gained in that frame and the next ones."""
+
+_HORIZON = 20  # frames of a roll-out
+_STRIDE = 5  # frames between the starts of roll-outs, which are most of the work
+_COPIES = 2  # times that each sequence is followed with exits at random
+
+
+def value_of(
+    rule: Rule,
+    network: DyTrackNetwork,
+    source: ResidentSource,
+    audit_every: int,
+    device: str = "cpu",
+) -> ByValue | None:
+    """Return the rule by value, fitted on held-out sequences where it has to be; None: thresholds.
+
+    Args:
+        rule: Its name.
+        network: In evaluation mode; it is not changed.
+        source: The sequences, read into memory for the two rules that are fitted.
+        audit_every: Frames after which full depth is run whatever the value.
+        device: Where the network follows them: PyTorch's, whatever the runtime is.
+
+    Raises:
+        DataError: There are no sequences, or too few frames with a box to fit anything to.
+    """
+    if rule == "thresholds":
+        return None
+    if rule == "drop":
+        return ByValue(weights=drop_weights(network.exit_count), audit_every=audit_every)
+    pictures, films, _ = films_of((source,), torch.device(device))
+    many = many_targets(network, pictures, half=False)
+    repeated, tracked = explore(many, films, copies=_COPIES)
+    found = examples(many, repeated, tracked, horizon=_HORIZON, stride=_STRIDE)
+    weights = fit(found, rolled=rule == "rollouts")
+    if not all(math.isfinite(value) for row in weights for value in row):
+        raise DataError(f"{source.root}: too few frames with a box to fit the rule {rule} to")
+    return ByValue(weights=weights, audit_every=audit_every)
