@@ -86,6 +86,23 @@ def test_points_baselines_and_peers_stand_side_by_side(ray_session, tmp_path, mo
     assert oracle["ao"] >= max(fixed) - 0.01
 
 
+def test_states_are_asked_for_and_results_without_them_are_another_thing(
+    ray_session, tmp_path, model, sequences
+):
+    flags = np.arange(len(sequences[0])) > len(sequences[0]) // 2
+    flagged = [replace(sequences[0], flagged=flags), *sequences[1:]]
+    plain = evaluate(job(tmp_path, model, baselines=("static",)), flagged)
+    assert plain["points"][0]["states"] is None
+    asked = evaluate(job(tmp_path, model, baselines=("static",), states=True), flagged)
+    assert asked["reused"] == len(flagged)  # those of the box that never moves
+    counts = asked["points"][0]["states"]
+    assert sum(counts["absent"].values()) == flags.sum()
+    assert sum(counts["present"].values()) == len(flags) - 1 - flags.sum()
+    assert asked["baselines"][0]["states"] is None
+    stored = json.loads((tmp_path / "results" / "balanced" / "square-0.json").read_text())
+    assert set(stored["states"][1:]) <= {"tracking", "doubtful", "lost", "found again"}
+
+
 def test_a_second_run_reuses_everything_and_another_model_nothing(
     ray_session, tmp_path, model, sequences, tmp_path_factory
 ):

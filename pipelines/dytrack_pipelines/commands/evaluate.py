@@ -44,6 +44,13 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Profile of success and precision; the dataset's by default")
     ] = None,
+    states: Annotated[
+        bool,
+        typer.Option(
+            help="Let our tracker say when its target is lost, and look for it; exits are then "
+            "its choice too."
+        ),
+    ] = False,
     export: Annotated[
         str | None, typer.Option(help="Also write got10k, trackingnet, text or pytracking files")
     ] = None,
@@ -82,6 +89,7 @@ def evaluate(
         points=tuple(point or ()),
         baselines=(*(standard if baseline is None else baseline), *(tracker or ())),
         protocol=protocol,
+        states=states,
         workers=workers,
         runtime=RuntimeConfig(
             runtime=runtime or "torch", precision=precision, device=device, threads=threads

@@ -42,6 +42,7 @@ _COLUMNS = (
     ("auroc", "AUROC", 3),
     ("calibration_error", "calib. error", 3),
 )
+_BALANCED = ("balanced_accuracy", "balanced_accuracy_doubtful")
 _TIMES = (
     ("ms_p50", "p50"),
     ("ms_p95", "p95"),
@@ -100,6 +101,7 @@ def write_report(
         _speed_section([*shown, *others]),
         *_exit_sections(shown, blocks),
         *_calibration_section([*points, *baselines]),
+        *_states_section([*points, *baselines]),
         *_attribute_section([*shown, *others]),
         _sequences_section(shown or others, films or {}, blocks),
         _unusual_section(summary["unusual"]),
@@ -239,6 +241,30 @@ def _calibration_section(points: Sequence[PointSummary]) -> list[Section]:
             figures={"calibration": calibration_figure(known)},
             note="Marks on the diagonal mean that the tracker knows how good its box is; the "
             "area of a mark is its share of the frames.",
+        )
+    ]
+
+
+def _states_section(points: Sequence[PointSummary]) -> list[Section]:
+    known = {p.name: p.states for p in points if p.states is not None}
+    if not known:
+        return []
+    names = list(dict.fromkeys(state for score in known.values() for state in score.names))
+    rows = []
+    for name, score in known.items():
+        for truth, counts in (("there", score.present), ("absent", score.absent)):
+            shown = [str(counts.get(state, 0)) for state in names]
+            found = score.to_dict() if truth == "absent" else {}
+            last = [number(found[key]) if found else "" for key in _BALANCED]
+            rows.append([name, truth, *shown, *last])
+    header = ["name", "the target is", *names, "lost", "lost or doubtful"]
+    return [
+        Section(
+            title="Whether the target is there",
+            body=table(header, rows, identifier="states"),
+            note="Frames by what the annotation says and by the tracker's state. The last two "
+            "columns are balanced accuracies: the mean of the shares of absent frames that were "
+            "called lost (or lost or doubtful) and of other frames that were not.",
         )
     ]
 

@@ -13,6 +13,7 @@ from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.report.pareto import CHEAPEST, DEAREST, standard_volume
+from dytrack_platform.evaluation.report.states import StateScore, score_states
 from dytrack_platform.evaluation.scoring.dataset_scores import (
     TrackerScore,
     frame_rate,
@@ -78,6 +79,8 @@ class PointSummary:
     """(N,) IoU per frame by sequence name; NaN where there is no annotation."""
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Names of sequences by attribute."""
+    states: StateScore | None = None
+    """What it believed of absent targets; None where it was not asked, or nobody knows."""
 
     @property
     def step_ms(self) -> Floats:
@@ -141,6 +144,7 @@ class PointSummary:
             "exit_share": self.exit_share,
             "auroc": plain_number(calibration.auroc),
             "calibration_error": plain_number(calibration.expected_error),
+            "states": None if self.states is None else self.states.to_dict(),
             "success_curve": overall.success_curve.tolist(),
             "precision_curve": overall.precision_curve.tolist(),
             "norm_precision_curve": (
@@ -246,6 +250,7 @@ def summarise_point(
         results={result.name: result for result in results},
         overlaps={result.name: _true_overlaps(result, annotations) for result in results},
         attributes=attributes,
+        states=score_states(results, {name: a.absent for name, a in annotations.items()}),
     )
 
 

@@ -43,4 +43,5 @@ def oracle(
         scores=np.full(len(chosen), np.nan),
         gmacs=pick("gmacs"),
         exit_indices=exit_indices,
+        states=(),
     )

@@ -43,6 +43,11 @@ class Prediction(Protocol):
         """What this frame cost beyond its exit's ``exit_gmacs``."""
         ...
 
+    @property
+    def state(self) -> str:
+        """What the tracker believes of its target, such as lost; empty where it does not say."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -58,6 +63,8 @@ class Step:
     """Milliseconds in the network alone; NaN where unknown."""
     extra_gmacs: float = 0.0
     """Every frame costs the same."""
+    state: str = ""
+    """It believes nothing of its target."""
 
 
 class Tracker(Protocol):
@@ -122,12 +129,17 @@ class SequenceResult:
     """Frames that did not decode; they repeat the box before."""
     broken: tuple[int, ...] = ()
     """Frames for which the tracker gave NaN or no area; they repeat the box before too."""
+    states: tuple[str, ...] = ()
+    """(N,) what the tracker believed of its target, empty for frame 0 and frames that did not
+    decode; nothing at all where nobody asked."""
 
     def __len__(self) -> int:
         return len(self.boxes_xywh)
 
 
-def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0) -> SequenceResult:
+def run_sequence(
+    tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0, keep_states: bool = False
+) -> SequenceResult:
     """Track one sequence from its first box to its last annotated frame.
 
     A frame that does not decode keeps the box before it and is listed: a tracker in the field
@@ -138,6 +150,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
         sequence: Frames and boxes.
         warm_up: Steps taken on the first frame before the clock runs, so that compilation and
             first allocations are not charged to it; the tracker is started anew afterwards.
+        keep_states: Keep what the tracker believed of its target.
 
     Raises:
         DataError: The first frame does not decode, or its box cannot start a tracker.
@@ -149,6 +162,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
     exit_indices = np.full(frames, -1, dtype=np.int64)
     scores, gmacs = np.full(frames, np.nan), np.full(frames, np.nan)
     undecoded, broken = [], []
+    states = [""] * frames if keep_states else []
     images = sequence.frames.iterate()
     for frame in range(frames):
         began = time.perf_counter()
@@ -184,6 +198,8 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
         # Without exits the index is -1, which is the one value that there is.
         gmacs[frame] = tracker.exit_gmacs[step.exit_index] + step.extra_gmacs
         network[frame] = step.network_ms
+        if keep_states:
+            states[frame] = str(step.state)
     return SequenceResult(
         name=sequence.name,
         boxes_xywh=boxes,
@@ -196,6 +212,7 @@ def run_sequence(tracker: Tracker, sequence: VideoSequence, *, warm_up: int = 0)
         image_size=image_size,
         undecoded=tuple(undecoded),
         broken=tuple(broken),
+        states=tuple(states),
     )
 
 

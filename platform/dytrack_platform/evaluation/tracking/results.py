@@ -3,7 +3,8 @@
 ::
 
     OUT/results/POINT/SEQ.txt     boxes, x,y,w,h per line, read back exactly
-    OUT/results/POINT/SEQ.json    times, indices of exits, scores, and the fingerprint of the run
+    OUT/results/POINT/SEQ.json    times, indices of exits, scores, states of the target where they
+                                  were asked for, and the fingerprint of the run
 
 A result counts as finished when its JSON is there: it is written last, beside and renamed. It is
 used again only by a run with the same fingerprint, and never silently.
@@ -86,6 +87,7 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
         "exit_indices": result.exit_indices.tolist(),
         "undecoded": list(result.undecoded),
         "broken": list(result.broken),
+        "states": list(result.states),
     }
     write_atomically(boxes, format_boxes(result.boxes_xywh))
     write_atomically(sidecar, json.dumps(about | series) + "\n")
@@ -141,10 +143,12 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         exit_indices = np.array(stored["exit_indices"], dtype=np.int64)
         undecoded = tuple(int(frame) for frame in stored["undecoded"])
         broken = tuple(int(frame) for frame in stored["broken"])
+        states = tuple(str(state) for state in stored.get("states", ()))
         width, height = stored["image_size"]
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{sidecar}: damaged ({error}); delete it and evaluate again") from error
-    if {len(boxes)} != {len(exit_indices), *(len(values) for values in series.values())}:
+    lengths = {len(exit_indices), *(len(values) for values in series.values())}
+    if {len(boxes)} != lengths | ({len(states)} if states else set()):
         raise ResultError(
             f"{sidecar}: holds another number of frames than the {len(boxes)} boxes of "
             f"{boxes_path.name}; delete both and evaluate again"
@@ -156,6 +160,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         image_size=(int(width), int(height)),
         undecoded=undecoded,
         broken=broken,
+        states=states,
         **series,
     )
 

@@ -11,6 +11,7 @@ from dytrack_model import Tracker
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
+from dytrack_model.target_state import STATES
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig, make_policy
@@ -45,9 +46,9 @@ def make_tracker(spec: TrackerSpec, engine: Engine | None, sequence: str) -> pro
     # evaluate() refuses a spec of ours without a model
     assert engine is not None
     seed = int.from_bytes(hashlib.sha256(sequence.encode()).digest()[:4], "big")
-    # What is compared are policies: a state that overrules some of them, and spends crops on
-    # looking for what is lost, would be part of the difference.
-    return Tracker(engine, make_policy(spec, seed), states=None)
+    # Where policies are compared, a state that overrules some of them, and spends crops on looking
+    # for what is lost, would be part of the difference; so they are off unless asked for.
+    return Tracker(engine, make_policy(spec, seed), states=STATES if spec.states else None)
 
 
 def _warm(engine: Engine) -> None:
@@ -91,7 +92,9 @@ class EvaluationActor:
         warm_up = 0 if spec.name in self._warm else _WARM_UP
         self._warm.add(spec.name)
         try:
-            result = protocol.run_sequence(tracker, sequence, warm_up=warm_up)
+            result = protocol.run_sequence(
+                tracker, sequence, warm_up=warm_up, keep_states=spec.states
+            )
         except protocol.UNFIT as error:
             return Outcome(spec=spec.name, sequence=sequence.name, result=None, problem=str(error))
         return Outcome(spec=spec.name, sequence=sequence.name, result=result)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,9 @@ class Evaluation:
     its own files as in ``cv2:Nano,backbone=FILE,neckhead=FILE``."""
     protocol: str | None = None
     """Profile of success and precision; None for the dataset's default."""
+    states: bool = False
+    """Whether our tracker says when its target is lost, and looks for it: at every point and
+    baseline of ours, whose exits it then may overrule."""
     workers: int = 1
     """Sequences at a time."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -127,6 +130,9 @@ class _Runs:
 
     def track(self, pool: ActorPool, specs: Sequence[TrackerSpec]) -> None:
         """Track every sequence at every spec, but for what an earlier run finished."""
+        if self.job.states:
+            ours = [spec for spec in specs if spec.rule != "third-party"]
+            specs = [replace(spec, states=spec in ours) for spec in specs]
         self.total += len(specs) * len(self.sequences)
         work = []
         for sequence in self.sequences:

@@ -42,15 +42,18 @@ class TrackerSpec:
     """``static`` or ``cv2:NAME``."""
     options: tuple[tuple[str, str], ...] = ()
     """Options of a third-party tracker, such as the files of its network."""
+    states: bool = False
+    """Whether our tracker says when its target is lost, and looks for it."""
 
     def __str__(self) -> str:
         if self.rule == "third-party":
             files = ",".join(f"{key}={value}" for key, value in self.options)
             return f"{self.third_party}({files}), OpenCV {cv2.__version__}"
+        states = " with states" if self.states else ""
         if self.value is not None:
-            return f"value{self.value.to_dict()}"
+            return f"value{self.value.to_dict()}{states}"
         held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
-        return f"{self.rule}{self.values}{held}"
+        return f"{self.rule}{self.values}{held}{states}"
 
 
 def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerSpec]:

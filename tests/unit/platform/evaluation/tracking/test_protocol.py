@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,18 @@ def test_a_frame_that_does_not_decode_keeps_the_box_before_and_is_listed():
     assert result.undecoded == (4, 5)
     assert result.boxes_xywh[4].tolist() == result.boxes_xywh[3].tolist()
     assert result.exit_indices[4] == -1
+
+
+def test_states_are_kept_where_they_are_asked_for():
+    class Believing(Recorder):
+        def step(self, image):
+            return replace(super().step(image), state="lost" if self.frames > 2 else "tracking")
+
+    plain = run_sequence(Believing(), moving(frames=6, broken=(4,)))
+    asked = run_sequence(Believing(), moving(frames=6, broken=(4,)), keep_states=True)
+    assert plain.states == ()
+    assert asked.states == ("", "tracking", "tracking", "lost", "", "lost")
+    assert np.array_equal(plain.boxes_xywh, asked.boxes_xywh)
 
 
 def test_a_box_without_area_keeps_the_one_before_and_is_listed():

@@ -30,6 +30,7 @@ def result(name="car-1"):
         gmacs=np.array([np.nan, 0.1, 0.2, 0.3]),
         image_size=(64, 48),
         undecoded=(3,),
+        states=("", "tracking", "lost", ""),
     )
 
 
@@ -48,6 +49,7 @@ def test_a_result_is_read_back_bit_for_bit(tmp_path):
     ):
         assert np.array_equal(getattr(read, name), getattr(written, name), equal_nan=True), name
     assert read.undecoded == (3,)
+    assert read.states == ("", "tracking", "lost", "")
     assert read.image_size == (64, 48)
 
 
