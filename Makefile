@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Compiled modules are kept, whatever the caller's setting: without them each of the processes that
+# a test tier starts compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install demo test test-slow test-ray test-cluster test-third-party check format docs reference coverage sbom clean
 
 install: $(STAMP)
