@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # a test tier starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-slow test-ray test-cluster test-third-party check format docs reference coverage sbom clean
+.PHONY: install demo test test-slow test-ray test-cluster test-third-party test-demo check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -24,7 +24,7 @@ demo: install
 
 # The default tier: no Ray, no network, under 90 seconds. Two processes share it.
 test: install
-	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -37,6 +37,9 @@ test-cluster: install
 
 test-third-party: install
 	$(BIN)/python -m pytest -m third_party
+
+test-demo: install
+	$(BIN)/python -m pytest -m demo
 
 check: install
 	$(BIN)/ruff check .
@@ -55,9 +58,11 @@ docs: install
 reference: install
 	$(BIN)/python docs/tools/reference.py
 
-# Lines that the default tier runs.
+# Lines that the default tier runs, in its two processes and in those that tests start.
 coverage: install
-	$(BIN)/python -m coverage run -m pytest -q -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 -q -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
 # What is installed, with versions and licences (CycloneDX).
