@@ -64,6 +64,9 @@ coverage: install
 	$(BIN)/python -m coverage run -m pytest -n 2 -q -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
+	@echo "per cent without the files that import Ray or start one, which this tier cannot run:"
+	@$(BIN)/python -m coverage report --format=total --precision=1 --omit="$$(grep -rlE '^ *(import ray|from ray)|ray_session' \
+		platform/dytrack_platform pipelines/dytrack_pipelines --include=*.py | paste -sd,)"
 
 # What is installed, with versions and licences (CycloneDX).
 sbom: install
