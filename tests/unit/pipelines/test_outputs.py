@@ -62,7 +62,7 @@ def _contents(folder):
     }
 
 
-SCORE = ["--protocol", "otb", "--annotations", "truth"]
+SCORE = ["--protocol", "pysot-otb", "--annotations", "truth"]
 DATA = ["--dataset", "video", "--root", "."]
 COMMANDS = {
     "track --out": ["track", "in.avi", "--init", "10,10,20,20", "--model", "tracker", "--out"],

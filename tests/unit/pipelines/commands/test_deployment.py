@@ -68,9 +68,13 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
 ):
     before = (tracker / checkpoint.DESCRIPTION).read_text()
     out = tmp_path / "other"
-    done = dytrack("calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out))
+    words = ["calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out)]
+    done = dytrack(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert "no exit before the last could be proved" in done.stdout
+    assert "no exit before the last could be proved" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["folder"], told["point"]["name"]) == (str(out), "calibrated")
+    assert told["got"]["shares"] == [0.0, 0.0, 1.0]
     assert find_point(checkpoint.load(out).points, "calibrated", 3).thresholds == (
         math.inf,
         math.inf,
