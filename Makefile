@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-ray test-cluster test-third-party check format docs reference coverage sbom clean
+# Compiled modules are kept, whatever the caller's setting: without them each of the processes that
+# a test tier starts compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: install demo test test-slow test-ray test-cluster test-third-party test-demo check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -20,7 +24,7 @@ demo: install
 
 # The default tier: no Ray, no network, under 90 seconds. Two processes share it.
 test: install
-	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -33,6 +37,9 @@ test-cluster: install
 
 test-third-party: install
 	$(BIN)/python -m pytest -m third_party
+
+test-demo: install
+	$(BIN)/python -m pytest -m demo
 
 check: install
 	$(BIN)/ruff check .
@@ -51,10 +58,15 @@ docs: install
 reference: install
 	$(BIN)/python docs/tools/reference.py
 
-# Lines that the default tier runs.
+# Lines that the default tier runs, in its two processes and in those that tests start.
 coverage: install
-	$(BIN)/python -m coverage run -m pytest -q -m "not ray and not cluster and not third_party and not slow and not gpu"
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 2 -q -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
+	@echo "per cent without the files that import Ray or start one, which this tier cannot run:"
+	@$(BIN)/python -m coverage report --format=total --precision=1 --omit="$$(grep -rlE '^ *(import ray|from ray)|ray_session' \
+		platform/dytrack_platform pipelines/dytrack_pipelines --include=*.py | paste -sd,)"
 
 # What is installed, with versions and licences (CycloneDX).
 sbom: install

@@ -2,13 +2,23 @@
 
 Every value is checked here, so that a wrong one is refused before any tensor is made. Messages
 start with the field's name; the platform puts the dotted path in front of it.
+
+Bounds of numbers are data beside the field that they hold for, so that the check, its message and
+the reference page say the same::
+
+    epochs: AtLeastOne = 300
+    ema: Annotated[float, Bounds(low=0, below=1)] = 0.0
 """
 
 import itertools
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from dytrack_model.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RecyclingSchema = Literal["none", "add", "concat", "cascade"]
 Attention = Literal["joint", "template-cached"]
@@ -25,6 +35,76 @@ def require(condition: bool, message: str) -> None:
     """Raise :class:`ConfigurationError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """An interval; ``above`` and ``below`` leave their end out, ``low`` and ``high`` hold it.
+
+    With ``multiple`` it holds the positive multiples of a whole number, and has no ends.
+    """
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+    multiple: int | None = None
+
+    def hold(self, value: float) -> bool:
+        """Say whether a number lies inside; NaN never does."""
+        if self.multiple is not None:
+            return value > 0 and value % self.multiple == 0
+        return (
+            (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+            and (self.below is None or value < self.below)
+            and value == value
+        )
+
+    def __str__(self) -> str:
+        """Finish the sentence "must ..."."""
+        if self.multiple is not None:
+            return f"be a positive multiple of {self.multiple}"
+        end = self.high if self.below is None else self.below
+        if end is None:
+            if self.above is not None:
+                return "be positive" if self.above == 0 else f"be above {self.above:g}"
+            return "not be negative" if self.low == 0 else f"be at least {self.low:g}"
+        start = self.low if self.above is None else self.above
+        first, last = "[" if self.above is None else "(", "]" if self.below is None else ")"
+        return f"lie in {first}{start:g}, {end:g}{last}"
+
+
+AtLeastOne = Annotated[int, Bounds(low=1)]
+NotNegative = Annotated[int, Bounds(low=0)]
+NotNegativeFloat = Annotated[float, Bounds(low=0)]
+Positive = Annotated[float, Bounds(above=0)]
+Share = Annotated[float, Bounds(low=0, high=1)]
+"""A probability, or a part of something."""
+
+
+def check_bounds(config: "DataclassInstance") -> None:
+    """Check every field of a configuration that has bounds.
+
+    Raises:
+        ConfigurationError: A value lies outside, as ``field: must ..., got ...``.
+    """
+    for name, bounds in bounds_of(type(config)).items():
+        value = getattr(config, name)
+        require(bounds.hold(value), f"{name}: must {bounds}, got {value}")
+
+
+@lru_cache
+def bounds_of(owner: type) -> dict[str, Bounds]:
+    """Return the bounds of a configuration's fields by name."""
+    hints = get_type_hints(owner, include_extras=True)
+    found = {}
+    for field in fields(owner):
+        for extra in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(extra, Bounds):
+                found[field.name] = extra
+    return found
 
 
 def refuse_renamed(iou_token: object) -> None:
@@ -45,21 +125,21 @@ class ModelConfig:
     backbone: str = "vit_tiny_patch16_224"
     """Any plain vision transformer of timm by name (ViT, DeiT, MAE, DINO, DINOv2, CLIP). In a
     recipe the name is enough: what is not set beside it is taken from timm's definition."""
-    width: int = 192
+    width: AtLeastOne = 192
     """Channels of a token."""
-    depth: int = 12
+    depth: AtLeastOne = 12
     """Number of transformer blocks; fewer than the named backbone has cuts it off there."""
-    heads: int = 3
+    heads: AtLeastOne = 3
     """Attention heads."""
-    patch: int = 16
+    patch: AtLeastOne = 16
     """Side of a square patch in pixels."""
-    template_size: int = 128
+    template_size: AtLeastOne = 128
     """Side of the template crop in pixels."""
-    search_size: int = 256
+    search_size: AtLeastOne = 256
     """Side of the search crop in pixels."""
-    template_factor: float = 2.0
+    template_factor: Annotated[float, Bounds(low=1)] = 2.0
     """Side of the template crop over the square root of the target's area."""
-    search_factor: float = 4.0
+    search_factor: Annotated[float, Bounds(low=1)] = 4.0
     """Side of the search crop over the square root of the target's area."""
     exits: tuple[int, ...] = (2, 6, 12)
     """After which blocks the tracker may stop; the last one must be the depth."""
@@ -77,18 +157,19 @@ class ModelConfig:
     template_matching: bool = False
     """Compare search features with the target's mean template feature at every exit (our choice,
     after the correlation of Siamese trackers)."""
-    head_width: int = 64
+    head_width: Annotated[int, Bounds(multiple=8)] = 64
     """Channels of the first convolution of each box head; halved by each of the next three."""
     decisioner: DecisionerKind = "token"
     """What predicts an exit's IoU. token: the learned IoU token (the paper). map: how clear the
     peak of a coarse score map is (our choice). both: the token and the map."""
-    decisioner_width: int = 192
+    decisioner_width: AtLeastOne = 192
     """Hidden channels of the three-layer perceptron that predicts an exit's IoU."""
-    matching_start: float = 1.0
+    matching_start: NotNegativeFloat = 1.0
     """How strongly untrained attention prefers similar tokens; 0 leaves timm's own start."""
 
     def __post_init__(self) -> None:
         refuse_renamed(self.iou_token)
+        check_bounds(self)
         exits = self.exits
         rising = all(a < b for a, b in itertools.pairwise(exits))
         require(len(exits) > 0, "exits: must name at least one block, got ()")
@@ -98,35 +179,21 @@ class ModelConfig:
             exits[-1] == self.depth,
             f"exits: the last one must be the last block ({self.depth}), got {exits}",
         )
-        for name in ("width", "heads", "patch", "depth", "decisioner_width"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: must be at least 1, got {value}")
         require(
             self.width % self.heads == 0,
             f"heads: must divide width {self.width}, got {self.heads}",
         )
-        require(
-            self.head_width >= 8 and self.head_width % 8 == 0,
-            f"head_width: must be a positive multiple of 8, got {self.head_width}",
-        )
         for name in ("template_size", "search_size"):
             value = getattr(self, name)
             require(
-                value > 0 and value % self.patch == 0,
+                value % self.patch == 0,
                 f"{name}: must be a positive multiple of patch {self.patch}, got {value}",
             )
-        require(
-            self.matching_start >= 0,
-            f"matching_start: must not be negative, got {self.matching_start}",
-        )
         require(
             not (self.template_matching and self.attention == "template-cached"),
             "template_matching: works with attention joint only, where every block carries the "
             "template's tokens; got template-cached",
         )
-        for name in ("template_factor", "search_factor"):
-            value = getattr(self, name)
-            require(value >= 1.0, f"{name}: must be at least 1, got {value}")
 
     @property
     def reads_target_box(self) -> bool:
@@ -165,23 +232,20 @@ class ModelConfig:
 class LossConfig:
     """Weights of the box losses (OSTrack's recipe) and of the decisioner's loss (our choice)."""
 
-    giou: float = 2.0
+    giou: NotNegativeFloat = 2.0
     """Weight of 1 - GIoU."""
-    l1: float = 5.0
+    l1: NotNegativeFloat = 5.0
     """Weight of the L1 distance of corners, in [0, 1] of the search crop."""
-    focal: float = 1.0
+    focal: NotNegativeFloat = 1.0
     """Weight of the focal loss on the centre map."""
-    iou: float = 1.0
+    iou: NotNegativeFloat = 1.0
     """Weight of the squared error of the predicted IoU."""
-    absent: float = 0.0
+    absent: Annotated[float, Bounds(low=0, below=1)] = 0.0
     """Share of every batch that shows another pair's template: the target is not there, scores
     and IoU have to be 0 (our choice, after DaSiamRPN's negative pairs)."""
 
     def __post_init__(self) -> None:
-        for name in ("giou", "l1", "focal", "iou"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        require(0 <= self.absent < 1, f"absent: must lie in [0, 1), got {self.absent}")
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,33 +255,27 @@ class DistillationConfig:
     The paper gives no weights; the defaults are our choice, near CompressTracker's.
     """
 
-    feature: float = 0.2
+    feature: NotNegativeFloat = 0.2
     """Weight of the masked feature distance to the deepest exit; 0 switches it off."""
-    prediction: float = 0.5
+    prediction: NotNegativeFloat = 0.5
     """Weight of the box distance (2 GIoU + 5 L1) to the deepest exit's box; 0 switches it off."""
     teacher: str = ""
     """Folder of a trained tracker that every exit learns from besides; empty: none."""
-    teacher_feature: float = 0.5
+    teacher_feature: NotNegativeFloat = 0.5
     """Weight of the masked feature distance to the teacher."""
-    teacher_prediction: float = 0.5
+    teacher_prediction: NotNegativeFloat = 0.5
     """Weight of the box distance (2 GIoU + 5 L1) to the teacher's box."""
     mask: MaskShape = "gaussian"
     """Shape of the target mask over the search tokens."""
-    outside: float = 0.1
+    outside: Annotated[float, Bounds(above=0, high=1)] = 0.1
     """Weight of tokens outside the target; above 0, so that the background is learnt too."""
-    start: float = 0.1
+    start: Share = 0.1
     """Fraction of training before which distillation is off."""
-    ramp: float = 0.1
+    ramp: Share = 0.1
     """Fraction of training over which its weight rises from 0 to 1 after ``start``."""
 
     def __post_init__(self) -> None:
-        for name in ("feature", "prediction", "teacher_feature", "teacher_prediction"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name}: must not be negative, got {value}")
-        require(0 < self.outside <= 1, f"outside: must lie in (0, 1], got {self.outside}")
-        for name in ("start", "ramp"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name}: must lie in [0, 1], got {value}")
+        check_bounds(self)
 
 
 VARIANTS: dict[str, ModelConfig] = {

@@ -11,6 +11,7 @@ import copy
 import importlib.util
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -28,11 +29,17 @@ TESTS = {
     "dytrack_model/crops.py": ["tests/unit/model/test_boxes_and_crops.py"],
     "dytrack_model/policy.py": ["tests/unit/model/test_policy.py"],
     "dytrack_model/thresholds.py": ["tests/unit/model/test_thresholds.py"],
+    "platform/dytrack_platform/datasets/loading/pairs.py": [
+        "tests/unit/platform/datasets/loading/test_pairs.py"
+    ],
     "platform/dytrack_platform/evaluation/scoring/metrics.py": [
         "tests/unit/platform/evaluation/scoring"
     ],
 }
 _LONGEST_S = 120
+"""Of processor time: on a busy machine a clock would take every change for one that never ends."""
+_ASLEEP_S = 1800
+"""By the clock, for a change after which the tests wait for ever."""
 _MODEL_TOO = "tests/unit/model/test_properties.py"
 _COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
             ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is}  # fmt: skip
@@ -87,6 +94,7 @@ def _passes(first: str, tests: list[str]) -> bool:
     """Run tests in a fork of this process, which has what is slow to import; ours it has not."""
     child = os.fork()
     if not child:
+        resource.setrlimit(resource.RLIMIT_CPU, (_LONGEST_S, _LONGEST_S))
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
@@ -100,12 +108,12 @@ def _passes(first: str, tests: list[str]) -> bool:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "pythonpath="]
         os._exit(pytest.main([*options, "-m", "not slow and not ray", *tests]))
     began = time.monotonic()
-    while time.monotonic() - began < _LONGEST_S:
+    while time.monotonic() - began < _ASLEEP_S:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) == 0
+            return os.waitstatus_to_exitcode(status) == 0  # a loop without an end was killed
         time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)  # a loop without an end is noticed
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False
 

@@ -13,7 +13,7 @@ from dytrack_model.config import require
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.runtime import export
+from dytrack_model.runtime import export, onnx_engine, openvino_engine
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.torch_engine import TorchEngine
 
@@ -54,6 +54,8 @@ def build(
         return TorchEngine(network, precision, device, compiled=runtime == "compile")
     on_cpu = torch.device(device).type == "cpu"
     require(on_cpu, f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
+    # Converting takes seconds: what would be refused afterwards is refused before.
+    (onnx_engine if runtime == "onnx" else openvino_engine).require(precision)
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
         saved = SavedTracker(network=network, ranges=ranges or {})
         export.write_graphs(saved, Path(folder), "onnx")

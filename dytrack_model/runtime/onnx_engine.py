@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,18 +69,7 @@ class OnnxEngine(Engine):
         threads: int = 0,
         precision: str = "auto",
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise RuntimeMissingError(
-                "runtime onnx: the package onnxruntime is not installed: "
-                "pip install 'dytrack[export]', or choose the runtime torch"
-            ) from error
-        if precision not in ("auto", "fp32"):
-            raise ConfigurationError(
-                f"precision: ONNX Runtime computes in fp32 on a CPU, got {precision}; choose fp32, "
-                "or the runtime openvino"
-            )
+        onnxruntime = require(precision)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -113,6 +103,28 @@ class OnnxEngine(Engine):
     def to_torch(self, tensor: Native) -> Tensor:
         """Share the memory (*)."""
         return torch.from_numpy(tensor)
+
+
+def require(precision: str) -> Any:  # noqa: ANN401  (the package has no types)
+    """Return ONNX Runtime, if it is there and computes in ``precision``; costs no graph.
+
+    Raises:
+        RuntimeMissingError: ONNX Runtime is not installed.
+        ConfigurationError: It computes in another precision.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeMissingError(
+            "runtime onnx: the package onnxruntime is not installed: "
+            "pip install 'dytrack[export]', or choose the runtime torch"
+        ) from error
+    if precision not in ("auto", "fp32"):
+        raise ConfigurationError(
+            f"precision: ONNX Runtime computes in fp32 on a CPU, got {precision}; choose fp32, "
+            "or the runtime openvino"
+        )
+    return onnxruntime
 
 
 class _Session:

@@ -80,14 +80,8 @@ class OpenVinoEngine(Engine):
         precision: Precision = "auto",
         ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     ) -> None:
-        openvino = _openvino()
+        openvino = require(precision)
         core = openvino.Core()
-        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if _NEEDS.get(precision, "FP32") not in abilities:
-            raise ConfigurationError(
-                f"precision: this CPU has no {precision} (OpenVINO finds {', '.join(abilities)}); "
-                "choose fp32"
-            )
         self._tensor = openvino.Tensor
         compiled = {
             graph.name: compiled_graph(
@@ -229,6 +223,23 @@ class _Request:
                 self._inputs[index] = tensor
         self._request.infer()
         return self._outputs
+
+
+def require(precision: str) -> Any:  # noqa: ANN401  (the package has no types)
+    """Return OpenVINO, if it is there and this CPU computes in ``precision``; costs no graph.
+
+    Raises:
+        RuntimeMissingError: OpenVINO is not installed.
+        ConfigurationError: The CPU lacks the precision.
+    """
+    openvino = _openvino()
+    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _NEEDS.get(precision, "FP32") not in abilities:
+        raise ConfigurationError(
+            f"precision: this CPU has no {precision} (OpenVINO finds {', '.join(abilities)}); "
+            "choose fp32"
+        )
+    return openvino
 
 
 def new_core() -> Any:  # noqa: ANN401  (the package has no types)

@@ -252,7 +252,7 @@ def result_with_bom(at: Place) -> None:
     at.copy("anno")
     at.copy("res")
     score = ("score", "--protocol", "lasot-matlab", "--annotations", "anno", "--results", "res")
-    at.run(*score, "--json", "s.json").require(0)
+    at.run(*score, "--json-file", "s.json").require(0)
 
 
 @case

@@ -6,13 +6,14 @@ neither trained on nor reported on. The new operating point goes into the tracke
 what it promised and what the tracker then really gave.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
     from dytrack_platform.experiment.evaluate.calibrate import Calibrated
@@ -56,6 +57,7 @@ def calibrate(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Turn held-out sequences and a budget or a risk into an operating point, and try it."""
     import torch
@@ -121,6 +123,8 @@ def calibrate(
     if faults:
         screen.say(f"{len(faults)} faults in the data, the first: {faults[0].reason}")
     screen.say(f"operating point {name} is in {folder}")
+    if as_json:
+        screen.json({"folder": str(folder), "point": asdict(outcome.point), **record})
 
 
 def show(outcome: "Calibrated", blocks: tuple[int, ...]) -> None:

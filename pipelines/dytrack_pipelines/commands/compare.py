@@ -33,6 +33,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="The page; its numbers go beside it as JSON")] = Path(
         "comparison.html"
     ),
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare trackers on one page, with intervals."""
     from dytrack_pipelines.terminal import scoring_input, screen
@@ -72,3 +73,5 @@ def compare(
     ]
     screen.table(f"{found.measure} by {rules.name}", ["tracker", "score", "95 % interval"], rows)
     screen.say(f"page: {out}")
+    if as_json:
+        screen.json({**found.to_dict(), "page": str(out)})

@@ -11,13 +11,14 @@ every frame (some 500 a second and core); ``synth`` draws about 500 frames of 32
 and core.
 """
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Overrides
+from dytrack_pipelines.terminal.options import AsJson, Overrides
 
 data_app = typer.Typer(help="Look at data, check it, preview pairs, make sequences.")
 
@@ -31,7 +32,11 @@ Prepared = Annotated[str | None, typer.Option(help="Folder that dytrack prepare 
 
 @data_app.command()
 def inspect(
-    dataset: Dataset = None, root: Root = None, split: Split = None, prepared: Prepared = None
+    dataset: Dataset = None,
+    root: Root = None,
+    split: Split = None,
+    prepared: Prepared = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is there: counts, target sizes and motion."""
     from dytrack_pipelines.terminal.tables import show_statistics
@@ -39,13 +44,19 @@ def inspect(
     from dytrack_platform.datasets.prepared import statistics
     from dytrack_platform.datasets.prepared.manifest import partitions
 
+    counted = {}
     if prepared:
         for partition in partitions(prepared, finished=False):
-            show_statistics(partition.root, statistics.of_partition(partition))
-        return
-    name, folder = _source(dataset, root)
-    counted = statistics.of_sequences(readers.read(name, folder, split))
-    show_statistics(f"{name} {split or ''} in {folder}", counted)
+            counted[partition.root] = statistics.of_partition(partition)
+            show_statistics(partition.root, counted[partition.root])
+    else:
+        name, folder = _source(dataset, root)
+        title = f"{name} {split or ''} in {folder}"
+        counted[title] = statistics.of_sequences(readers.read(name, folder, split))
+        show_statistics(title, counted[title])
+    if as_json:
+        edges = {"size_edges": statistics.SIZE_EDGES, "motion_edges": statistics.MOTION_EDGES}
+        screen.json([{"source": title} | asdict(one) | edges for title, one in counted.items()])
 
 
 @data_app.command()
@@ -57,6 +68,7 @@ def check(
     frames: Annotated[
         bool, typer.Option(help="Decode every frame of a source, not only its annotations")
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """List every fault of a source or of prepared clips; the exit code is 2 if there is one."""
     from itertools import chain
@@ -70,7 +82,10 @@ def check(
     else:
         name, folder = _source(dataset, root)
         found = chain(check_source(name, folder, split, frames=frames))
-    if show_faults(found):
+    faults = show_faults(found)
+    if as_json:
+        screen.json([asdict(fault) for fault in faults])
+    if faults:
         raise typer.Exit(2)
 
 
@@ -85,6 +100,7 @@ def preview(
         int, typer.Option(help="Epoch whose first pairs to show", min=0, max=1_000_000)
     ] = 0,
     overrides: Overrides = [],  # noqa: B006  (typer copies it)
+    as_json: AsJson = False,
 ) -> None:
     """Write a contact sheet of pairs exactly as training will see them."""
     from itertools import islice
@@ -102,7 +118,10 @@ def preview(
     batches = list(islice(stream.batches(epoch), -(-pairs // size)))
     stream.close()
     write_preview(out, take(batches, pairs))
-    screen.say(f"{out}: {min(pairs, size * len(batches))} pairs of epoch {epoch}")
+    written = min(pairs, size * len(batches))
+    screen.say(f"{out}: {written} pairs of epoch {epoch}")
+    if as_json:
+        screen.json({"file": out, "pairs": written, "epoch": epoch})
 
 
 @data_app.command()
@@ -135,6 +154,7 @@ def synth(
     workers: Annotated[
         int | None, typer.Option(help="Processes; the machine's CPUs by default", min=1, max=4096)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make sequences with known truth, in GOT-10k's layout, as difficult as asked for."""
     from dytrack_pipelines.terminal.progress import counting_bar
@@ -148,6 +168,8 @@ def synth(
     with counting_bar(f"making {split}", sequences) as report:
         folder = make(out, config, split, sequences, workers=workers, progress=report)
     screen.say(f"{folder}: {sequences} sequences; read them with --dataset got10k --root {out}")
+    if as_json:
+        screen.json({"folder": str(folder), "sequences": sequences, "dataset": "got10k"})
 
 
 def _source(dataset: str | None, root: str | None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
 
 
 def evaluate(
@@ -62,6 +62,7 @@ def evaluate(
     mlflow: Annotated[
         bool, typer.Option("--mlflow/--no-mlflow", help="Record it as a run of its own")
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate a tracker: official scores, speed, exits, one HTML report."""
     from dytrack_pipelines.terminal import screen
@@ -114,11 +115,15 @@ def evaluate(
         screen.say(f"{len(summary['unusual'])} unusual things, the first: {summary['unusual'][0]}")
     screen.say(f"report: {out / 'report.html'}")
     # Keep it as a run of its own.
+    run = None
     if about is not None:
         try:
-            screen.say(f"run: {recording.record(out, summary, about)}")
+            run = recording.record(out, summary, about)
+            screen.say(f"run: {run}")
         except StorageError as error:
             screen.say(f"not recorded in MLflow: {error}; the results are in {out}")
+    if as_json:
+        screen.json({**summary, "folder": str(out), "run": run})
     # A mean over fewer sequences than there are is no score of the benchmark.
     if missing := evaluation.missing(summary):
         raise ResultError(missing)

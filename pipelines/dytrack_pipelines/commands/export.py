@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 if TYPE_CHECKING:
     from dytrack_model.checkpoint import SavedTracker
@@ -35,6 +36,7 @@ def export(
         Path | None,
         typer.Option(help="Folder of pictures or videos to find the ranges for int8 with."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write one graph per stage for another runtime, checked against PyTorch."""
     from dytrack_model.errors import ConfigurationError
@@ -57,6 +59,16 @@ def export(
         f"largest difference to PyTorch in fp32: {difference:.1e} (scores and boxes, 0 to 1)"
     )
     screen.say(f"by itself {engine.runtime} runs it in {engine.precision} here")
+    if as_json:
+        screen.json(
+            {
+                "folder": str(out),
+                "exits": saved.network.config.exits,
+                "largest_difference": difference,
+                "runtime": engine.runtime,
+                "precision": engine.precision,
+            }
+        )
 
 
 def with_ranges(saved: "SavedTracker", model: str, pictures: Path | None) -> "SavedTracker":

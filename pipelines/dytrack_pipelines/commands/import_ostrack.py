@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 
 def import_ostrack(
@@ -31,6 +32,7 @@ def import_ostrack(
         float | None,
         typer.Option(help="Side of the search crop over sqrt(w*h); 4, or 5 from 384 pixels on."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a tracker with several exits out of a published OSTrack checkpoint."""
     # A mistake in the words is told before torch is loaded.
@@ -67,6 +69,9 @@ def import_ostrack(
         f"{len(report.untouched)} to be trained"
     )
     screen.say(f"tracker: {folder} (operating point accurate: full depth)")
+    if as_json:
+        tensors = {key: getattr(report, key) for key in ("loaded", "ignored", "untouched")}
+        screen.json({"folder": str(folder), **{key: list(names) for key, names in tensors.items()}})
 
 
 def parse_exits(text: str) -> tuple[int, ...]:

@@ -94,9 +94,12 @@ def rollback(
     name: Annotated[str, typer.Option(help="Name of the registered model.")] = "dytrack",
     alias: Annotated[str, typer.Option(help="Alias to move back.")] = "champion",
     why: Annotated[str, typer.Option(help="Why, for the journal.")] = "rolled back by hand",
+    as_json: AsJson = False,
 ) -> None:
     """Move an alias back to the version that had it before."""
     from dytrack_platform.experiment.registry import promotion
 
     back = promotion.rollback(name, alias, why)
     screen.say(f"{alias} of {name} moved back from version {back.before} to version {back.after}")
+    if as_json:
+        screen.json(asdict(back))

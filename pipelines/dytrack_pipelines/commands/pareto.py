@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 
 def pareto(
@@ -17,6 +18,7 @@ def pareto(
     out: Annotated[Path, typer.Option(help="Folder for pareto.html and pareto.png.")] = Path(
         "pareto"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Draw accuracy and cost of several runs on one page, from MLflow alone."""
     from dytrack_platform.experiment.runs import pareto as fronts
@@ -34,3 +36,6 @@ def pareto(
     screen.table("fronts", ["run", "kind", "what", "hypervolume"], rows)
     for file in files:
         screen.say(f"front: {file}")
+    if as_json:
+        fronts_of = [one.to_dict() for one in found]
+        screen.json({"fronts": fronts_of, "files": [str(file) for file in files]})

@@ -8,9 +8,15 @@ fast as the JPEG decoder; the 60 made sequences of the demo take about 5 s. Run 
 interruption: finished files are kept.
 """
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dytrack_pipelines.terminal.options import AsJson, DryRun
+
+if TYPE_CHECKING:
+    from dytrack_platform.datasets.prepared.preparation import Preparation
 
 
 def prepare(
@@ -52,10 +58,13 @@ def prepare(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Write every file anew, whatever is there")
     ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prepare a dataset: Parquet clips, a manifest, and a list of what had to be rejected."""
     from dytrack_pipelines.terminal import screen
     from dytrack_pipelines.terminal.progress import preparation_bar
+    from dytrack_platform.datasets.prepared.preparation import plan_preparation
     from dytrack_platform.datasets.prepared.windows import ClipConfig
     from dytrack_platform.errors import DataError
     from dytrack_platform.experiment import ingest
@@ -73,6 +82,11 @@ def prepare(
         smallest_side=smallest_side,
         sequences_per_shard=sequences_per_shard,
     )
+    if dry_run:
+        _foretell(
+            plan_preparation(dataset, root, split, out, config, fresh=fresh, write=False), as_json
+        )
+        return
     with preparation_bar(f"{dataset} {split or ''}".strip()) as report:
         done = ingest.prepare(dataset, root, split, out, config, fresh=fresh, report=report)
     if not done.clips:
@@ -82,3 +96,27 @@ def prepare(
     )
     if done.rejects:
         screen.say(f"{done.rejects} rejects, listed in {done.folder}/rejects.jsonl")
+    if as_json:
+        screen.json(asdict(done))
+
+
+def _foretell(preparation: "Preparation", as_json: bool) -> None:
+    """Say what a preparation would write, and what it costs."""
+    from dytrack_pipelines.terminal import screen
+    from dytrack_platform.datasets.prepared.forecast import preparation_cost
+
+    cost = preparation_cost(preparation)
+    unknown = "unknown: no frame could be cut"
+    size, core = cost.disk_bytes, cost.core_seconds
+    rows = [
+        ["sequences", f"{cost.sequences:,}; {cost.too_small} too small, {cost.rejects} rejects"],
+        ["files", f"{cost.shards:,}, {cost.finished} of them are there"],
+        ["clips to cut", f"{cost.clips:,} with {cost.frames:,} frames"],
+        ["disk", unknown if size is None else f"about {size / 1e6:,.1f} MB"],
+        ["time", unknown if core is None else f"about {screen.clock(core)} of one core"],
+        ["writes to", cost.folder],
+    ]
+    screen.table(f"{preparation.dataset}: what preparing it comes to", ["what", ""], rows)
+    screen.say(f"disk and time are estimates from {cost.sampled} frames, cut here and not written")
+    if as_json:
+        screen.json(asdict(cost))

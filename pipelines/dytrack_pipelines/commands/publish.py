@@ -6,15 +6,18 @@ moves only with ``--promote``, and only if the gate holds: as good as the versio
 sequence by sequence on the same data, and not slower on this machine.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 if TYPE_CHECKING:
     from dytrack_platform.experiment.registry.gate import Gate
+    from dytrack_platform.experiment.registry.promote import Outcome
     from dytrack_platform.experiment.registry.publishing import Version
 
 REFUSED = 3
@@ -67,6 +70,7 @@ def publish(
     threads: Annotated[
         int, typer.Option(min=1, max=1024, help="Threads that milliseconds are of.")
     ] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Register a tracker in MLflow with all that is known of it; promote it if it earns that."""
     import torch
@@ -106,8 +110,11 @@ def publish(
         f"({', '.join(version.aliases)})"
     )
     # Let it earn the alias.
-    if promote or force:
-        promoted(version, gate, force)
+    outcome = promoted(version, gate, force) if promote or force else None
+    if as_json:
+        screen.json({**asdict(version), "promotion": outcome and asdict(outcome)})
+    if outcome is not None and not outcome.verdict.holds and not force:
+        raise typer.Exit(REFUSED)
 
 
 def lineage(reference: str, folder: Path) -> dict[str, str]:
@@ -129,12 +136,8 @@ def lineage(reference: str, folder: Path) -> dict[str, str]:
     return {key: str(value) for key, value in known.items() if value}
 
 
-def promoted(version: "Version", gate: "Gate", force: str = "") -> None:
-    """Promote a version and say what came of it.
-
-    Raises:
-        typer.Exit: The gate refused.
-    """
+def promoted(version: "Version", gate: "Gate", force: str = "") -> "Outcome":
+    """Promote a version and say what came of it."""
     from dytrack_platform.experiment.registry.promote import promote
 
     outcome = promote(version.name, version.version, gate, force=force)
@@ -144,9 +147,10 @@ def promoted(version: "Version", gate: "Gate", force: str = "") -> None:
         if not force:
             kept = f"version {outcome.before}" if outcome.before else "nobody"
             screen.say(f"champion stays with {kept}; the refusal is written on the version")
-            raise typer.Exit(REFUSED)
+            return outcome
     before = f"version {outcome.before}" if outcome.before else "nobody"
     screen.say(
         f"champion moved from {before} to version {version.version}; aliases moved: "
         f"{', '.join(outcome.moved) or 'none'}"
     )
+    return outcome

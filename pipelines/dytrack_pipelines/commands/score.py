@@ -1,7 +1,7 @@
 """Score anybody's result files by the rules of one benchmark toolkit.
 
     dytrack score --protocol lasot-matlab --annotations lasot/annos --absent lasot/absent \
-        --attributes lasot/att --results results --json scores.json
+        --attributes lasot/att --results results --json-file scores.json
     dytrack score --protocol vot-multistart --annotations vot2022 --results vot2022/results
 
 Hardware: one core. Time: well under a second a tracker for LaSOT's 280 sequences once the text is
@@ -38,17 +38,16 @@ def score(
     workers: Annotated[
         int, typer.Option(min=1, max=4096, help="Processes that read and measure; not for VOT")
     ] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where the scores go, at full precision")
-    ] = None,
+    json_file: options.JsonFile = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Score result files of any tracker by an official protocol."""
-    from dytrack_pipelines.terminal import scoring_input
+    from dytrack_pipelines.terminal import scoring_input, screen
     from dytrack_pipelines.terminal.tables import show_scores, show_unusual
     from dytrack_platform.errors import ResultError
     from dytrack_platform.storage.outputs import check_outputs
 
-    check_outputs({"--json": json_file}, [results, annotations, root, absent, attributes])
+    check_outputs({"--json-file": json_file}, [results, annotations, root, absent, attributes])
     # Find the benchmark, its rules and the trackers; then score.
     source = scoring_input.Source(
         annotations=annotations,
@@ -71,6 +70,8 @@ def score(
         scoring_input.write_json(json_file, scored)
     show_scores(rules, scored["trackers"])
     show_unusual(scored["unusual"])
+    if as_json:
+        screen.json(scored)
     # End with an error where a toolkit would have ended.
     if scored["errors"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in scored["errors"].items())

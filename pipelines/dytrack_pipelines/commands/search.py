@@ -11,14 +11,18 @@ trials on made data took minutes on 2 cores (docs/LOG.md). Run it again to go on
 trials or more. Leaves ``front.json``, ``front.html`` and ``front/NN.yaml``; see docs/search.md.
 """
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Overrides, Precision, Runtime
+from dytrack_pipelines.terminal.options import AsJson, DryRun, Overrides, Precision, Runtime
+
+if TYPE_CHECKING:
+    from dytrack_platform.experiment.search.search import Request
 
 
 def search(
@@ -64,6 +68,8 @@ def search(
     device: Annotated[str, typer.Option(help="Device of milliseconds: cpu or cuda")] = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search exits, thresholds and training on accuracy and cost at once."""
     from dytrack_pipelines.terminal import search_screen
@@ -72,7 +78,7 @@ def search(
     from dytrack_platform.errors import ConfigurationError
 
     if recipe == "report":
-        _report(run, out)
+        _report(run, out, as_json)
         return
     if run is not None:
         raise ConfigurationError(f"{run}: only  dytrack search report RUN  takes a second name")
@@ -103,6 +109,9 @@ def search(
             runtime=runtime or "torch", precision=precision, threads=threads, device=device
         ),
     )
+    if dry_run:
+        _foretell(request, as_json)
+        return
     # Search; what a killed search finished is not done again.
     with search_screen.watching(config.search) as show:
         searched = searching.search(request, show, screen.say)
@@ -113,14 +122,56 @@ def search(
     for file in searched.files:
         if file.suffix != ".yaml":
             screen.say(f"front: {file}")
+    if as_json:
+        front = searched.front
+        screen.json(
+            {
+                "run": searched.run_id,
+                "mode": front.mode,
+                "hypervolume": front.hypervolume,
+                "members": [member.to_dict() for member in front.members],
+                "chosen": chosen.name,
+                "files": [str(file) for file in searched.files],
+            }
+        )
 
 
-def _report(run: str | None, out: str | None) -> None:
+def _foretell(request: "Request", as_json: bool) -> None:
+    """Say what a search would do and cost."""
+    from dytrack_platform.experiment.search import search as searching
+
+    cost = searching.foretell(request, screen.say)
+    there = f", {cost.ended} of them are there" if cost.ended else ""
+    rows = [
+        ["trainings", f"{cost.trials}{there}; {cost.at_a_time} at a time"],
+        ["placements of exits", f"{cost.placements:,}, {cost.settings} threshold settings each"],
+        ["run again in closed loop", f"up to {cost.members} members"],
+        ["optimiser steps left", f"up to {cost.steps:,}"],
+        ["pairs left", f"up to {cost.pairs:,}"],
+        ["arithmetic left", f"up to {cost.petaflops:,.2f} PFLOP, at the recipe's own full depth"],
+        ["disk for checkpoints", f"up to {cost.disk_bytes / 1e6:,.0f} MB"],
+        [
+            "time for trainings",
+            "not known before the first one has ended here"
+            if cost.seconds is None
+            else f"about {screen.clock(cost.seconds)}, at the pace of those that ended",
+        ],
+        ["writes to", cost.folder],
+    ]
+    screen.table(f"{request.config.name}: what mode {cost.mode} comes to", ["what", ""], rows)
+    if as_json:
+        screen.json(asdict(cost))
+
+
+def _report(run: str | None, out: str | None, as_json: bool) -> None:
     """Build a search's page, front and recipes again from MLflow alone."""
     from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.experiment.search import rebuild
 
     if run is None:
         raise ConfigurationError("report: name a search's run in MLflow, or its folder")
-    for file in rebuild.rebuild(run, Path(out) if out else None):
+    written = rebuild.rebuild(run, Path(out) if out else None)
+    for file in written:
         screen.say(f"front: {file}")
+    if as_json:
+        screen.json({"files": [str(file) for file in written]})

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 
 def shrink(
@@ -19,6 +20,7 @@ def shrink(
     weights: Annotated[
         Literal["fp16", "int8"], typer.Option(help="What weights are kept in.")
     ] = "fp16",
+    as_json: AsJson = False,
 ) -> None:
     """Write a tracker whose file is a half or a quarter of the size."""
     from dytrack_model import checkpoint
@@ -38,3 +40,5 @@ def shrink(
     folder = checkpoint.save(out, saved.network, saved.points, notes, weights=weights)
     size = (folder / checkpoint.WEIGHTS).stat().st_size
     screen.say(f"wrote {folder}: {size / 1e6:.1f} MB of weights in {weights}")
+    if as_json:
+        screen.json({"folder": str(folder), "weights": weights, "bytes": size})

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
     from dytrack_model import RGB, Prediction, Tracker
@@ -86,6 +86,7 @@ def track(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Track targets through a video, and write it with boxes, and files of boxes."""
     import torch
@@ -138,7 +139,7 @@ def track(
     # Say what happened.
     engine = tracker.engine
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} threads")
-    _report(so_far, source)
+    _report(so_far, source, as_json)
     for file in (out, *spread(files, list(starts)).values(), yolo, rerun):
         if file is not None:
             screen.say(f"wrote {file}")
@@ -324,7 +325,19 @@ class Followed:
                 raise KeyboardInterrupt
 
 
-def _report(so_far: Followed, source: "Source") -> None:
+def _report(so_far: Followed, source: "Source", as_json: bool) -> None:
+    if as_json:
+        screen.json(
+            {
+                "runtime": so_far.tracker.engine.runtime,
+                "precision": so_far.tracker.engine.precision,
+                "targets": len(so_far.starts),
+                "frames": so_far.frames,
+                "seconds": so_far.seconds,
+                "lost": so_far.lost,
+                "exits": dict(sorted(so_far.taken.items())),
+            }
+        )
     if not so_far.frames:
         screen.say("one frame: nothing to track")
         return

@@ -11,13 +11,14 @@ The same command continues a run that was killed, from its last checkpoint.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import OptionalRecipe, Overrides
+from dytrack_pipelines.terminal.options import AsJson, DryRun, OptionalRecipe, Overrides
 
 if TYPE_CHECKING:
     from dytrack_platform.config.schema import ExperimentConfig
@@ -30,9 +31,8 @@ def train(
     local: Annotated[
         bool, typer.Option("--local", help="Train in this process, without Ray and MLflow.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and say what it costs; no more.")
-    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a multi-exit tracker from a recipe, or continue it where it was killed."""
     from dytrack_platform.config import load, parse_override
@@ -41,17 +41,23 @@ def train(
         rows = [[name, recipes.purpose(name)] for name in recipes.shipped()]
         screen.table("recipes that come with dytrack", ["name", ""], rows)
         screen.say("dytrack train NAME trains one; dytrack config init FILE begins your own")
+        if as_json:
+            screen.json([{"name": name, "purpose": purpose} for name, purpose in rows])
         raise typer.Exit(2)
     # Read and check the whole recipe before anything starts.
     config = load(recipes.find(recipe), dict(parse_override(text) for text in overrides))
     if dry_run:
-        foretell(config)
+        foretold = foretell(config)
+        if as_json:
+            screen.json(foretold)
         return
     if local:
         from dytrack_platform.training.local import train_local
 
         state, tracker = train_local(config, screen.say)
         report(state.notes["validation"], str(tracker), config.model.exits)
+        if as_json:
+            screen.json({"tracker": str(tracker), "validation": state.notes["validation"]})
         return
     # Only now load what is heavy: a mistake is told at once.
     from dytrack_platform.experiment.train.train import train as run
@@ -67,10 +73,12 @@ def train(
         trained = run(config, show, screen.say)
     # Say what came of it and where it lies.
     report(trained.metrics, trained.tracker, config.model.exits)
+    if as_json:
+        screen.json({"tracker": trained.tracker, "validation": trained.metrics})
 
 
-def foretell(config: "ExperimentConfig") -> None:
-    """Say what a training would do and cost, without data, workers and files."""
+def foretell(config: "ExperimentConfig") -> dict[str, Any]:
+    """Say what a training would do and cost, without data, workers and files; return it too."""
     from dytrack_platform.training.cost import training_cost
 
     cost = training_cost(config)
@@ -88,6 +96,13 @@ def foretell(config: "ExperimentConfig") -> None:
     sources = [source.path for source in config.data.train]
     sources += [source.root for source in config.data.resident]
     screen.say(f"reads {', '.join(sources) or 'nothing: data.train and data.resident are empty'}")
+    return {
+        **asdict(cost),
+        "workers": config.train.workers,
+        "gpu": config.train.gpu,
+        "folder": f"{config.train.storage}/{config.name}",
+        "reads": sources,
+    }
 
 
 def describe(progress: "Progress", epochs: int, workers: int) -> str:

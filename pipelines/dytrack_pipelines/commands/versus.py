@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dytrack_pipelines.terminal.options import Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, JsonFile, Precision, Runtime, Threads
 
 if TYPE_CHECKING:
     from dytrack_platform.datasets.sequence import VideoSequence
+    from dytrack_platform.evaluation.peers.contest import Outcome
     from dytrack_platform.evaluation.report.versus import Setting
 
 _GIB = 1 << 30
@@ -68,9 +69,14 @@ def versus(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and the picture; none if left out")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where all numbers go, as JSON")
+    out_video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Video of all trackers side by side; of several sequences, a file for each"
+        ),
     ] = None,
+    json_file: JsonFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare our tracker with NanoTrack, TrackerVit, CSRT, KCF and MIL."""
     from dytrack_pipelines.terminal import screen
@@ -86,7 +92,7 @@ def versus(
     from dytrack_platform.experiment.registry import registry
     from dytrack_platform.storage.outputs import check_folder, check_outputs
 
-    check_outputs({"--json": json_file}, [*(video or []), root, model])
+    check_outputs({"--json-file": json_file}, [*(video or []), root, model])
     if out is not None:
         check_folder("--out", out, report.WRITTEN, report.WRITTEN)
     # Find everybody and everything before the first frame, so that a mistake costs no time.
@@ -108,6 +114,9 @@ def versus(
     default = one_pass_default(name)
     rules = reporting_profile(profile(protocol or default.profile))
     report.refuse_unscorable(sequences, rules)
+    films = film_files(out_video, [sequence.name for sequence in sequences])
+    written = {f"--out-video ({name})": path for name, path in films.items()}
+    check_outputs({"--json-file": json_file, **written}, [*(video or []), root, model])
     setting = _setting(threads, catalogue.TRAINED_ON)
     # Everybody follows everything.
     with screen.live_line() as line:
@@ -126,6 +135,56 @@ def versus(
         write_json(json_file, found.to_dict())
     if out is not None:
         screen.say(f"page: {report.write_versus(out, found)}")
+    for one in sequences if films else ():
+        write_film(films[one.name], one, outcomes)
+        screen.say(f"video: {films[one.name]}")
+    if as_json:
+        screen.json(found.to_dict())
+
+
+def film_files(path: Path | None, sequences: list[str]) -> dict[str, Path]:
+    """Name the video of each sequence: the given one, or with the sequence's name before its end.
+
+    Raises:
+        DataError: The suffix names no format that can be written.
+    """
+    from dytrack_pipelines.media.video import VideoWriter
+
+    if path is None:
+        return {}
+    VideoWriter(path, 25.0)  # refuses a suffix
+    if len(sequences) == 1:
+        return {sequences[0]: path}
+    return {
+        name: path.with_name(f"{path.stem}.{name.replace('/', '-')}{path.suffix}")
+        for name in sequences
+    }
+
+
+def write_film(path: Path, sequence: "VideoSequence", outcomes: "list[Outcome]") -> None:
+    """Write a sequence with a panel for each tracker that took part.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    import numpy as np
+
+    from dytrack_pipelines.media.panels import Track, film
+    from dytrack_pipelines.media.video import VideoWriter, frame_rate
+    from dytrack_platform.evaluation.peers.process import NOWHERE
+
+    tracks = []
+    for outcome in outcomes:
+        if sequence.name in outcome.runs:
+            run = outcome.runs[sequence.name]
+            boxes = run.result.boxes_xywh.copy()
+            boxes[(boxes == NOWHERE).all(axis=1)] = np.nan
+            tracks.append(Track(name=str(outcome.entry), boxes_xywh=boxes, lost=run.lost))
+    first, _, number = sequence.frames.path(0).rpartition("#")
+    rate = frame_rate(Path(first)) if number == "0" else 0.0
+    with VideoWriter(path, rate) as writer:
+        for picture in film(sequence.frames.iterate(), tracks, sequence.boxes_xywh):
+            writer.write(picture)
 
 
 def own_videos(videos: list[Path], boxes: list[str]) -> "list[VideoSequence]":

@@ -136,6 +136,14 @@ class VideoWriter:
         self.written = 0
 
 
+def frame_rate(path: Path) -> float:
+    """Return the frames per second that a video's header tells; 0 where it does not open."""
+    capture = cv2.VideoCapture(str(path.absolute()))
+    rate = float(capture.get(cv2.CAP_PROP_FPS)) if capture.isOpened() else 0.0
+    capture.release()
+    return rate
+
+
 def count_frames(path: Path) -> int:
     """Return the number of frames that a video's header tells; 0 where it does not open."""
     capture = cv2.VideoCapture(str(path.absolute()))

@@ -5,6 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from dytrack_pipelines.terminal import screen
+
+
+def _for_programs(context: typer.Context, wanted: bool) -> bool:
+    """Leave standard output to JSON alone until the command has ended."""
+    if wanted:
+        # The outermost one: a command whose other words are wrong never closes its own.
+        context.find_root().with_resource(screen.people_read_errors())
+    return wanted
+
+
 Recipe = Annotated[
     str, typer.Argument(help="A recipe file, or the name of one that comes with dytrack.")
 ]
@@ -15,7 +26,21 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", help="Change a key of the recipe: --set train.epochs=3. Repeatable."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=_for_programs,
+        help="Print JSON and nothing else; what people read goes to standard error.",
+    ),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option(help="File that gets what --json prints, with its generator.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check everything, say what it comes to, and write nothing."),
+]
 Runtime = Annotated[
     Literal["torch", "compile", "onnx", "openvino"] | None,
     typer.Option(help="What runs the network; torch, or an export's own, where left out."),

@@ -109,6 +109,16 @@ def raw(text: str) -> None:
     sys.stdout.flush()
 
 
+@contextmanager
+def people_read_errors() -> Iterator[None]:
+    """Print what is for people on standard error: a program reads standard output."""
+    before, console.stderr = console.stderr, True
+    try:
+        yield
+    finally:
+        console.stderr = before
+
+
 def json(value: object) -> None:
     """Print JSON and nothing else, for programs; what is not finite becomes null."""
     raw(dumps(_finite(value), indent=2, default=str) + "\n")

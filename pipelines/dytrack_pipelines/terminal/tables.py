@@ -76,7 +76,7 @@ def show_unusual(lines: Sequence[str], most: int = 20) -> None:
     for line in lines[:most]:
         screen.say(f"unusual: {line}")
     if len(lines) > most:
-        screen.say(f"and {len(lines) - most} more unusual things: --json FILE holds them all")
+        screen.say(f"and {len(lines) - most} more unusual things: --json-file FILE holds them all")
 
 
 def _cell(value: float | None, digits: int) -> str:
@@ -120,17 +120,17 @@ def _histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Non
     screen.table("", [title, "frames", "share", ""], rows)
 
 
-def show_faults(found: Iterable[tuple[str, list["Fault"]]]) -> int:
-    """Print faults as they are found and how many there are so far; returns their number."""
-    places = count = 0
+def show_faults(found: Iterable[tuple[str, list["Fault"]]]) -> list["Fault"]:
+    """Print faults as they are found and how many there are so far; returns them."""
+    places, seen = 0, list["Fault"]()
     with screen.live_line() as line:
         for _, faults in found:
             places += 1
             for fault in faults:
-                count += 1
+                seen.append(fault)
                 frame = "" if fault.frame is None else f" frame {fault.frame}"
                 screen.say(f"{fault.sequence}{frame}: {fault.reason}".lstrip(": "))
             if screen.console.is_terminal or places % _PLACES_TOLD == 0:
-                line.show(f"{places} checked, {count} faults")
-        line.show(f"{places} checked, {count} faults")
-    return count
+                line.show(f"{places} checked, {len(seen)} faults")
+        line.show(f"{places} checked, {len(seen)} faults")
+    return seen

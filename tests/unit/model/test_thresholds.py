@@ -117,7 +117,7 @@ def test_the_bound_tightens_with_sequences_and_never_undercuts_the_mean():
 
 
 def test_a_certified_threshold_keeps_the_risk_on_new_sequences():
-    """The promise itself: the risk on 2,000 new sequences exceeds epsilon in at most delta."""
+    """The promise itself: the risk on 500 new sequences exceeds epsilon in at most delta."""
     rng = np.random.default_rng(3)
 
     def draw(count):
@@ -129,16 +129,14 @@ def test_a_certified_threshold_keeps_the_risk_on_new_sequences():
             true.append(iou)
         return said, true
 
-    new = draw(500)
+    said, true = (np.concatenate(some) for some in draw(500))
     broken = 0
     for _ in range(30):
         chosen = risk_thresholds(*draw(60), epsilon=0.1, delta=0.1)
         assert chosen.risk <= chosen.bound <= 0.1
         assert np.isfinite(chosen.thresholds).all()
-        losses = [
-            regret(t, exits_taken(s, chosen.thresholds)).mean() for s, t in zip(*new, strict=True)
-        ]
-        broken += np.mean(losses) > 0.1
+        losses = regret(true, exits_taken(said, chosen.thresholds))  # sequences are of one length
+        broken += losses.mean() > 0.1
     assert broken / 30 <= 0.1
 
 

@@ -78,6 +78,7 @@ def test_track_writes_a_video_and_a_table(dytrack, video, tracker, tmp_path):
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4"]
 
 
+@pytest.mark.slow
 def test_tracking_with_a_folder_touches_neither_mlflow_nor_ray(video, tracker, tmp_path):
     path, box = video
     init = ",".join(f"{value:g}" for value in box)

@@ -62,12 +62,12 @@ def _contents(folder):
     }
 
 
-SCORE = ["--protocol", "otb", "--annotations", "truth"]
+SCORE = ["--protocol", "pysot-otb", "--annotations", "truth"]
 DATA = ["--dataset", "video", "--root", "."]
 COMMANDS = {
     "track --out": ["track", "in.avi", "--init", "10,10,20,20", "--model", "tracker", "--out"],
     "track --csv": ["track", "in.avi", "--init", "10,10,20,20", "--model", "tracker", "--csv"],
-    "score --json": ["score", "--results", "results", *SCORE, "--json"],
+    "score --json-file": ["score", "--results", "results", *SCORE, "--json-file"],
     "compare --out": ["compare", "results/one", "results/two", *SCORE, "--out"],
     "preview --out": ["data", "preview", "recipe.yaml", "--out"],
     "synth --out": ["data", "synth", "--sequences", "1", "--set", "frames=[4,4]", "--out"],
@@ -82,9 +82,13 @@ COMMANDS = {
         *("versus", "--model", "tracker", "--video", "one.avi", "--init", "10,10,20,20"),
         *("--peer", "csrt", "--out"),
     ],
-    "versus --json": [
+    "versus --out-video": [
         *("versus", "--model", "tracker", "--video", "one.avi", "--init", "10,10,20,20"),
-        *("--peer", "csrt", "--json"),
+        *("--peer", "csrt", "--out-video"),
+    ],
+    "versus --json-file": [
+        *("versus", "--model", "tracker", "--video", "one.avi", "--init", "10,10,20,20"),
+        *("--peer", "csrt", "--json-file"),
     ],
 }
 PLACES = (

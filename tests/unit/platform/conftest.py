@@ -32,10 +32,16 @@ def experiment(clips, folder, **changes):
     return resolve(values, {key.replace("__", "."): value for key, value in changes.items()})
 
 
+@pytest.fixture(scope="session")
+def recipe_below(made_clips):
+    """Return a function that makes a tiny experiment on the clips, which writes below a folder."""
+    return lambda folder, **changes: experiment(made_clips, folder, **changes)
+
+
 @pytest.fixture
-def recipe(tmp_path, made_clips):
+def recipe(tmp_path, recipe_below):
     """Return a function that makes a tiny experiment on the prepared clips."""
-    return lambda **changes: experiment(made_clips, tmp_path, **changes)
+    return lambda **changes: recipe_below(tmp_path, **changes)
 
 
 def _texture(rng, width, height):
@@ -136,7 +142,13 @@ def resident_experiment(raw, folder, **changes):
     return resolve(values, {key.replace("__", "."): value for key, value in changes.items()})
 
 
+@pytest.fixture(scope="session")
+def resident_recipe_below(raw_folders):
+    """Return a function that makes a tiny experiment on raw folders, which writes below another."""
+    return lambda folder, **changes: resident_experiment(raw_folders, folder, **changes)
+
+
 @pytest.fixture
-def resident_recipe(tmp_path, raw_folders):
+def resident_recipe(tmp_path, resident_recipe_below):
     """Return a function that makes a tiny experiment on raw folders in memory."""
-    return lambda **changes: resident_experiment(raw_folders, tmp_path, **changes)
+    return lambda **changes: resident_recipe_below(tmp_path, **changes)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from dytrack_model.config import Bounds
 from dytrack_platform.config import dump, flatten, load, parse_override, resolve, to_dict
-from dytrack_platform.config.bounds import Bounds
 from dytrack_platform.config.recipes import RENAMED
 from dytrack_platform.errors import ConfigurationError
 
@@ -71,6 +71,7 @@ def test_a_key_of_an_older_recipe_is_refused_with_its_new_name(old, new):
         (Bounds(low=0, high=1), (0, 1), (-0.1, 1.1), "lie in [0, 1]"),
         (Bounds(low=0, below=1), (0, 0.9), (1,), "lie in [0, 1)"),
         (Bounds(above=0, below=1), (0.1,), (0, 1), "lie in (0, 1)"),
+        (Bounds(multiple=8), (8, 16), (0, -8, 12, float("nan")), "be a positive multiple of 8"),
     ],
 )
 def test_bounds_hold_and_say_what_they_hold(bounds, inside, outside, message):

@@ -24,6 +24,7 @@ def folder(tmp_path):
     return checkpoint.save(tmp_path / "run" / "tracker", DyTrackNetwork(variant("test")), [point])
 
 
+@pytest.mark.slow
 def test_a_folder_is_opened_without_ray_or_mlflow(folder):
     code = (
         "import sys, dytrack_platform\n"

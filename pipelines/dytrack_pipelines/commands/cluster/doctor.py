@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
+from dytrack_pipelines.terminal.options import AsJson
 
 
 def doctor(
@@ -26,9 +27,7 @@ def doctor(
         str | None, typer.Option(help="Address that jobs would be sent to.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, max=4096, help="GPUs that the work needs.")] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a list of check, ok, detail and cure.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check machine, cluster, storage and MLflow, and say how to cure what is wrong."""
     from dytrack_platform.experiment.doctor import examination

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import Address
+from dytrack_pipelines.terminal.options import Address, AsJson
 
 jobs_app = typer.Typer(help="List, follow and stop jobs on a Ray cluster.", no_args_is_help=True)
 
@@ -23,20 +23,24 @@ _DASHBOARD = "http://127.0.0.1:8265"
 
 
 @jobs_app.command("list")
-def list_jobs(address: Address = _DASHBOARD) -> None:
+def list_jobs(address: Address = _DASHBOARD, as_json: AsJson = False) -> None:
     """Show the cluster's jobs, the newest first."""
     from dytrack_platform.experiment.cluster import jobs
 
-    rows = [
-        [
-            str(job.submission_id),
-            str(job.status.value),
-            "" if job.driver_exit_code is None else str(job.driver_exit_code),
-            _clock(job.start_time),
-            (job.metadata or {}).get("command", job.entrypoint),
-        ]
+    found = [
+        {
+            "job": str(job.submission_id),
+            "state": str(job.status.value),
+            "exit_code": job.driver_exit_code,
+            "started": _clock(job.start_time),
+            "command": (job.metadata or {}).get("command", job.entrypoint),
+        }
         for job in jobs.listed(address)
     ]
+    if as_json:
+        screen.json(found)
+        return
+    rows = [["" if value is None else str(value) for value in job.values()] for job in found]
     screen.table(f"jobs at {address}", ["job", "state", "exit code", "started", ""], rows)
 
 

@@ -96,6 +96,7 @@ def plan_preparation(
     config: ClipConfig,
     *,
     fresh: bool = False,
+    write: bool = True,
 ) -> Preparation:
     """Read the annotations, assign sequences to shards, and look what is already there.
 
@@ -106,6 +107,7 @@ def plan_preparation(
         out: Root of the prepared data.
         config: What to cut.
         fresh: Write every shard anew, whatever is there.
+        write: Mark the folder as one that is being prepared; False leaves it as it is.
 
     Raises:
         DataError: The source cannot be read, or the folder holds clips of another configuration
@@ -130,7 +132,9 @@ def plan_preparation(
         refuse_other(partition, manifest)
     jobs = _jobs(partition.root, sequences, chosen, listed)
     finished = {} if fresh else finished_shards(partition, jobs)
-    if len(finished) < len(jobs):  # a whole partition stays one, should this end right here
+    if write and len(finished) < len(
+        jobs
+    ):  # a whole partition stays one, should this end right here
         partition.write_bytes(MANIFEST, to_json(manifest))
     return Preparation(
         dataset=dataset,

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 
-from dytrack_model.config import require
-from dytrack_platform.config.bounds import (
+from dytrack_model.config import (
     AtLeastOne,
     Bounds,
     NotNegative,
     NotNegativeFloat,
     check_bounds,
+    require,
 )
 from dytrack_platform.datasets.sequence import Boxes, Pixels
 from dytrack_platform.errors import DataError

@@ -3,8 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
-from dytrack_model.config import require
-from dytrack_platform.config.bounds import Bounds, NotNegative, Share, check_bounds
+from dytrack_model.config import Bounds, NotNegative, Share, check_bounds, require
 
 CHALLENGES = {
     "occlusion": "POC",

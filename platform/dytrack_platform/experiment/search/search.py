@@ -17,6 +17,7 @@ from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
 from dytrack_platform.experiment.search import fingerprint, members
 from dytrack_platform.experiment.search import space as spaces
+from dytrack_platform.experiment.search.forecast import SearchCost, search_cost
 from dytrack_platform.experiment.search.record import SearchRecord
 from dytrack_platform.experiment.search.request import Request, Say, Searched, Show
 from dytrack_platform.experiment.search.running import Running
@@ -24,7 +25,7 @@ from dytrack_platform.storage import files
 from dytrack_platform.storage.outputs import check_folder
 from dytrack_platform.training import worker
 
-__all__ = ["Request", "search"]
+__all__ = ["Request", "foretell", "search"]
 
 _LOCK = "search.lock"
 
@@ -45,18 +46,8 @@ def search(request: Request, show: Show, say: Say) -> Searched:
         StorageError: Another search is at work in the folder, or it cannot be written.
         TrainingError: No trial finished, or no point is worth anything.
     """
-    spaces.check(request.config, request.mode)
-    _check_request(request)
-    check_folder("--out", request.location, members.WRITTEN, members.MARKS)
-    config = with_absolute_paths(request.config)
+    config, model, data = _checked(request, say)
     location, folder = request.location, journal_folder(request.location)
-    model = _model(request)
-    if model is None or request.source is None:
-        _check_held_out(config)
-    if request.mode != "post-hoc":
-        for sentence in worker.check(config):
-            say(f"{config.train.init_from}: {sentence}")
-    data = _data(request, config, model)
     with run_lock(folder, wait_s=2.0, name=_LOCK):
         known = files.read_json(f"{location}/search.json")
         require(
@@ -76,6 +67,40 @@ def search(request: Request, show: Show, say: Say) -> Searched:
             record.run_id = run_id
             _describe(log, request, config)
             return Running(request, config, record, log, show, say, folder).run(model)
+
+
+def foretell(request: Request, say: Say) -> SearchCost:
+    """Check what :func:`search` checks, and say what it comes to; nothing is written or run.
+
+    Raises:
+        ConfigurationError: As :func:`search`.
+        DataError: As :func:`search`.
+        ModelLookupError: The model reference leads to nothing.
+        StorageError: The record in the folder is damaged.
+    """
+    config, model, data = _checked(request, say)
+    require(
+        not request.resume or files.exists(f"{request.location}/search.json"),
+        f"--resume: {request.location} holds no search to go on with",
+    )
+    return search_cost(
+        request, SearchRecord.open(request.location, request.mode, config, data), model
+    )
+
+
+def _checked(request: Request, say: Say) -> tuple[ExperimentConfig, Path | None, dict[str, Any]]:
+    """Refuse what could not be searched; return recipe, tracker of post-hoc, and fingerprint."""
+    spaces.check(request.config, request.mode)
+    _check_request(request)
+    check_folder("--out", request.location, members.WRITTEN, members.MARKS)
+    config = with_absolute_paths(request.config)
+    model = _model(request)
+    if model is None or request.source is None:
+        _check_held_out(config)
+    if request.mode != "post-hoc":
+        for sentence in worker.check(config):
+            say(f"{config.train.init_from}: {sentence}")
+    return config, model, _data(request, config, model)
 
 
 def _check_request(request: Request) -> None:

@@ -48,6 +48,10 @@ class Space:
             elif dimension.choice is not None:
                 self._values[key] = list(dimension.choice)
 
+    def values_of(self, key: str) -> list[Any]:
+        """Return the values that a key of finitely many may take; empty for a range of numbers."""
+        return list(self._values.get(key, ()))
+
     def ranges(self) -> dict[str, Range]:
         """Return what each key's number is drawn from."""
         return {key: self._range(key, one) for key, one in self._dimensions.items()}

@@ -106,7 +106,14 @@ def test_graphs_that_read_the_targets_box_equal_the_forward_pass(changes, crops)
         engine.embed_template(template.permute(0, 2, 3, 1).numpy())
 
 
-@pytest.mark.parametrize("changes", BOXES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        change if "decisioner" in change else pytest.param(change, marks=pytest.mark.slow)
+        for change in BOXES
+    ],
+    ids=lambda change: "-".join(change),
+)
 def test_graphs_that_read_the_targets_box_export_and_run(changes, image, tmp_path):
     tracker = saved(**changes)
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
@@ -128,6 +135,7 @@ def test_every_schema_and_attention_exports_and_runs_on_both_runtimes(schema, at
     assert export.largest_difference(openvino, TorchEngine(tracker.network)) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_decisioner_that_reads_a_coarse_map_exports_and_runs(tmp_path):
     tracker = saved(decisioner="map", iou_token="read_only")
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4

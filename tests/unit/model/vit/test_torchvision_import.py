@@ -41,6 +41,7 @@ import torchvision
 """
 
 
+@pytest.mark.slow
 def test_operators_that_torchvision_brings_are_loaded_before_any_is_defined(tmp_path):
     """torch and torchvision both built for the CPU: a stub stands for its library."""
     package = tmp_path / "torchvision"

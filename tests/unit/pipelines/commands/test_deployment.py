@@ -16,6 +16,7 @@ from dytrack_model.depth_value import drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint, find_point
 from dytrack_platform.datasets import readers
+from dytrack_platform.datasets.synthetic import SynthConfig, make
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.evaluate.calibrate import Goal, calibrate
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
@@ -30,9 +31,18 @@ def tracker(tmp_path):
     return checkpoint.save(tmp_path / "tracker", DyTrackNetwork(variant("test")), points)
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Three sequences of a few frames: calibrating follows each of them several times."""
+    root = tmp_path_factory.mktemp("short")
+    config = SynthConfig(frames=(5, 6), width=160, height=120, target_side=(20.0, 40.0))
+    make(root, config, "test", 3, workers=1)
+    return root
+
+
 @pytest.fixture
-def held_out(made):
-    return ["--dataset", "got10k", "--root", str(made), "--split", "test"]
+def held_out(short):
+    return ["--dataset", "got10k", "--root", str(short), "--split", "test"]
 
 
 def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracker, held_out):
@@ -61,9 +71,13 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
 ):
     before = (tracker / checkpoint.DESCRIPTION).read_text()
     out = tmp_path / "other"
-    done = dytrack("calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out))
+    words = ["calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out)]
+    done = dytrack(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert "no exit before the last could be proved" in done.stdout
+    assert "no exit before the last could be proved" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["folder"], told["point"]["name"]) == (str(out), "calibrated")
+    assert told["got"]["shares"] == [0.0, 0.0, 1.0]
     assert find_point(checkpoint.load(out).points, "calibrated", 3).thresholds == (
         math.inf,
         math.inf,
@@ -71,10 +85,10 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
     assert (tracker / checkpoint.DESCRIPTION).read_text() == before
 
 
-def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, made):
+def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, short):
     """At infinite thresholds the recorded track and the closed loop are the same run."""
     saved = checkpoint.load(tracker)
-    sequences = list(readers.read("got10k", str(made), "test"))
+    sequences = list(readers.read("got10k", str(short), "test"))
     outcome = calibrate(saved, sequences, Goal(gmacs=100.0), "deep", RuntimeConfig())
     assert outcome.promised.mean_iou == pytest.approx(outcome.full.mean_iou)
     assert outcome.got.mean_iou == pytest.approx(outcome.full.mean_iou)
@@ -105,7 +119,7 @@ def test_a_goal_that_makes_no_sense_is_refused(dytrack, tracker, held_out, words
     assert [point.name for point in checkpoint.load(tracker).points] == ["accurate"]
 
 
-def test_a_tracker_with_one_exit_has_nothing_to_calibrate(made):
+def test_a_tracker_with_one_exit_has_nothing_to_calibrate():
     saved = checkpoint.SavedTracker(network=DyTrackNetwork(variant("test", exits=(4,))))
     with pytest.raises(ConfigurationError, match="has one exit"):
         calibrate(saved, [], Goal(gmacs=1.0), "x", RuntimeConfig())

@@ -46,7 +46,7 @@ def benchmark(tmp_path):
 def test_score_writes_the_agreed_json_at_full_precision(call, benchmark):
     out = benchmark / "scores.json"
     places = ("--annotations", benchmark / "anno", "--results", benchmark / "results")
-    call("score", "--protocol", "lasot-matlab", *places, "--json", out)
+    call("score", "--protocol", "lasot-matlab", *places, "--json-file", out)
     written = json.loads(out.read_text())
     assert written["protocol"] == "lasot-matlab"
     good = written["trackers"]["good"]
@@ -63,7 +63,7 @@ def test_score_writes_the_agreed_json_at_full_precision(call, benchmark):
 def test_got10k_adds_its_own_scores(call, benchmark):
     out = benchmark / "scores.json"
     places = ("--annotations", benchmark / "anno", "--results", benchmark / "results")
-    done = call("score", "--protocol", "got10k", *places, "--json", out)
+    done = call("score", "--protocol", "got10k", *places, "--json-file", out)
     good = json.loads(out.read_text())["trackers"]["good"]
     assert 0 < good["ao"] < 1
     assert {"sr50", "sr75"} <= set(good)
@@ -75,7 +75,7 @@ def test_a_tracker_with_an_error_is_named_after_the_others_were_written(call, be
     out = benchmark / "scores.json"
     places = ("--annotations", benchmark / "anno", "--results", benchmark / "results")
     with pytest.raises(ResultError, match="not scored: poor: car-1: 1 results for 20"):
-        call("score", "--protocol", "pysot-otb", *places, "--json", out)
+        call("score", "--protocol", "pysot-otb", *places, "--json-file", out)
     assert list(json.loads(out.read_text())["trackers"]) == ["good"]
 
 

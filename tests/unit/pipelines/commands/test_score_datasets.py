@@ -111,9 +111,9 @@ def test_a_dataset_scores_like_its_annotations(call, tmp_path, protocol):
         (tmp_path / "results" / "T").mkdir(parents=True, exist_ok=True)
         (tmp_path / "results" / "T" / f"{name}.txt").write_text(format_boxes(found))
     common = ("--protocol", protocol, "--results", tmp_path / "results")
-    call(*common, "--annotations", annotations, "--json", tmp_path / "a.json")
+    call(*common, "--annotations", annotations, "--json-file", tmp_path / "a.json")
     whole = (*common, "--dataset", dataset, "--root", tmp_path / dataset, *split)
-    call(*whole, "--json", tmp_path / "b.json")
+    call(*whole, "--json-file", tmp_path / "b.json")
     alone, read = (json.loads((tmp_path / f"{x}.json").read_text()) for x in "ab")
     assert alone["trackers"] == read["trackers"]
     assert len(read["trackers"]["T"]["sequences"]) == 2
@@ -132,7 +132,7 @@ def test_flags_and_exclusions_work_beside_a_dataset(call, tmp_path):
             path.write_text(content)
     words = ["--dataset", "lasot", "--root", tmp_path / "lasot", *split]
     words += ["--results", tmp_path / "results", "--absent", tmp_path / "absent"]
-    words += ["--attributes", tmp_path / "att", "--json", tmp_path / "s.json"]
+    words += ["--attributes", tmp_path / "att", "--json-file", tmp_path / "s.json"]
     done = call(*words)
     assert "protocol lasot-matlab: the authors' own toolkit" in " ".join(done.output.split())
     found = json.loads((tmp_path / "s.json").read_text())["trackers"]["T"]

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
+from dytrack_pipelines.media import panels
 from dytrack_platform.evaluation.peers import catalogue
 from dytrack_platform.experiment.evaluate import versus
 
@@ -53,11 +56,12 @@ def fake_runner(monkeypatch, tmp_path):
     monkeypatch.setattr(catalogue, "runner", SimpleNamespace(__file__=str(script)))
 
 
+@pytest.mark.slow
 def test_a_dataset_with_truth(dytrack, made, tracker, tmp_path, fake_runner):
     numbers = tmp_path / "numbers.json"
     words = ["versus", "--model", tracker, "--point", "exit-2", "--dataset", "got10k"]
     words += ["--root", str(made), "--split", "test", "--peer", "mil", "--peer", "kcf"]
-    done = dytrack(*words, "--out", str(tmp_path / "out"), "--json", str(numbers))
+    done = dytrack(*words, "--out", str(tmp_path / "out"), "--json-file", str(numbers))
     assert done.returncode == 0, done.stderr
     found = json.loads(numbers.read_text())
     assert [row["name"] for row in found["trackers"]] == ["exit-2", "kcf", "mil"]
@@ -76,13 +80,18 @@ def test_a_dataset_with_truth(dytrack, made, tracker, tmp_path, fake_runner):
     assert (tmp_path / "out/versus.png").is_file()
 
 
-def test_a_video_without_truth(dytrack, video, tracker, fake_runner, monkeypatch):
+@pytest.fixture
+def quick(fake_runner, monkeypatch):
+    """Our own process, whose start takes seconds, runs in the slow test above."""
+
     def ours(folder, names, how, *, memory_bytes):
         (entry,) = catalogue.peer_entries(["csrt"])
         return [dataclasses.replace(entry, name=names[0], ours=True)]
 
-    # Our own process, whose start takes seconds, runs in the test above.
     monkeypatch.setattr(versus, "our_entries", ours)
+
+
+def test_a_video_without_truth(dytrack, video, tracker, quick):
     path, box = video
     init = ",".join(f"{value:g}" for value in box)
     words = ["versus", "--model", tracker, "--point", "balanced", "--peer", "mil"]
@@ -91,6 +100,68 @@ def test_a_video_without_truth(dytrack, video, tracker, fake_runner, monkeypatch
     assert "agreement" in done.stdout
     assert "no truth" in done.stdout
     assert "mean IoU" not in done.stdout
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    rate, shown = capture.get(cv2.CAP_PROP_FPS), []
+    while (read := capture.read())[0]:
+        shown.append(read[1][..., ::-1])
+    return rate, np.array(shown)
+
+
+def test_all_trackers_are_filmed_side_by_side(dytrack, video, tracker, quick, tmp_path):
+    path, (x, y, w, h) = video
+    out = tmp_path / "films" / "all.mp4"
+    words = ["versus", "--model", tracker, "--point", "balanced", "--peer", "mil", "--peer", "kcf"]
+    words += ["--video", str(path), "--init", f"{x:g},{y:g},{w:g},{h:g}", "--out-video", str(out)]
+    done = dytrack(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"video: {out}" in done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)["trackers"]] == [
+        *("balanced", "kcf", "mil"),
+    ]
+    rate, shown = frames_of(out)
+    before, source = frames_of(path)
+    assert rate == pytest.approx(before)
+    assert len(shown) == len(source)
+    # Three panels in a row, each at least 240 pixels wide: the video's 160 are enlarged.
+    assert shown.shape[1:] == (180 + panels.HEAD, 720, 3)
+    # The frame is in every panel; KCF's box is gone after it died in the third frame.
+    mine, dead, fake = np.split(shown[5, panels.HEAD :].astype(int), 3, axis=1)
+    larger = cv2.resize(source[5], (240, 180), interpolation=cv2.INTER_AREA)
+    assert np.abs(dead - larger).mean() < 6
+    assert np.abs(mine - fake).mean() < 6
+    assert np.abs(mine - larger).mean() > np.abs(dead - larger).mean() + 0.5
+
+
+def test_a_film_is_made_for_each_of_several_sequences(dytrack, made, tracker, quick, tmp_path):
+    words = ["versus", "--model", tracker, "--point", "balanced", "--peer", "mil"]
+    words += ["--dataset", "got10k", "--root", str(made), "--split", "test"]
+    done = dytrack(*words, "--out-video", str(tmp_path / "film.webm"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("film*")) == [
+        *("film.test_000001.webm", "film.test_000002.webm", "film.test_000003.webm"),
+    ]
+
+
+def test_a_film_replaces_no_input_and_nobodys_file(dytrack, video, tracker, quick, tmp_path):
+    path, box = video
+    before = path.read_bytes()
+    words = ["versus", "--model", tracker, "--point", "balanced", "--peer", "mil"]
+    words += ["--video", str(path)]
+    words += ["--init", ",".join(map(str, box)), "--out-video"]
+    done = dytrack(*words, str(path))
+    assert done.returncode == 2
+    assert "is what is read; name another file" in done.stderr
+    (tmp_path / "mine.mp4").write_bytes(b"mine")
+    done = dytrack(*words, str(tmp_path / "mine.mp4"))
+    assert done.returncode == 2
+    assert "dytrack did not write it" in done.stderr
+    done = dytrack(*words, str(tmp_path / "film.gif"))
+    assert done.returncode == 2
+    assert "a video's name must end in .mp4, .webm, .avi" in done.stderr
+    assert path.read_bytes() == before
 
 
 def mistakes():

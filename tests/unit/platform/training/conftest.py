@@ -8,7 +8,7 @@ import torch
 from dytrack_platform.training.callbacks import Callbacks, Request
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Small matrices gain nothing from more, and lose much where cores are busy."""
     before = torch.get_num_threads()
@@ -55,7 +55,7 @@ class KeepingCallbacks(Callbacks):
         self.said.append(sentence)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_callbacks(tmp_path_factory):
     """Return a function that makes callbacks, each with a folder of its own unless one is given."""
 

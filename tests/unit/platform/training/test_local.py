@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,28 +39,40 @@ class Killed:
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def interrupted(resident_recipe):
-    """Return a configuration whose training died in its fifth step of eight."""
-    config = resident_recipe(name="resumed")
+@pytest.fixture(scope="module")
+def died(resident_recipe_below, tmp_path_factory):
+    """Return a configuration whose training died in its fifth step of eight, and its files."""
+    folder = tmp_path_factory.mktemp("died")
+    config = resident_recipe_below(folder / "as it was", name="resumed")
     with pytest.raises(KeyboardInterrupt):
         train_local(config, Killed(5))
+    shutil.copytree(config.train.storage, folder / "kept")
+    return config, folder / "kept"
+
+
+@pytest.fixture
+def interrupted(died):
+    """Return a configuration whose training died, with its folder as it was then."""
+    config, kept = died
+    shutil.rmtree(config.train.storage)
+    shutil.copytree(kept, config.train.storage)
     return config
 
 
-@pytest.fixture
-def whole(resident_recipe):
-    """Return the folder of a tracker that was trained without a break."""
-    return train_local(resident_recipe(name="whole"), lambda _: None)[1]
+@pytest.fixture(scope="module")
+def whole(resident_recipe_below, tmp_path_factory):
+    """Return configuration, state, sentences and folder of a training without a break."""
+    config, said = resident_recipe_below(tmp_path_factory.mktemp("whole"), name="whole"), []
+    state, tracker = train_local(config, said.append)
+    return SimpleNamespace(config=config, state=state, said=said, tracker=tracker)
 
 
 def folder_of(config):
     return Path(config.train.storage) / config.name
 
 
-def test_a_training_leaves_a_tracker_and_its_validation(resident_recipe, raw_folders):
-    config, said = resident_recipe(), []
-    state, tracker = train_local(config, said.append)
+def test_a_training_leaves_a_tracker_and_its_validation(whole, raw_folders):
+    config, state, said, tracker = whole.config, whole.state, whole.said, whole.tracker
     assert state.step == 8
     assert tracker == folder_of(config) / "tracker"
     validation = state.notes["validation"]
@@ -78,7 +91,7 @@ def test_a_training_continues_from_its_newest_checkpoint(interrupted, whole):
     assert any("continuing from step 3" in sentence for sentence in said)
     assert sum(sentence.startswith("step ") for sentence in said) == 5
     assert state.step == 8
-    assert equal(weights(tracker), weights(whole))
+    assert equal(weights(tracker), weights(whole.tracker))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(interrupted, whole):
@@ -91,15 +104,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(interrupted, whole):
     _, tracker = train_local(interrupted, said.append)
     assert any("cannot be used" in sentence for sentence in said)
     assert any("continuing from step 3" in sentence for sentence in said)
-    assert equal(weights(tracker), weights(whole))
+    assert equal(weights(tracker), weights(whole.tracker))
 
 
-def test_a_finished_training_is_told_again_and_not_done_again(whole, resident_recipe):
+def test_a_finished_training_is_told_again_and_not_done_again(whole):
     said = []
-    state, tracker = train_local(resident_recipe(name="whole"), said.append)
+    state, tracker = train_local(whole.config, said.append)
     assert not any(sentence.startswith("step ") for sentence in said)
     assert "val/exit2/iou" in state.notes["validation"]
-    assert tracker == whole
+    assert tracker == whole.tracker
 
 
 def test_the_newest_checkpoints_are_kept(resident_recipe):
@@ -126,6 +139,7 @@ def test_what_only_ray_or_a_gpu_does_is_refused(resident_recipe, monkeypatch, ch
         train_local(resident_recipe(**changes), lambda _: None)
 
 
+@pytest.mark.slow
 def test_it_needs_neither_ray_nor_mlflow_nor_parquet():
     code = (
         "import sys, dytrack_platform.training.local\n"

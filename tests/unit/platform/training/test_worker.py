@@ -1,5 +1,7 @@
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +17,23 @@ def weights(state):
     return {name: value.clone() for name, value in state.module.state_dict().items()}
 
 
-def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(
-    recipe, callbacks, new_callbacks
-):
-    config = recipe(train__report_steps=1)
-    whole = weights(worker.train(config, callbacks))
+@pytest.fixture(scope="module")
+def trained(recipe_below, new_callbacks, tmp_path_factory):
+    """Return the configuration of a finished training, and its checkpoints, to be copied."""
+    callbacks, config = new_callbacks(), recipe_below(tmp_path_factory.mktemp("trained"))
+    state = worker.train(config, callbacks)
+    return SimpleNamespace(config=config, callbacks=callbacks, weights=weights(state))
+
+
+@pytest.fixture
+def candidates(trained, tmp_path):
+    """Return the checkpoints of a finished training, the newest first, as a test's own copies."""
+    shutil.copytree(trained.callbacks.folder, tmp_path / "copied")
+    return [str(path) for path in sorted((tmp_path / "copied").glob("step_*"), reverse=True)]
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, trained, new_callbacks):
+    config, whole = recipe(train__report_steps=1), trained.weights
     killed = new_callbacks(die_at=4)
     with pytest.raises(KeyboardInterrupt):
         worker.train(config, killed)
@@ -31,13 +45,11 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(
         assert torch.equal(value, resumed[name]), name
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(recipe, callbacks):
-    config = recipe()
-    worker.train(config, callbacks)
-    newest, before = callbacks.candidates()[:2]
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, candidates, callbacks):
+    newest, before = candidates[:2]
     file = Path(newest) / "tracker" / checkpoint.WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    state = worker.train(config, callbacks, candidates=[newest, before])
+    state = worker.train(trained.config, callbacks, candidates=[newest, before])
     assert f"continuing from step {int(before[-8:])} ({before})" in callbacks.said[-1]
     assert re.search(
         r"cannot be used.*model\.safetensors: damaged.*expected \d+", callbacks.said[-2]
@@ -45,13 +57,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(recipe, callbacks):
     assert "model.safetensors" in state.notes["refused_checkpoints"][0]
 
 
-def test_the_last_checkpoint_is_a_tracker_with_operating_points(recipe, callbacks):
-    worker.train(recipe(), callbacks)
-    saved = checkpoint.load(Path(callbacks.candidates()[0]) / "tracker")
+def test_the_last_checkpoint_is_a_tracker_with_operating_points(trained, candidates):
+    saved = checkpoint.load(Path(candidates[0]) / "tracker")
     assert [point.name for point in saved.points] == [
         "fast", "quick", "balanced", "careful", "accurate",
     ]  # fmt: skip
-    assert {"val/exit1/iou", "val/exit2/iou_error"} <= set(callbacks.metrics)
+    assert {"val/exit1/iou", "val/exit2/iou_error"} <= set(trained.callbacks.metrics)
     assert saved.notes["step"] == 8
 
 
@@ -98,8 +109,7 @@ def test_a_tracker_that_computes_something_else_is_told_before_training(recipe, 
     assert told[1:] == ["model.iou_token was 'read_only' there and is 'bidirectional' here"]
 
 
-def test_a_checkpoint_without_its_seal_is_refused(recipe, callbacks):
-    worker.train(recipe(), callbacks)
-    (Path(callbacks.candidates()[0]) / "state.json").unlink()
+def test_a_checkpoint_without_its_seal_is_refused(candidates):
+    (Path(candidates[0]) / "state.json").unlink()
     with pytest.raises(state_files.CheckpointError, match=r"state\.json: missing or damaged"):
-        state_files.describe(callbacks.candidates()[0])
+        state_files.describe(candidates[0])

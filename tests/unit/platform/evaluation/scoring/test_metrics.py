@@ -144,3 +144,10 @@ def test_speed_says_both_averages_and_leaves_out_times_of_zero():
     assert found.mean_of_reciprocals == pytest.approx(7.5)
     assert found.frames_over_time == pytest.approx(10.0)
     assert np.isnan(speed(np.zeros(3)).frames_over_time)
+
+
+def test_only_sides_below_a_pixel_count_as_one():
+    """By got10k master's rule: a side of 1.5 pixels divides by 1.5, one of a half by 1."""
+    truth = columns(np.array([[10.0, 10.0, 1.5, 0.5]]))
+    found = columns(np.array([[13.0, 10.0, 1.5, 0.5], [10.0, 13.0, 1.5, 0.5]]))
+    np.testing.assert_allclose(normalised_errors(found, truth, "difference"), [2.0, 3.0])

@@ -120,6 +120,7 @@ def test_lasot_equals_matlab_pysot_and_pytracking(shared):
     assert check(shared / "evaluation" / "lasot", LASOT, absent=True) == 6
 
 
+@pytest.mark.slow
 def test_otb100_equals_five_toolkits(shared):
     assert check(shared / "evaluation" / "otb100", OTB, absent=False) == 17
 

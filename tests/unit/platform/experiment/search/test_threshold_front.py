@@ -92,6 +92,7 @@ def test_corrections_of_many_policies_are_those_of_the_tracker():
                 own.learn(raw)
 
 
+@pytest.mark.slow
 def test_every_placement_of_twelve_exits_takes_seconds():
     import time
 
