@@ -138,21 +138,33 @@ def follow(job: Job, say: Say) -> int:
         The exit code of the command; 128 and the signal's number where a signal ended it.
 
     Raises:
-        ClusterError: There is no such job, it never ran, or the cluster stays out of reach.
+        ClusterError: There is no such job, it never ran, its cluster was started anew and does not
+            know it any more, or the cluster stays out of reach.
     """
     client = connect(job.address)
+    with contextlib.suppress(_Unreachable):
+        _is_terminal(client, job)  # a job that was never there is another matter than a lost one
     said = 0
     silent_since: float | None = None
     while True:
-        with contextlib.suppress(*_LOST):  # a cut stream is no end
+        with contextlib.suppress(*_LOST, AuthenticationError):  # a cut stream is no end
             said = asyncio.run(_stream(client, job.id, said, say))
         try:
             ended = _is_terminal(client, job)
             silent_since = None
+        except _Unknown as error:
+            raise ClusterError(
+                f"job {job.id} ended with its cluster: another one answers at {job.address} and "
+                "does not know it; what was stored is whole, and the same command, submitted "
+                "again, goes on from there"
+            ) from error
         except _Unreachable as error:
             now = time.monotonic()
             if silent_since is None:
-                say(f"\n{job.address} does not answer; the job goes on, and so does the waiting\n")
+                say(
+                    f"\n{job.address} does not answer; unless its head is lost the job goes on, "
+                    "and so does the waiting\n"
+                )
             silent_since = silent_since or now
             if now - silent_since > _PATIENCE_S:
                 raise ClusterError(
@@ -240,12 +252,18 @@ class _Unreachable(Exception):
     """The cluster does not answer just now."""
 
 
+class _Unknown(ClusterError):
+    """The cluster answers, and has no such job."""
+
+
 def _is_terminal(client: JobSubmissionClient, job: Job) -> bool:
     try:
         return bool(client.get_job_status(job.id).is_terminal())
+    except AuthenticationError as error:
+        raise ClusterError(_token_asked(job.address)) from error
     except _LOST as error:
         if "does not exist" in str(error):
-            raise ClusterError(
+            raise _Unknown(
                 f"job {job.id}: {job.address} knows no such job; dytrack jobs list shows them"
             ) from error
         raise _Unreachable from error
@@ -374,16 +392,20 @@ def _require_lasting_recipe(words: Sequence[str]) -> None:
             )
 
 
+def _token_asked(address: str) -> str:
+    return (
+        f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or set "
+        "RAY_AUTH_TOKEN"
+    )
+
+
 @contextlib.contextmanager
 def _refusals(address: str) -> Any:  # noqa: ANN401  (a generator's type says less than its use)
     """Turn what Ray's client raises into a sentence."""
     try:
         yield
     except AuthenticationError as error:
-        raise ClusterError(
-            f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or set "
-            "RAY_AUTH_TOKEN"
-        ) from error
+        raise ClusterError(_token_asked(address)) from error
     except _LOST as error:
         raise ClusterError(
             f"no Ray dashboard takes jobs at {address}: {str(error).splitlines()[0]}; start one "
