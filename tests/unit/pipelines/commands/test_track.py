@@ -10,7 +10,7 @@ import pytest
 
 from dytrack_model import Tracker
 from dytrack_pipelines.media.overlay import Mark
-from dytrack_pipelines.media.results import YoloFolder
+from dytrack_pipelines.media.yolo import YoloFolder
 from tests.unit.platform.serving.test_faults import moving
 
 GOLDEN = "tests/golden/tracker"
