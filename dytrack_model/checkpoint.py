@@ -58,8 +58,9 @@ class SavedTracker:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: recipe, step, metrics. Plain JSON types."""
     ranges: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    """Smallest and largest input of each linear layer, by graph, for int8; none where they were not
-    found yet. See :mod:`~dytrack_model.runtime.quantisation`."""
+    """Smallest and largest input of each linear layer, by graph, for int8 (twice the same number
+    where a layer is left as it is); none where they were not found yet. See
+    :mod:`~dytrack_model.runtime.quantisation`."""
 
 
 def save(

@@ -54,8 +54,8 @@ class OpenVinoEngine(Engine):
     Left to itself OpenVINO computes in bf16 where the CPU has instructions for it; the engine's
     ``precision`` says what really runs. With ``int8`` the linear layers multiply in int8: weights
     are rounded once, with a scale for each output, and activations by ranges that were found
-    beforehand, or else while running, with a scale for each 64 of them. All else runs in bf16, or
-    fp32 where the CPU has no bf16.
+    beforehand, or else while running, with a scale for each 64 of them. All else, and layers whose
+    range is empty, runs in bf16, or fp32 where the CPU has no bf16.
 
     Args:
         config: The network's configuration.
@@ -63,7 +63,8 @@ class OpenVinoEngine(Engine):
         files: The file of each graph by name, ONNX or OpenVINO's own.
         threads: Threads of each graph; 0 lets the runtime choose.
         precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
-        ranges: For int8: of every rounded layer's input, by graph.
+        ranges: For int8: of every layer's input, by graph; see
+            :mod:`~dytrack_model.runtime.quantisation`.
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
@@ -161,7 +162,7 @@ def compiled_graph(
     if precision == "int8":
         if ranges is not None:
             quantisation.fix(model, ranges, file.name)
-        _round_weights(model)
+        _round_weights(model, ranges)
         settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP if ranges is None else 0)
     if arithmetic == openvino.Type.bf16:
         model = _pass_on(model, arithmetic)
@@ -185,11 +186,16 @@ def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
     return changed.build()
 
 
-def _round_weights(model: Any) -> None:  # noqa: ANN401  (no types)
-    """Put int8 weights with a scale for each output in the place of a graph's linear layers'."""
+def _round_weights(model: Any, ranges: Sequence[tuple[float, float]] | None) -> None:  # noqa: ANN401  (no types)
+    """Put int8 weights with a scale for each output in the place of a graph's linear layers'.
+
+    Layers whose range is empty keep theirs.
+    """
     from openvino import opset13 as ops
 
-    for node in quantisation.layers(model):
+    for index, node in enumerate(quantisation.layers(model)):
+        if ranges is not None and ranges[index][0] == ranges[index][1]:
+            continue
         weights = node.input_value(1).get_node()
         how = node.get_attributes()
         values = weights.data if how["transpose_b"] else weights.data.T

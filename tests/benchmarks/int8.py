@@ -1,14 +1,17 @@
 """Static int8 beside everything else: milliseconds of every exit, boxes, and success AUC.
 
-    python -m tests.benchmarks.int8 --tracker reference --sequences ROOT --list val.txt
+    python -m tests.benchmarks.int8 --sequences ROOT --list val.txt --calibrate OTHERS --frames 150
 
-Milliseconds are one thread's, runtimes taking turns. Boxes are compared on the same crops: those
-cut along the track of PyTorch in fp32. Success AUC is that of each runtime's own track at full
-depth. The last line is JSON. Ranges are found on --calibrate, which must hold other sequences.
+Milliseconds are one thread's, runtimes taking turns; --rounds 0 leaves them out. Boxes are compared
+on the same crops, at every exit: those cut along the track of PyTorch in fp32; where the score map
+has its peak in the same cell, in pixels. Success AUC is that of each runtime's own track at full
+depth. The last line is JSON, with the machine's load before and after. Ranges are found on
+--calibrate, which must hold other sequences.
 """
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,16 +56,16 @@ def milliseconds(saved, rounds, frames=8):
     return {name: np.median(rows, axis=0).round(2).tolist() for name, rows in times.items()}
 
 
-def read(root, name):
+def read(root, name, most):
     folder = root / name
     video = next(path for path in folder.iterdir() if path.stem == "video")
     capture, frames = cv2.VideoCapture(str(video)), []
-    while True:
+    while not most or len(frames) < most:
         good, pixels = capture.read()
         if not good:
             break
         frames.append(RGB.from_bgr(np.asarray(pixels, np.uint8)))
-    rows = (folder / "groundtruth.txt").read_text().split()
+    rows = (folder / "groundtruth.txt").read_text().split()[: len(frames)]
     return frames, np.array([[float(v) for v in row.split(",")] for row in rows])
 
 
@@ -84,28 +87,78 @@ def tracked(engine, frames, truth):
     return success_auc(overlaps(boxes, truth)[(truth[:, 2:] > 0).all(axis=1)])
 
 
-def compare(made, frames, truth, every=4):
-    """Differences of boxes on the same crops: at the same peak in pixels, and other peaks."""
-    first = made["eager fp32"]
-    lead = Tracker(first, states=None, correct=False)
-    lead.start(frames[0], truth[0])
-    others = {name: engine for name, engine in made.items() if engine is not first}
-    beside = {name: Tracker(engine, states=None, correct=False) for name, engine in others.items()}
-    for tracker in beside.values():
+def keep_scores(tracker):
+    """Keep the windowed scores (H * W,) of every head that runs, in the list that is returned."""
+    seen, maps = [], tracker.engine.maps
+
+    def keeping(exit_index, tensors):
+        found = maps(exit_index, tensors)
+        seen.append((found.score[0] * tracker._window).flatten())
+        return found
+
+    tracker.engine.maps = keeping
+    return seen
+
+
+def compare(made, scores, frames, truth, every=4):
+    """Boxes of each way's tracker on the same crops, for each exit and every so many frames.
+
+    Args:
+        made: A tracker for each way.
+        scores: What :func:`keep_scores` gave for each.
+        frames: Of one video.
+        truth: Its boxes.
+        every: Frames from one comparison to the next.
+
+    Returns:
+        For each way rows of: largest difference in pixels, whether the peak is the same, and how
+        far below the reference's best its own score at the other peak is, as a share.
+    """
+    for tracker in made.values():
         tracker.start(frames[0], truth[0])
-    rows = {name: [] for name in others}
+    lead = made["eager fp32"]
+    rows = {name: [] for name in made if made[name] is not lead}
     for number, frame in enumerate(frames[1:]):
         box = lead.box_xywh
+        for seen in scores.values():
+            seen.clear()
         expected = lead.step_all(frame)
         if number % every:
             continue
-        cell = 4.0 * np.sqrt(box[2] * box[3]) / first.config.map_size
-        for name, tracker in beside.items():
-            tracker.move_to(box)
-            for ours, theirs in zip(tracker.step_all(frame), expected, strict=True):
-                gap = np.abs(ours.box_xywh - theirs.box_xywh).max()
-                rows[name].append((float(gap), bool(gap > max(0.35 * cell, 2.0))))
+        for name, found in rows.items():
+            made[name].move_to(box)
+            steps = zip(
+                made[name].step_all(frame),
+                expected,
+                scores[name],
+                scores["eager fp32"],
+                strict=True,
+            )
+            for ours, theirs, score, wanted in steps:
+                gap = float(np.abs(ours.box_xywh - theirs.box_xywh).max())
+                below = 1 - float(wanted[score.argmax()] / wanted.max())
+                found.append((gap, bool(score.argmax() == wanted.argmax()), below))
     return rows
+
+
+def summary(rows, exits):
+    """Counts of :func:`compare`'s rows, over all exits and at each."""
+    said = {}
+    for name, part in [("all exits", rows)] + [
+        (f"exit {k + 1} of {exits}", rows[k::exits]) for k in range(exits)
+    ]:
+        gaps = np.array([gap for gap, same, _ in part if same])
+        below = [far for _, same, far in part if not same]
+        said[name] = {
+            "compared": len(part),
+            "same_peak": len(gaps),
+            "within_2_px": round(float((gaps < 2).mean()), 4),
+            "median_px": round(float(np.median(gaps)), 3),
+            "99_percent_px": round(float(np.quantile(gaps, 0.99)), 2),
+            "largest_px": round(float(gaps.max()), 2),
+            "largest_tie": round(max(below, default=0.0), 3),
+        }
+    return said
 
 
 def main():
@@ -116,15 +169,18 @@ def main():
     parser.add_argument("--calibrate", type=Path, required=True)
     parser.add_argument("--variants", nargs="*", default=["tiny", "small", "base"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=0, help="first frames of each; 0 for all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    result = {"milliseconds": {}}
+    result = {"load": [os.getloadavg()[0]], "milliseconds": {}}
     saved = checkpoint.load(options.tracker)
     pairs = list(pairs_of(options.calibrate, saved.network.config))
     saved = replace(saved, ranges=exports.find_ranges(saved, pairs))
-    result["milliseconds"][options.tracker] = milliseconds(saved, options.rounds)
-    for name in options.variants:
+    if options.rounds:
+        result["milliseconds"][options.tracker] = milliseconds(saved, options.rounds)
+        print(options.tracker, result["milliseconds"][options.tracker], flush=True)
+    for name in options.variants if options.rounds else ():
         torch.manual_seed(0)
         plain = SavedTracker(network=DyTrackNetwork(variant(name)).eval())
         pairs = list(pairs_of(options.calibrate, plain.network.config, 8))
@@ -132,27 +188,32 @@ def main():
         result["milliseconds"][name] = milliseconds(plain, options.rounds)
         print(name, result["milliseconds"][name], flush=True)
     if options.list:
-        made = engines(saved)
-        aucs = {name: [] for name in made}
-        gaps = {name: [] for name in made}
-        for sequence in options.list.read_text().split():
-            frames, truth = read(options.sequences, sequence)
-            for name, engine in made.items():
-                aucs[name].append(tracked(engine, frames, truth))
-            for name, rows in compare(made, frames, truth).items():
-                gaps[name] += rows
-            print(sequence, {name: round(rows[-1], 4) for name, rows in aucs.items()}, flush=True)
-        result["success_auc"] = {name: float(np.mean(rows)) for name, rows in aucs.items()}
-        result["boxes"] = {
-            name: {
-                "compared": len(rows),
-                "largest_px_at_the_same_peak": max(gap for gap, other in rows if not other),
-                "other_peaks": sum(other for _, other in rows),
-            }
-            for name, rows in gaps.items()
-            if rows
-        }
+        result |= accuracy(saved, options)
+    result["load"].append(os.getloadavg()[0])
     print(json.dumps(result))
+
+
+def accuracy(saved, options):
+    """Success AUC of every way's own tracks, and its boxes on fp32's crops."""
+    made = engines(saved)
+    aucs = {name: [] for name in made}
+    gaps = {name: [] for name in made if name != "eager fp32"}
+    beside = {name: Tracker(engine, states=None, correct=False) for name, engine in made.items()}
+    scores = {name: keep_scores(tracker) for name, tracker in beside.items()}
+    names = options.list.read_text().split()
+    for sequence in names:
+        frames, truth = read(options.sequences, sequence, options.frames)
+        for name, engine in made.items():
+            aucs[name].append(tracked(engine, frames, truth))
+        for name, rows in compare(beside, scores, frames, truth).items():
+            gaps[name] += rows
+        print(sequence, {name: round(rows[-1], 4) for name, rows in aucs.items()}, flush=True)
+    exits = made["eager fp32"].exit_count
+    return {
+        "videos": len(names),
+        "success_auc": {name: round(float(np.mean(rows)), 4) for name, rows in aucs.items()},
+        "boxes": {name: summary(rows, exits) for name, rows in gaps.items()},
+    }
 
 
 if __name__ == "__main__":

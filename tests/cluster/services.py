@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import psutil
 
 DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 BUCKET = "dytrack"
@@ -29,42 +32,71 @@ def free_port():
 
 @contextlib.contextmanager
 def ray_head(folder, log, environment, cpus):
-    """Start a head in processes of its own; yields the address of its dashboard.
-
-    Args:
-        folder: A short path for Ray's sockets and logs.
-        log: File for what it prints.
-        environment: Its variables.
-        cpus: How many it may give.
-    """
-    port, dashboard = free_port(), free_port()
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ray = Path(sys.executable).with_name("ray")
-    command = [ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}"]
-    # Another Ray on this machine has the agent's usual port.
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-port={dashboard}"]
-    command += [f"--temp-dir={folder}", "--disable-usage-stats"]
-    with Path(log).open("w") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            env={**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path},
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
-    while not answers(address):
-        assert process.poll() is None, Path(log).read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    yield address
-    process.send_signal(signal.SIGTERM)
+    """Run a :class:`Head` while the body runs; yields the address of its dashboard."""
+    head = Head(folder, log, environment, cpus)
+    head.start()
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        yield head.address
+    finally:
+        head.close()
+
+
+class Head:
+    """A head in processes of its own, which can be lost and started again at the same address."""
+
+    def __init__(self, folder, log, environment, cpus):
+        """Choose its ports.
+
+        Args:
+            folder: A short path for Ray's sockets and logs.
+            log: File for what it prints.
+            environment: Its variables.
+            cpus: How many it may give.
+        """
+        self._log = Path(log)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+        ray = Path(sys.executable).with_name("ray")
+        dashboard = free_port()
+        command = [ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={free_port()}"]
+        # Another Ray on this machine has the agent's usual port.
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+        self._command = [*command, "--disable-usage-stats"]
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self._process = None
+
+    def start(self):
+        """Start it; returns once its dashboard answers."""
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 90
+        while not answers(self.address):
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+    def lose(self):
+        """End all of it at once, the jobs' commands too, as a machine that fails would."""
+        own = psutil.Process(self._process.pid)
+        for process in [own, *own.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(20)
+
+    def close(self):
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def answers(address):
@@ -88,6 +120,16 @@ def postgres_tools():
     return versions[-1].parent if versions else None
 
 
+def rclone():
+    """Return a program that can serve S3 (rclone 1.65 or later); None where there is none."""
+    beside = Path(sys.executable).with_name("rclone")
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    if found is None:
+        return None
+    asked = subprocess.run([found, "serve", "s3", "--help"], capture_output=True, check=False)
+    return found if b"--auth-key" in asked.stdout else None
+
+
 def why_not():
     """Say why the services cannot be had here; None where they can."""
     if postgres_tools() is None:
@@ -99,12 +141,100 @@ def why_not():
     return None
 
 
+class Gate:
+    """A door before a service, where whoever calls can be sent away for a while."""
+
+    def __init__(self, behind):
+        """Open it.
+
+        Args:
+            behind: Port of the service.
+        """
+        self.port = free_port()
+        self._behind = behind
+        self._busy = False
+        self._listener = None
+        self._open = set()
+        self.open()
+
+    def open(self):
+        """Let everybody through."""
+        self._busy = False
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def be_busy(self):
+        """Answer 503, as a store that has too much to do."""
+        self._busy = True
+        self._hang_up()
+
+    def close(self):
+        """Refuse connections, as a machine whose service is not there."""
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes nobody
+            self._listener.close()
+            self._listener = None
+        self._hang_up()
+
+    def _hang_up(self):
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener):
+        while True:
+            try:
+                caller, _ = listener.accept()
+            except OSError:
+                return
+            handle = self._send_away if self._busy else self._join
+            threading.Thread(target=handle, args=(caller,), daemon=True).start()
+
+    def _send_away(self, caller):
+        with caller, contextlib.suppress(OSError):
+            caller.recv(65536)
+            caller.sendall(
+                b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            caller.shutdown(socket.SHUT_WR)
+            while caller.recv(65536):  # what it still sends must not reset the answer
+                pass
+
+    def _join(self, caller):
+        with (
+            caller,
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._behind)) as service,
+        ):
+            ends = {caller, service}
+            self._open |= ends
+            back = threading.Thread(target=_pump, args=(service, caller), daemon=True)
+            back.start()
+            _pump(caller, service)
+            back.join()
+            self._open -= ends
+
+
+def _pump(source, target):
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
 class Services:
-    """Processes on loopback, each of which can be ended and started again."""
+    """Processes on loopback, each of which can be ended and started again.
+
+    The store keeps all in its memory: it is not ended, but its ``gate`` can be closed.
+    """
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self.ports = {name: free_port() for name in ("postgres", "s3", "mlflow")}
+        self.gate = Gate(self.ports["s3"])
         self.processes = {}
         self.environment = {
             **os.environ,
@@ -119,7 +249,7 @@ class Services:
 
     @property
     def s3(self):
-        return f"http://127.0.0.1:{self.ports['s3']}"
+        return f"http://127.0.0.1:{self.gate.port}"
 
     @property
     def mlflow(self):
@@ -172,6 +302,7 @@ class Services:
         process.wait(20)
 
     def close(self):
+        self.gate.close()
         for name in list(self.processes):
             self.kill(name)
 
@@ -208,7 +339,7 @@ class Services:
         if name == "mlflow":
             return _get(f"{self.mlflow}/health")
         if name == "s3":
-            return _get(f"{self.s3}/moto-api/")
+            return _get(f"http://127.0.0.1:{self.ports['s3']}/moto-api/")
         try:
             with socket.create_connection(("127.0.0.1", self.ports[name]), timeout=1):
                 return True

@@ -1,6 +1,10 @@
 """Everything from a laptop: jobs on a cluster, MLflow on PostgreSQL, data and runs in a bucket."""
 
+import contextlib
+import json
+import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cluster.services import BUCKET, DYTRACK, Services, ray_head, why_not
+from tests.cluster.services import BUCKET, DYTRACK, KEYS, Head, Services, free_port, rclone, why_not
 
 pytestmark = pytest.mark.cluster
 
@@ -34,13 +38,17 @@ def services():
 def head(services):
     """A head that has the secrets of the store, and dytrack's dependencies only."""
     folder, log = services.folder / "ray", services.folder / "head.log"
-    with ray_head(folder, log, services.environment, cpus=3) as address:
-        yield address
+    head = Head(folder, log, services.environment, cpus=3)
+    head.start()
+    try:
+        yield head
+    finally:
+        head.close()
 
 
 @pytest.fixture
 def dytrack(services, tmp_path):
-    def run(*words):
+    def run(*words, **settings):
         done = subprocess.run(
             [*DYTRACK, *map(str, words)],
             capture_output=True,
@@ -48,7 +56,7 @@ def dytrack(services, tmp_path):
             timeout=500,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**services.environment, "MLFLOW_TRACKING_URI": services.mlflow},
+            env={**services.environment, "MLFLOW_TRACKING_URI": services.mlflow, **settings},
             cwd=tmp_path,
         )
         assert "hush" not in done.stdout + done.stderr
@@ -83,7 +91,7 @@ def clips(services, head, made, tmp_path_factory):
     words = ["prepare", "--dataset", "got10k", "--root", made, "--split", "train"]
     words += ["--out", f"s3://{BUCKET}/clips", "--search-size", 128, "--frames", 8]
     done = subprocess.run(
-        [*DYTRACK, "submit", "--address", head, *map(str, words)],
+        [*DYTRACK, "submit", "--address", head.address, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -97,7 +105,7 @@ def clips(services, head, made, tmp_path_factory):
 def test_from_raw_data_to_boxes_on_the_laptop(dytrack, services, head, clips, made, tmp_path):
     recipe = tmp_path / "far.yaml"
     recipe.write_text(yaml.safe_dump(_recipe(services, "far")))
-    submit = ("submit", "--address", head)
+    submit = ("submit", "--address", head.address)
     trained = dytrack(*submit, "train", recipe)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     published = dytrack(*submit, "publish", f"s3://{BUCKET}/runs/far")
@@ -121,35 +129,159 @@ def test_from_raw_data_to_boxes_on_the_laptop(dytrack, services, head, clips, ma
     assert len((tmp_path / "boxes.csv").read_text().splitlines()) == 7
 
 
-@pytest.mark.parametrize("service", ["mlflow", "postgres"])
-def test_a_service_that_dies_under_a_training_costs_nothing(
-    dytrack, services, head, clips, tmp_path, service
-):
-    values = _recipe(services, f"without-{service}")
-    values["train"]["epochs"] = 12
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    sent = dytrack(
-        "submit", "--detach", "--name", f"no-{service}", "--address", head, "train", recipe
-    )
-    assert sent.returncode == 0, sent.stderr
-    deadline = time.monotonic() + 200
-    while "step" not in dytrack("jobs", "logs", f"no-{service}", "--address", head).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    services.kill(service)
-    time.sleep(8)
-    services.start(service)
-    done = dytrack("jobs", "attach", f"no-{service}", "--address", head)
-    assert done.returncode == 0, done.stdout + done.stderr
+def submitted(services, head, recipe, log):
+    """Send a training and follow it, in a process of its own; its output goes to a file."""
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [*DYTRACK, "submit", "--address", head.address, "train", str(recipe)],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env={**services.environment, "MLFLOW_TRACKING_URI": services.mlflow},
+        )
+
+
+def wait_for_step(services, name, step, log):
+    """Wait until the journal of a run has a step."""
+    deadline = time.monotonic() + 150
+    while step not in reported(services, name):
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.3)
+
+
+def reported(services, name):
+    """Return the steps that a run's journal has."""
+    found = set()
+    for journal in (services.folder / "journals").glob(f"{name}-*/journal.jsonl"):
+        lines = [line for line in journal.read_text().splitlines() if line[-1:] == "}"]
+        entries = [json.loads(line) for line in lines]
+        found |= {e["step"] for e in entries if "train/loss" in e.get("metrics", {})}
+    return found
+
+
+def logged(services, name):
+    """Return a run's state in MLflow, and the steps that its curve has."""
     import mlflow
 
     client = mlflow.MlflowClient(services.mlflow)
-    experiment = client.get_experiment_by_name("dytrack")
-    runs = client.search_runs(
-        [experiment.experiment_id], f"attributes.run_name = 'without-{service}'"
-    )
-    (run,) = runs
-    assert run.info.status == "FINISHED"
-    steps = {point.step for point in client.get_metric_history(run.info.run_id, "train/loss")}
-    assert steps == set(range(1, 121))
+    experiment = client.get_experiment_by_name("dytrack").experiment_id
+    (run,) = client.search_runs([experiment], f"attributes.run_name = '{name}'")
+    curve = client.get_metric_history(run.info.run_id, "train/loss")
+    return run.info.status, {point.step for point in curve}
+
+
+@pytest.fixture
+def recipe(services, clips, tmp_path):
+    def write(name, epochs):
+        values = _recipe(services, name)
+        values["train"]["epochs"] = epochs
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_services_that_die_under_a_training_cost_nothing(services, head, recipe, tmp_path):
+    """First MLflow's server, then its database."""
+    log = tmp_path / "log"
+    process = submitted(services, head, recipe("served", 14), log)
+    wait_for_step(services, "served", 2, log)
+    for service in ("mlflow", "postgres"):
+        services.kill(service)
+        time.sleep(6)
+        services.start(service)
+        assert process.poll() is None, log.read_text()[-4000:]
+    assert process.wait(200) == 0, log.read_text()[-4000:]
+    assert logged(services, "served") == ("FINISHED", set(range(1, 141)))
+
+
+def test_a_store_that_refuses_for_a_minute_costs_nothing(services, head, recipe, tmp_path):
+    """Half of it busy, half of it not there, in a training that reads and writes there."""
+    log = tmp_path / "log"
+    process = submitted(services, head, recipe("refused", 8), log)
+    wait_for_step(services, "refused", 6, log)
+    services.gate.be_busy()
+    time.sleep(30)
+    services.gate.close()
+    try:
+        time.sleep(30)
+        assert process.poll() is None, log.read_text()[-4000:]
+        before = reported(services, "refused")
+    finally:
+        services.gate.open()
+    assert process.wait(200) == 0, log.read_text()[-4000:]
+    said = " ".join(log.read_text().split())
+    assert max(before) < 80, "the training was at work all the time"
+    assert "the checkpoint is not written after 10 s: the store is slow or refuses" in said
+    assert re.search(r"the checkpoint is written, after \d+ s", said)
+    assert "continuing from" not in said, "no worker was started again"
+    assert logged(services, "refused") == ("FINISHED", set(range(1, 81)))
+
+
+def test_another_store_refuses_a_wrong_key_and_takes_clips(services, head, dytrack, made, tmp_path):
+    """rclone looks at signatures, which the other store does not."""
+    program = rclone()
+    if program is None:
+        pytest.skip("needs rclone 1.65 or later, which serves S3")
+    port, folder = free_port(), tmp_path / "store"
+    (folder / BUCKET).mkdir(parents=True)
+    keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
+    words = ["serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{port}", str(folder)]
+    settings = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
+    with (tmp_path / "rclone.log").open("w") as output:
+        server = subprocess.Popen([program, *words], stdout=output, stderr=output)
+    try:
+        until_it_listens(port, server)
+        prepare = ["prepare", "--dataset", "got10k", "--root", made, "--split", "test"]
+        prepare += ["--out", f"s3://{BUCKET}/clips", "--search-size", 128, "--frames", 8]
+        wrong = dytrack(*prepare, **settings, AWS_SECRET_ACCESS_KEY="another")
+        assert wrong.returncode == 2, wrong.stdout + wrong.stderr
+        said = " ".join(wrong.stderr.split())
+        assert re.fullmatch(
+            rf"error: s3://{BUCKET}/clips\S*: the store refuses the keys it was given \(.*\): set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every node, to keys that may use this "
+            "bucket",
+            said,
+        ), said
+        right = dytrack("submit", "--address", head.address, *prepare, **settings)
+        assert right.returncode == 0, right.stdout + right.stderr
+        assert list((folder / BUCKET).rglob("part-*.parquet"))
+        checked = dytrack("data", "check", "--prepared", f"s3://{BUCKET}/clips", **settings)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    finally:
+        server.kill()
+        server.wait()
+
+
+def until_it_listens(port, process):
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("it does not listen")
+
+
+def test_a_lost_head_takes_its_job_along_and_no_checkpoint(services, head, recipe, tmp_path):
+    """Whoever follows the job hears it once another head answers; the same command goes on."""
+    path = recipe("headless", 12)
+    first = submitted(services, head, path, tmp_path / "first")
+    wait_for_step(services, "headless", 27, tmp_path / "first")
+    head.lose()
+    reached = max(reported(services, "headless"))
+    head.start()
+    assert first.wait(20) == 1, (tmp_path / "first").read_text()[-4000:]
+    said = " ".join((tmp_path / "first").read_text().split())
+    assert "ended with its cluster: another one answers" in said
+    assert "Traceback" not in said
+    again = submitted(services, head, path, tmp_path / "second")
+    assert again.wait(200) == 0, (tmp_path / "second").read_text()[-4000:]
+    found = re.search(r"continuing from step (\d+)", (tmp_path / "second").read_text())
+    assert found, (tmp_path / "second").read_text()[-4000:]
+    assert 5 <= int(found[1]) <= reached, "from the last whole one"
+    assert logged(services, "headless") == ("FINISHED", set(range(1, 121)))

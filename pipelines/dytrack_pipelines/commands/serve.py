@@ -6,7 +6,6 @@ the alias moves, the new version is loaded beside the old one and streams go ove
 frame. Ctrl-C answers what was sent and ends.
 """
 
-import ipaddress
 import os
 import secrets
 import signal
@@ -149,12 +148,9 @@ def require_safe(host: str, token: str, *, tls: bool, insecure: bool) -> None:
         ConfigurationError: It says which of them is missing.
     """
     from dytrack_platform.errors import ConfigurationError
+    from dytrack_platform.experiment.runs.store import is_loopback
 
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if loopback:
+    if is_loopback(host):
         return
     if not token:
         raise ConfigurationError(

@@ -175,7 +175,7 @@ def check_files(outputs: Mapping[str, Path | None], inputs: "Sequence[str | Path
 
 def check_labels(folder: Path | None) -> None:
     """Refuse a folder that holds anything but the labels of an earlier run."""
-    from dytrack_pipelines.media.results import YOLO_MARK
+    from dytrack_pipelines.media.yolo import YOLO_MARK
     from dytrack_platform.storage.outputs import check_folder
 
     if folder is not None:

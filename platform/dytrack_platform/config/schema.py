@@ -222,6 +222,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        scheme, separator, rest = self.storage.partition("://")
+        require(
+            not separator or "?" not in rest,
+            f"storage: takes no options behind a question mark, got {self.storage!r}; give "
+            f"{scheme}://{rest.partition('?')[0]} and set AWS_ENDPOINT_URL_S3 on every node",
+        )
         require(
             0 <= self.min_workers <= self.workers,
             f"min_workers: must lie in [0, workers {self.workers}], got {self.min_workers}",

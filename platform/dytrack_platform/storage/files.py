@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dytrack_model.folders import write_folder
-from dytrack_platform.errors import DyTrackError, StorageError
+from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.filesystem import local_path, remote
 from dytrack_platform.storage.tree import Tree
 
@@ -144,12 +144,10 @@ def write_bytes(location: str, content: bytes) -> str:
 
     Raises:
         StorageError: There is no space or no permission.
+        DataError: The store refuses the keys.
     """
     folder, _, name = location.rpartition("/")
-    try:
-        Tree(folder).write_bytes(name, content)
-    except DyTrackError as error:
-        raise StorageError(f"{location}: cannot be written: {error}") from error
+    Tree(folder).write_bytes(name, content)
     return location
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.patience import attempts
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -36,14 +37,17 @@ def split_options(url: str) -> tuple[str, str]:
     return (url, "") if found is None else (url[: found.start()], found.group())
 
 
-@lru_cache(maxsize=8)
-def _system(scheme: str, address: str, options: str) -> "AbstractFileSystem":
+@lru_cache(maxsize=16)
+def _system(scheme: str, address: str, options: str, tries: int) -> "AbstractFileSystem":
     if scheme in _ARROW_SCHEMES:  # these need no package beyond pyarrow
         import pyarrow.fs
-        from fsspec.implementations.arrow import ArrowFSWrapper
 
-        system, _ = pyarrow.fs.FileSystem.from_uri(f"{scheme}://{address}{options}")
-        return ArrowFSWrapper(system)
+        from dytrack_platform.storage.arrow_store import ArrowStore, open_s3
+
+        url = f"{scheme}://{address}{options}"
+        if scheme == "s3":
+            return ArrowStore(open_s3(url, tries))
+        return ArrowStore(pyarrow.fs.FileSystem.from_uri(url)[0])
     import fsspec
 
     return fsspec.filesystem(scheme)
@@ -64,7 +68,7 @@ def remote(url: str) -> tuple["AbstractFileSystem", str]:
             "data; give it by the environment or the machine's own files"
         )
     try:
-        system = _system(scheme, address, options)
+        system = _system(scheme, address, options, attempts())
     except (ImportError, NotImplementedError, ValueError, OSError) as error:
         raise DataError(f"{url}: {scheme}:// cannot be opened here ({error})") from error
     if scheme in _ARROW_SCHEMES:

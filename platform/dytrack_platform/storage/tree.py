@@ -142,9 +142,10 @@ class Tree:
                 # One upload: object stores show it at its end.
                 system.pipe_file(at, bytes(content))
         except OSError as error:
-            reason = error.strerror or error
+            cure = "free some space" if self.local is not None else "look whether the store answers"
             raise StorageError(
-                f"{path}: cannot be written ({reason}); free some space or name another folder"
+                f"{path}: cannot be written ({error.strerror or error}); {cure}, or name another "
+                "folder"
             ) from error
 
     def remove(self, inside: str) -> None:

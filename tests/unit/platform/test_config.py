@@ -25,6 +25,10 @@ SPACE = {"model.exits": {"placements": {"count": [1, 2]}}, "train.ema": {"choice
         ({"data": {"train": [{"wieght": 1}]}}, r"^data\.train\.wieght: no such key"),
         ({"train": {"batch_size": 10, "workers": 4}}, r"^train\.batch_size: must be a multiple"),
         (
+            {"train": {"storage": "s3://b/runs?endpoint_override=localhost:9000"}},
+            r"^train\.storage: takes no options .* give s3://b/runs and set AWS_ENDPOINT_URL_S3",
+        ),
+        (
             {"data": {"resident": [{"dataset": "video", "root": ""}]}},
             r"^data\.resident\.0\.root: must name a folder",
         ),

@@ -52,32 +52,20 @@ def read(
     inside = f"annotations/instances_{year}.json"
     try:
         content = json.loads(tree.read_bytes(inside).decode("utf-8-sig"), object_hook=_lean)
-        listed = [(int(image["id"]), str(image["file_name"])) for image in content["images"]]
-        files = dict(listed)
-        counts = Counter(number for number, _ in listed)
+        images = _Images(
+            tree / year,
+            [(int(image["id"]), str(image["file_name"])) for image in content["images"]],
+        )
         classes = {int(c["id"]): str(c["name"]) for c in content.get("categories", [])}
-        names, by_name = list[str](), dict[str, dict[str, Any]]()
-        for annotation in sorted(content["annotations"], key=lambda a: (a["image_id"], a["id"])):
-            if not annotation.get("iscrowd"):
-                name = f"{int(annotation['image_id']):012d}#{int(annotation['id'])}"
-                names.append(name)
-                by_name.setdefault(name, annotation)  # each() says that there are two
+        found = [one for one in content.pop("annotations") if not one.get("iscrowd")]
+        found.sort(key=lambda one: (one["image_id"], one["id"]))
+        targets = _Targets(images, classes, found)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
-    images = _Images(tree / year, files)
-
-    def one(name: str) -> VideoSequence:
-        annotation = by_name.pop(name)  # what a sequence was made of is not kept beside it
-        if counts[annotation["image_id"]] > 1:
-            raise DataError(
-                f"two images have the id {annotation['image_id']}: it is not clear which of them "
-                "the box is of"
-            )
-        return _still(images, name, annotation, classes)
-
-    return each(DATASET, names, one, faults)
+    del content, found  # a sequence for each of a million boxes is made without them
+    return each(DATASET, targets.names, targets.sequence, faults)
 
 
 def _lean(found: dict[str, Any]) -> dict[str, Any]:
@@ -88,46 +76,72 @@ def _lean(found: dict[str, Any]) -> dict[str, Any]:
 class _Images:
     """Images by their number; targets of one image that follow each other share one object."""
 
-    def __init__(self, folder: Tree, files: dict[int, str]) -> None:
-        self._folder, self._files = folder, files
+    def __init__(self, folder: Tree, listed: list[tuple[int, str]]) -> None:
+        self._folder, self._files = folder, dict(listed)
+        self._counts = Counter(number for number, _ in listed)
         self._last: tuple[int, ImageFrames] | None = None
 
-    def frames(self, annotation: dict[str, Any]) -> ImageFrames:
+    def frames(self, number: int, annotation: int) -> ImageFrames:
         """Return the image of an annotation.
 
         Raises:
-            DataError: It is not listed.
+            DataError: It is not listed, or listed twice.
         """
-        number = annotation["image_id"]
+        if self._counts[number] > 1:
+            raise DataError(
+                f"two images have the id {number}: it is not clear which of them the box is of"
+            )
         if number not in self._files:
-            raise DataError(f"annotation {annotation['id']} is of an image that is not listed")
+            raise DataError(f"annotation {annotation} is of an image that is not listed")
         if self._last is None or self._last[0] != number:
             self._last = number, ImageFrames(self._folder, (self._files[number],))
         return self._last[1]
 
 
-def _still(
-    images: _Images,
-    name: str,
-    annotation: dict[str, Any],
-    classes: dict[int, str],
-) -> VideoSequence:
-    frames = images.frames(annotation)
-    try:
-        box = np.array(annotation["bbox"], np.float64).reshape(1, 4)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"annotation {annotation['id']} has no box of four numbers") from error
-    x, y, w, h = box[0].tolist()
-    if not (np.isfinite(box).all() and w > 0 and h > 0):
-        raise DataError(
-            f"annotation {annotation['id']}: the box {x:g},{y:g},{w:g},{h:g} has no area or is "
-            "not finite"
+class _Targets:
+    """The annotations as columns: boxes are rows of one array, which all sequences share."""
+
+    def __init__(
+        self, images: _Images, classes: dict[int, str], annotations: list[dict[str, Any]]
+    ) -> None:
+        self._images = images
+        self._pictures = np.array([int(one["image_id"]) for one in annotations], np.int64)
+        self._ids = np.array([int(one["id"]) for one in annotations], np.int64)
+        self._classes = [classes.get(one.get("category_id", -1)) for one in annotations]
+        self._boxes = np.full((len(annotations), 4), np.nan)
+        self._without_box = set[int]()
+        for row, one in enumerate(annotations):
+            try:
+                self._boxes[row] = np.array(one["bbox"], np.float64).reshape(4)
+            except (ValueError, TypeError, KeyError):
+                self._without_box.add(row)
+        columns = zip(self._pictures.tolist(), self._ids.tolist(), strict=True)
+        self.names = [f"{picture:012d}#{annotation}" for picture, annotation in columns]
+        self._rows = dict(zip(reversed(self.names), reversed(range(len(self.names))), strict=True))
+
+    def sequence(self, name: str) -> VideoSequence:
+        """Make the sequence of a name; of several that have it, the first.
+
+        Raises:
+            DataError: Its box or its image cannot be used.
+        """
+        row = self._rows[name]
+        annotation = int(self._ids[row])
+        frames = self._images.frames(int(self._pictures[row]), annotation)
+        if row in self._without_box:
+            raise DataError(f"annotation {annotation} has no box of four numbers")
+        box = self._boxes[row : row + 1]
+        x, y, w, h = box[0].tolist()
+        if not (np.isfinite(box).all() and w > 0 and h > 0):
+            raise DataError(
+                f"annotation {annotation}: the box {x:g},{y:g},{w:g},{h:g} has no area or is "
+                "not finite"
+            )
+        return VideoSequence(
+            dataset=DATASET,
+            name=name,
+            frames=frames,
+            boxes_xywh=box,
+            visible=_SEEN,
+            object_class=self._classes[row],
         )
-    return VideoSequence(
-        dataset=DATASET,
-        name=name,
-        frames=frames,
-        boxes_xywh=box,
-        visible=_SEEN,
-        object_class=classes.get(annotation.get("category_id", -1)),
-    )

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # iso
 
 from dytrack_platform.errors import ClusterError, ConfigurationError
 from dytrack_platform.experiment.cluster import shipment
+from dytrack_platform.experiment.cluster.lasting import require_lasting
 from dytrack_platform.storage.job import SECRETS
 
 _AGENT_WAIT_S = 60.0
@@ -46,8 +47,6 @@ _FORWARDED = (
 )
 """Settings of this shell that the job needs too; secrets belong to the cluster, not to a job."""
 _SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
-_RECORDING = ("train", "search", "evaluate", "publish")
-"""Commands that write to MLflow."""
 Say = Callable[[str], None]
 
 
@@ -100,7 +99,7 @@ def submit(request: JobRequest, say: Say) -> Job:
         ClusterError: The cluster does not answer, or refuses the job.
     """
     environment = _environment(request)
-    _require_lasting(request, environment)
+    require_lasting(request, environment)
     client = connect(request.address)
     with TemporaryDirectory(prefix="dytrack-job-") as name:
         packed = shipment.pack(request.command, session.packages(), Path(name))
@@ -138,21 +137,33 @@ def follow(job: Job, say: Say) -> int:
         The exit code of the command; 128 and the signal's number where a signal ended it.
 
     Raises:
-        ClusterError: There is no such job, it never ran, or the cluster stays out of reach.
+        ClusterError: There is no such job, it never ran, its cluster was started anew, or the
+            cluster stays out of reach.
     """
     client = connect(job.address)
+    with contextlib.suppress(_Unreachable):
+        _is_terminal(client, job)  # a job that was never there is another matter than a lost one
     said = 0
     silent_since: float | None = None
     while True:
-        with contextlib.suppress(*_LOST):  # a cut stream is no end
+        with contextlib.suppress(*_LOST, AuthenticationError):  # a cut stream is no end
             said = asyncio.run(_stream(client, job.id, said, say))
         try:
             ended = _is_terminal(client, job)
             silent_since = None
+        except _Unknown as error:
+            raise ClusterError(
+                f"job {job.id} ended with its cluster: another one answers at {job.address} and "
+                "does not know it; what was stored is whole, and the same command, submitted "
+                "again, goes on from there"
+            ) from error
         except _Unreachable as error:
             now = time.monotonic()
             if silent_since is None:
-                say(f"\n{job.address} does not answer; the job goes on, and so does the waiting\n")
+                say(
+                    f"\n{job.address} does not answer; unless its head is lost the job goes on, "
+                    "and so does the waiting\n"
+                )
             silent_since = silent_since or now
             if now - silent_since > _PATIENCE_S:
                 raise ClusterError(
@@ -240,12 +251,18 @@ class _Unreachable(Exception):
     """The cluster does not answer just now."""
 
 
+class _Unknown(ClusterError):
+    """The cluster answers, and has no such job."""
+
+
 def _is_terminal(client: JobSubmissionClient, job: Job) -> bool:
     try:
         return bool(client.get_job_status(job.id).is_terminal())
+    except AuthenticationError as error:
+        raise _token_asked(job.address) from error
     except _LOST as error:
         if "does not exist" in str(error):
-            raise ClusterError(
+            raise _Unknown(
                 f"job {job.id}: {job.address} knows no such job; dytrack jobs list shows them"
             ) from error
         raise _Unreachable from error
@@ -331,47 +348,11 @@ def _environment(request: JobRequest) -> dict[str, str]:
     return settings
 
 
-def _require_lasting(request: JobRequest, environment: Mapping[str, str]) -> None:
-    """Refuse what would be written into the job's own folder, or to a file of one machine.
-
-    Raises:
-        ConfigurationError: The store or ``train.storage`` is such a place, or the recipe is wrong.
-    """
-    command, *rest = request.command
-    here = urlsplit(request.address).hostname in ("127.0.0.1", "localhost", "::1")
-    store = environment.get("MLFLOW_TRACKING_URI", "")
-    named = store or "MLFLOW_TRACKING_URI" in request.secrets
-    file = store.removeprefix("sqlite:///") if store.startswith("sqlite:///") else None
-    lost = not named or (file is not None and not (here and file.startswith("/")))
-    if command in _RECORDING and lost:
-        raise ConfigurationError(
-            "MLFLOW_TRACKING_URI: a job's records go to a server that the cluster reaches, got "
-            f"{store or 'nothing'}; set it to the server's address (dytrack mlflow up starts one)"
-        )
-    if command in ("train", "search") and rest:
-        _require_lasting_recipe(rest)
-
-
-def _require_lasting_recipe(words: Sequence[str]) -> None:
-    from dytrack_platform.config import load, parse_override
-
-    path = Path(words[0])
-    if not path.is_file():  # the name of one that comes with dytrack, or a mistake: the job says so
-        return
-    changes = [
-        second if first == "--set" else first.removeprefix("--set=")
-        for first, second in zip(words, [*words[1:], ""], strict=True)
-        if first == "--set" or first.startswith("--set=")
-    ]
-    config = load(path, dict(parse_override(text) for text in changes))
-    sources = {f"data.train.{n}.path": s.path for n, s in enumerate(config.data.train)}
-    sources |= {f"data.validation.{n}.path": s.path for n, s in enumerate(config.data.validation)}
-    for key, place in {"train.storage": config.train.storage, **sources}.items():
-        if "://" not in place and not Path(place).is_absolute():
-            raise ConfigurationError(
-                f"{key}: {place} is a folder of this machine, and the job runs elsewhere; name an "
-                "absolute path that all nodes share, or a URL such as s3://bucket/runs"
-            )
+def _token_asked(address: str) -> ClusterError:
+    return ClusterError(
+        f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or set "
+        "RAY_AUTH_TOKEN"
+    )
 
 
 @contextlib.contextmanager
@@ -380,10 +361,7 @@ def _refusals(address: str) -> Any:  # noqa: ANN401  (a generator's type says le
     try:
         yield
     except AuthenticationError as error:
-        raise ClusterError(
-            f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or set "
-            "RAY_AUTH_TOKEN"
-        ) from error
+        raise _token_asked(address) from error
     except _LOST as error:
         raise ClusterError(
             f"no Ray dashboard takes jobs at {address}: {str(error).splitlines()[0]}; start one "

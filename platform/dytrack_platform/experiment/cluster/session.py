@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dytrack_platform.experiment.cluster.token import token
+
 # Settings that Ray reads when it is imported or when its processes start.
 # The health check interval paces Train's controller: at its default of 2 s every report waits.
 _ENVIRONMENT = {
@@ -28,16 +30,7 @@ for _name, _value in _ENVIRONMENT.items():
 
 # "ray start" asks for a token wherever one lies in the home folder, but a client sends it only
 # when told to.
-def _has_token() -> bool:
-    if "RAY_AUTH_TOKEN" in os.environ:
-        return True
-    try:
-        return (Path.home() / ".ray" / "auth_token").is_file()
-    except (OSError, RuntimeError):  # a home that is missing or closed to us holds none
-        return False
-
-
-if _has_token():
+if token():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray  # noqa: E402  (the settings above must come first)

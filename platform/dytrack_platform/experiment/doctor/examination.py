@@ -5,16 +5,15 @@ can be planted in a test.
 """
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dytrack_platform.errors import DyTrackError
+from dytrack_platform.experiment.cluster.token import token
 from dytrack_platform.experiment.doctor import survey
 from dytrack_platform.experiment.runs import store
 
@@ -240,9 +239,9 @@ def _storage(facts: Sequence[Mapping[str, Any]], question: Question) -> list[Che
 def judge_token(dashboard: str) -> Check:
     """Ask a dashboard with the token that this machine has, if any."""
     request = urllib.request.Request(f"{dashboard.rstrip('/')}/api/version")
-    if token := _token():
-        request.add_header("Authorization", f"Bearer {token}")
-    has = "a token" if token else "no token"
+    if known := token():
+        request.add_header("Authorization", f"Bearer {known}")
+    has = "a token" if known else "no token"
     try:
         with urllib.request.urlopen(request, timeout=_WAIT_S):
             pass
@@ -264,15 +263,6 @@ def judge_token(dashboard: str) -> Check:
             cure="start the dashboard, or name another --dashboard",
         )
     return Check(check="token", ok=True, detail=f"{dashboard} takes this machine, with {has}")
-
-
-def _token() -> str:
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    try:
-        return (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip()
-    except (OSError, RuntimeError):
-        return ""
 
 
 def judge_mlflow(uri: str, *, remote: bool) -> list[Check]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dytrack_platform.errors import StorageError
+from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.experiment.runs.journal import DELIVERED, JOURNAL, Journal
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.storage import files
@@ -72,7 +72,7 @@ def kept_beside(location: str, say: Callable[[str], None], *, new: bool) -> Iter
                 # The journal itself comes last: what it names is there before it.
                 files.put_folder(folder, f"{location}/{_KEPT}", last=JOURNAL)
                 say(f"what MLflow lacks lies in {location}/{_KEPT}: dytrack upload {location}")
-            except StorageError as error:
+            except (StorageError, DataError) as error:
                 say(f"what MLflow lacks lies on this machine only, in {folder} ({error})")
 
 

@@ -36,7 +36,9 @@ from dytrack_platform.experiment.train.driver_channel import (
     stopping_gently,
     watching,
 )
+from dytrack_platform.experiment.train.patient_store import patient_store
 from dytrack_platform.experiment.train.worker import PREFIX, validate_beside, work
+from dytrack_platform.storage.patience import patience
 from dytrack_platform.training import worker
 from dytrack_platform.training.state import TRACKER
 
@@ -109,12 +111,13 @@ def _train(
         log.file("environment.txt", provenance.environment().encode())
         preflight.require_room(config, say)
         preflight.require_shared(config, location)
-        metrics = _fit(config, location, run_id, show, say, log)
-        newest = files.folders(location, PREFIX)[0]
-        # A copy with a name of its own: the checkpoint it comes from may be removed by a later run.
-        tracker = files.copy_folder(f"{newest}/{TRACKER}", f"{location}/{TRACKER}")
-        record |= {"finished": True, "tracker": tracker, "metrics": metrics}
-        files.write_json(f"{location}/{_RECORD}", record)
+        with patience():
+            metrics = _fit(config, location, run_id, show, say, log)
+            newest = files.folders(location, PREFIX)[0]
+            # With a name of its own: the checkpoint it comes from may be removed by a later run.
+            tracker = files.copy_folder(f"{newest}/{TRACKER}", f"{location}/{TRACKER}")
+            record |= {"finished": True, "tracker": tracker, "metrics": metrics}
+            files.write_json(f"{location}/{_RECORD}", record)
         log.metrics(metrics, step=int(metrics["step"]))
         _log_points(log, config, metrics)
 
@@ -256,6 +259,7 @@ def _trainer(
         fn=validate_beside,
         ray_remote_kwargs={"num_cpus": 1, "num_gpus": 1 if settings.gpu else 0, "max_retries": 1},
     )
+    store, path = patient_store(location.rpartition("/")[0])
     return TorchTrainer(
         work,
         train_loop_config=given,
@@ -267,7 +271,8 @@ def _trainer(
         ),
         run_config=RunConfig(
             name=config.name,
-            storage_path=location.rpartition("/")[0],
+            storage_path=path,
+            storage_filesystem=store,
             checkpoint_config=CheckpointConfig(num_to_keep=settings.keep_checkpoints),
             failure_config=FailureConfig(
                 max_failures=settings.max_failures,

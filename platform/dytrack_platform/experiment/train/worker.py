@@ -20,6 +20,7 @@ from dytrack_platform.errors import DyTrackError, StorageError
 from dytrack_platform.experiment.cluster.termination import Termination
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.storage import files
+from dytrack_platform.storage.patience import patience, telling_if_slow
 from dytrack_platform.training import worker
 from dytrack_platform.training.batches import Batch
 from dytrack_platform.training.callbacks import Callbacks, Request
@@ -82,7 +83,8 @@ def _train(settings: dict[str, Any]) -> None:
     )
     kept = files.folders(settings["location"], PREFIX)
     notes = {"run_id": settings["run_id"]}
-    state = worker.train(config, callbacks, context, kept, files.local_copy, notes)
+    with patience():
+        state = worker.train(config, callbacks, context, kept, files.local_copy, notes)
     if state.step < worker.steps_of(config) and not callbacks.stopping():
         raise WorkerTerminated(f"a worker was told to end; step {state.step} is saved")
 
@@ -181,15 +183,16 @@ class RayCallbacks(Callbacks):
             key=lambda path: path.name == SEAL,
         )
         try:
-            for path in files:
-                beside = f"{target}/{path.relative_to(checkpoint.path)}"
-                kept.storage_filesystem.create_dir(os.path.dirname(beside))  # noqa: PTH120
-                pyarrow.fs.copy_files(
-                    str(path),
-                    beside,
-                    source_filesystem=pyarrow.fs.LocalFileSystem(),
-                    destination_filesystem=kept.storage_filesystem,
-                )
+            with telling_if_slow(f"{target}: the checkpoint", self.say):
+                for path in files:
+                    beside = f"{target}/{path.relative_to(checkpoint.path)}"
+                    kept.storage_filesystem.create_dir(os.path.dirname(beside))  # noqa: PTH120
+                    pyarrow.fs.copy_files(
+                        str(path),
+                        beside,
+                        source_filesystem=pyarrow.fs.LocalFileSystem(),
+                        destination_filesystem=kept.storage_filesystem,
+                    )
         except OSError as error:
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             sentence = (

@@ -100,6 +100,24 @@ def test_an_export_keeps_ranges_and_int8_stays_near_fp32(tmp_path, pictures):
 
 
 @pytest.mark.slow
+def test_a_layer_whose_input_has_an_outlier_is_left_as_it_is(pictures):
+    """256 steps over the range of one channel would leave none for the others."""
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    network = DyTrackNetwork(variant("test")).eval()
+    pairs = list(pairs_of(pictures, network.config, 2))
+    before = export.find_ranges(SavedTracker(network=network), pairs)["stage0"]
+    assert all(low < high for low, high in before)
+    with torch.no_grad():
+        network.backbone.blocks[0].norm2.weight[0] = 1e4
+    ranges = export.find_ranges(SavedTracker(network=network), pairs)
+    left = [index for index, (low, high) in enumerate(ranges["stage0"]) if low == high]
+    assert left == [2], "what the first block's MLP reads"
+    rounded = build(network, "openvino", "int8", ranges=ranges)
+    assert export.largest_difference(rounded, build(network)) < 0.1
+
+
+@pytest.mark.slow
 def test_ranges_of_another_network_are_refused(pictures):
     pytest.importorskip("openvino")
     torch.manual_seed(0)

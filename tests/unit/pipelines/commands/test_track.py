@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from dytrack_model import Tracker
+from dytrack_pipelines.media.overlay import Mark
+from dytrack_pipelines.media.yolo import YoloFolder
 from tests.unit.platform.serving.test_faults import moving
 
 GOLDEN = "tests/golden/tracker"
@@ -102,6 +104,22 @@ def test_a_folder_of_labels_is_not_somebodys(dytrack, pictures, tmp_path):
     for _ in range(2):
         assert dytrack(*words, "--yolo", str(tmp_path / "ours")).returncode == 0
     assert len(list((tmp_path / "ours").glob("*.txt"))) == 12
+    # Somebody's label in our folder stays, whatever it is called.
+    (tmp_path / "ours" / "000100.txt").write_text("0 1 1 1 1")
+    ended = dytrack(*words, "--yolo", str(tmp_path / "ours"))
+    assert ended.returncode == 2
+    assert "holds 000100.txt, which is not among the labels that dytrack noted" in ended.stderr
+    assert (tmp_path / "ours" / "000100.txt").read_text() == "0 1 1 1 1"
+
+
+def test_labels_of_a_run_that_was_killed_are_known_as_ours(tmp_path):
+    mark = Mark(box_xywh=np.array([1.0, 2, 3, 4]))
+    killed = YoloFolder(tmp_path / "l", ["target"], (64, 48), "v.avi")
+    for _ in range(3):
+        killed.write({"target": mark})
+    with YoloFolder(tmp_path / "l", ["target"], (64, 48), "v.avi") as again:
+        again.write({"target": mark})
+    assert [path.name for path in sorted((tmp_path / "l").glob("*.txt"))] == ["000000.txt"]
 
 
 def test_nothing_of_a_source_is_replaced(dytrack, pictures, tmp_path):

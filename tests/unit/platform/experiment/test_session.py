@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dytrack_platform.errors import ClusterError
-from dytrack_platform.experiment.cluster import session
+from dytrack_platform.experiment.cluster import session, token
 
 
 def _refused(match):
@@ -53,7 +53,23 @@ def test_a_home_that_is_closed_holds_no_token(monkeypatch):
     def closed():
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(session.Path, "home", closed)
-    assert not session._has_token()
+    monkeypatch.setattr(token.Path, "home", closed)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    assert token.token() == ""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    assert session._has_token()
+    assert token.token() == "secret"
+
+
+def test_a_token_is_looked_for_where_ray_looks(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # set to nothing is not set
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    assert token.token() == ""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("at home\n")
+    assert token.token() == "at home"
+    (tmp_path / "file").write_text("named\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file"))
+    assert token.token() == "named"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    assert token.token() == "given"

@@ -105,6 +105,7 @@ def test_outlines_are_dropped_while_the_file_is_parsed(folder):
         tracemalloc.stop()
     assert len(stills) == 600
     assert len({id(still.frames) for still in stills}) == 1, "of one picture"
+    assert len({id(still.boxes_xywh.base) for still in stills}) == 1, "rows of one array"
     assert held < 0.5 * size
     # The bytes and their text at once; numbers as objects take four times the file.
     assert peak < 2.5 * size

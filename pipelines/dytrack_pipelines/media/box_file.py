@@ -1,0 +1,111 @@
+"""A file of boxes that is written beside its place: what all formats share."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from dytrack_pipelines.media.overlay import Mark
+from dytrack_platform.errors import StorageError
+
+_FLUSH_EVERY = 64
+"""Frames between two writes to the disk: what a crash of the machine can cost."""
+
+
+class BoxFile:
+    """One file of boxes.
+
+    Args:
+        path: The file.
+        targets: Names of the targets.
+        size: Width and height of the frames.
+        source: What is tracked in, for formats that say so.
+
+    Raises:
+        StorageError: The folder cannot be written; told before the first frame.
+    """
+
+    def __init__(
+        self, path: Path, targets: Sequence[str], size: tuple[int, int], source: str
+    ) -> None:
+        self.path, self.targets, self.size, self.source = path, list(targets), size, source
+        self.frames = 0
+        """Frames so far."""
+        self._open: dict[str, tuple[Path, IO[str]]] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Open what is written to."""
+
+    def add(self, marks: Mapping[str, Mark]) -> None:
+        """Write the next frame."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Put everything in its place."""
+        for name in list(self._open):
+            self._place(name, self.path)
+
+    def write(self, marks: Mapping[str, Mark]) -> None:
+        """Add the next frame's boxes, by target.
+
+        Raises:
+            StorageError: There is no space.
+        """
+        try:
+            self.add(marks)
+            self.frames += 1
+            if self.frames % _FLUSH_EVERY == 0:
+                for _, file in self._open.values():
+                    file.flush()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def part(self, name: str = "") -> IO[str]:
+        """Open a file beside the result's place."""
+        tail = f".{name}" if name else ""
+        beside = self.path.with_name(f".{self.path.name}{tail}.{os.getpid()}.unfinished")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = beside.open("w+", newline="", encoding="utf-8")
+        except OSError as error:
+            raise self._refusal(error) from error
+        self._open[name] = (beside, file)
+        return file
+
+    def _place(self, name: str, path: Path) -> None:
+        beside, file = self._open.pop(name)
+        file.close()
+        beside.replace(path)
+
+    def _drop(self, name: str) -> None:
+        beside, file = self._open.pop(name)
+        file.close()
+        beside.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.finish()
+        except OSError as fault:
+            for name in list(self._open):
+                with suppress(OSError):
+                    self._drop(name)
+            self.frames = 0
+            if kind is None:
+                raise self._refusal(fault) from fault
+
+    def _refusal(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.path}: cannot be written ({error.strerror}): free space or choose another "
+            "folder"
+        )
