@@ -2,10 +2,12 @@
 
 A box is always given, also where there is no target, and a tracker that believes it drifts: onto
 the background, growing or shrinking until nothing is left to come back from. So the predicted IoU,
-smoothed over a few frames, is watched. When it falls, the box's size is frozen; when it falls
-further, the target is lost, and looked for around the last reliable place in a region that
-widens to the whole frame. To come back asks for more than to leave: a predicted IoU above
-``found_above`` in two consecutive frames, the second of which looks where the first one found.
+smoothed over a few frames, is watched as a share of the level that it has while this target is
+tracked: how sure a tracker is differs from target to target, and from tracker to tracker, but its
+fall means the same. When it falls, the box's size is frozen; when it falls further, the target is
+lost, and looked for around the last reliable place in a region that widens to the whole frame. To
+come back asks for more than to leave: ``found_above`` in two consecutive frames, the second of
+which looks where the first one found.
 
 Source: our choice; that a long-term tracker says itself that the target is gone and looks for it
 in a growing region is Kalal's (TLD, 2012) and Zhu's (DaSiamRPN, 2018).
@@ -36,18 +38,23 @@ class TargetState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateConfig:
-    """Thresholds on the predicted IoU, and how fast a search widens."""
+    """Thresholds, as shares of the target's own level, and how fast a search widens."""
 
     smoothing: float = 0.4
     """Share of the newest frame in the smoothed predicted IoU."""
-    doubtful_below: float = 0.4
-    """Smoothed predicted IoU under which the box is doubted."""
-    sure_above: float = 0.5
-    """Smoothed predicted IoU from which it no longer is."""
-    lost_below: float = 0.2
-    """Smoothed predicted IoU under which the target is lost."""
-    found_above: float = 0.6
-    """Predicted IoU that a place has to reach for the target to be found there."""
+    level_rate: float = 0.05
+    """Share of the newest frame in the level, which is the first frame's predicted IoU at first."""
+    least_level: float = 0.3
+    """The level never counts as less: a tracker that is sure of nothing is doubted."""
+    doubtful_below: float = 0.7
+    """Share of the level under which the box is doubted, by the smoothed predicted IoU."""
+    sure_above: float = 0.75
+    """Share of the level from which it no longer is."""
+    lost_below: float = 0.5
+    """Share of the level under which the target is lost."""
+    found_above: float = 0.8
+    """Share of the level that a place's predicted IoU has to reach for the target to be found
+    there."""
     found_frames: int = 2
     """Consecutive frames in which it has to."""
     widen_every: int = 5
@@ -56,7 +63,9 @@ class StateConfig:
     """Crops in one frame of a search."""
 
     def __post_init__(self) -> None:
-        require(0 < self.smoothing <= 1, f"smoothing: must lie in (0, 1], got {self.smoothing}")
+        for name in ("smoothing", "level_rate", "least_level"):
+            share = getattr(self, name)
+            require(0 < share <= 1, f"{name}: must lie in (0, 1], got {share}")
         require(
             0 <= self.lost_below <= self.doubtful_below <= self.sure_above <= self.found_above <= 1,
             "thresholds: 0 <= lost_below <= doubtful_below <= sure_above <= found_above <= 1 must "
@@ -73,13 +82,15 @@ STATES = StateConfig()
 
 
 class StateMachine:
-    """The state of one target; keeps three numbers."""
+    """The state of one target; keeps four numbers."""
 
     def __init__(self, config: StateConfig) -> None:
         self.config = config
         self.state = TargetState.TRACKING
         self.smoothed = 1.0
         """Predicted IoU over the last few frames; a target starts where it is known to be."""
+        self.level: float | None = None
+        """Predicted IoU while this target is tracked; None before its first frame."""
         self.lost_frames = 0
         """Frames since the target was lost."""
         self.confirmed = 0
@@ -88,20 +99,27 @@ class StateMachine:
     def update(self, predicted_iou: float) -> TargetState:
         """Take in a frame's predicted IoU and return the state of that frame."""
         config = self.config
+        if self.level is None:
+            self.level = predicted_iou
+        level = max(self.level, config.least_level)
         if self.state is TargetState.LOST:
             self.lost_frames += 1
-            self.confirmed = self.confirmed + 1 if predicted_iou >= config.found_above else 0
+            there = predicted_iou >= config.found_above * level
+            self.confirmed = self.confirmed + 1 if there else 0
             if self.confirmed >= config.found_frames:
                 self.state, self.smoothed = TargetState.FOUND_AGAIN, predicted_iou
             return self.state
         self.smoothed += config.smoothing * (predicted_iou - self.smoothed)
         enough = config.sure_above if self.state is TargetState.DOUBTFUL else config.doubtful_below
-        if self.smoothed < config.lost_below:
+        if self.smoothed < config.lost_below * level:
             self.state, self.lost_frames, self.confirmed = TargetState.LOST, 0, 0
-        elif self.smoothed < enough:
+        elif self.smoothed < enough * level:
             self.state = TargetState.DOUBTFUL
         else:
             self.state = TargetState.TRACKING
+            # Only of frames that are beyond doubt, or the level would follow a target down.
+            if self.smoothed >= config.found_above * level:
+                self.level += config.level_rate * (predicted_iou - self.level)
         return self.state
 
     @property

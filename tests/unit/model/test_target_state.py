@@ -69,12 +69,14 @@ def run(machine, *predicted):
     return [str(machine.update(value)) for value in predicted]
 
 
-def test_a_sure_target_is_tracked_and_one_bad_frame_does_not_change_that():
-    assert set(run(StateMachine(StateConfig()), 0.9, 0.9, 0.1, 0.9, 0.9)) == {"tracking"}
+def test_a_sure_target_is_tracked_and_one_bad_frame_is_doubted_at_most():
+    assert set(run(StateMachine(StateConfig()), 0.9, 0.9, 0.3, 0.9, 0.9)) == {"tracking"}
+    states = run(StateMachine(StateConfig()), 0.9, 0.9, 0.0, 0.9, 0.9)
+    assert states == ["tracking", "tracking", "doubtful", "tracking", "tracking"]
 
 
 def test_a_target_that_fades_is_doubtful_before_it_is_lost():
-    states = run(StateMachine(StateConfig()), *[0.0] * 8)
+    states = run(StateMachine(StateConfig()), 0.9, *[0.5] * 6, *[0.2] * 4)
     assert [state for k, state in enumerate(states) if state not in states[:k]] == [
         "tracking",
         "doubtful",
@@ -83,17 +85,30 @@ def test_a_target_that_fades_is_doubtful_before_it_is_lost():
 
 
 def test_doubt_ends_later_than_it_begins():
-    config = StateConfig(smoothing=1.0, doubtful_below=0.4, sure_above=0.5)
-    states = run(StateMachine(config), 0.45, 0.39, 0.45, 0.49, 0.51, 0.45)
-    assert states == ["tracking", "doubtful", "doubtful", "doubtful", "tracking", "tracking"]
+    config = StateConfig(smoothing=1.0, lost_below=0.2, doubtful_below=0.4, sure_above=0.5)
+    states = run(StateMachine(config), 1.0, 0.45, 0.39, 0.45, 0.49, 0.51, 0.45)
+    assert states == ["tracking"] * 2 + ["doubtful"] * 3 + ["tracking"] * 2
+
+
+def test_thresholds_follow_how_sure_a_tracker_is_of_this_target():
+    """Who is never sure has not lost the target; whose score falls by half within frames has."""
+    modest = StateMachine(StateConfig())
+    assert set(run(modest, *[0.45] * 200)) == {"tracking"}
+    assert run(modest, *[0.2] * 6)[-1] == "lost"
+    proud = StateMachine(StateConfig())
+    assert set(run(proud, *[0.9] * 200)) == {"tracking"}
+    assert run(proud, *np.linspace(0.9, 0.3, 10))[-1] == "lost"
+    assert proud.level > 0.85
+    # Below the least level there is nothing to be a share of.
+    assert run(StateMachine(StateConfig()), *[0.05] * 10)[-1] == "lost"
 
 
 def test_to_come_back_takes_more_than_to_leave():
     """What never lost a target does not find it again, and one frame is not enough."""
     machine = StateMachine(StateConfig())
-    run(machine, *[0.0] * 10)
+    run(machine, 0.9, *[0.0] * 10)
     assert set(run(machine, *[0.55] * 50)) == {"lost"}
-    assert run(machine, 0.9, 0.5, 0.9, 0.59, 0.7) == ["lost"] * 5
+    assert run(machine, 0.9, 0.5, 0.9, 0.7, 0.73) == ["lost"] * 5
     assert run(machine, 0.9, 0.9, 0.9) == ["found again", "tracking", "tracking"]
 
 
@@ -116,7 +131,8 @@ def test_random_scores_only_take_the_steps_there_are():
     ("changes", "message"),
     [
         ({"smoothing": 0.0}, "smoothing: must lie in"),
-        ({"lost_below": 0.5}, "lost_below <= doubtful_below"),
+        ({"least_level": 0.0}, "least_level: must lie in"),
+        ({"lost_below": 0.75}, "lost_below <= doubtful_below"),
         ({"found_above": 0.3}, "sure_above <= found_above"),
         ({"found_frames": 0}, "found_frames: must be at least 1"),
         ({"widen_every": 0}, "widen_every: must be at least 1"),
@@ -225,7 +241,7 @@ def test_a_doubtful_frame_is_followed_to_full_depth_at_a_frozen_size(frame):
     tracker.start(frame, BOX)
     sure = tracker.step(frame)
     assert sure.exit_index == 0
-    engine.predicted_iou = 0.3
+    engine.predicted_iou = 0.55
     seen = [tracker.step(frame) for _ in range(12)]
     doubtful = [one for one in seen if one.state == "doubtful"]
     assert [one.exit_index for one in doubtful[1:]] == [2] * (len(doubtful) - 1)
