@@ -47,7 +47,11 @@ def calibrate(
     ] = "thresholds",
     audit_every: Annotated[
         int | None,
-        typer.Option(help="With a price: frames after which full depth is run anyhow; 15."),
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="With a price: frames after which full depth is run anyhow; 15.",
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the operating point.")] = "calibrated",
     out: Annotated[
@@ -69,13 +73,12 @@ def calibrate(
     from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.experiment.evaluate import calibrate as calibration
     from dytrack_platform.experiment.evaluate import value_rules
+    from dytrack_platform.experiment.evaluate.closed_loops import Goal
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.experiment.registry import registry
 
     # Say what must be kept, and where the result goes.
-    goal = calibration.Goal(
-        milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence
-    )
+    goal = Goal(milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence)
     if audit_every is not None and rule == "thresholds":
         raise ConfigurationError(
             f"--audit-every: needs a --rule with a price, got {audit_every} for thresholds"

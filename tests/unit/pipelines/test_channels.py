@@ -91,7 +91,8 @@ def test_evaluate(tracker, sequence, seen):
 
 
 def test_calibrate(tracker, sequence, seen):
-    from dytrack_platform.experiment.evaluate.calibrate import follow, observe
+    from dytrack_platform.experiment.evaluate.calibrate import observe
+    from dytrack_platform.experiment.evaluate.closed_loops import follow
 
     loaded = Tracker.load(tracker)
     observe(loaded.engine, sequence)

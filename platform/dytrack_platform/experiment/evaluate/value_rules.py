@@ -12,7 +12,7 @@ from dytrack_model.depth_value import drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.errors import DataError
-from dytrack_platform.experiment.evaluate.calibrate import ByValue
+from dytrack_platform.experiment.evaluate.price import ByValue
 from dytrack_platform.training.depth_fit import examples, explore, fit
 from dytrack_platform.training.memory import films_of, many_targets
 

@@ -6,8 +6,8 @@ import pytest
 
 from dytrack_model.depth_value import drop_weights
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment.evaluate import calibrate
-from dytrack_platform.experiment.evaluate.calibrate import ByValue, Goal, Run
+from dytrack_platform.experiment.evaluate.closed_loops import Goal, Run
+from dytrack_platform.experiment.evaluate.price import ByValue, priced
 
 RULE = ByValue(weights=drop_weights(2), audit_every=10)
 
@@ -47,7 +47,7 @@ class Loops:
 )
 def test_as_much_or_as_little_depth_as_the_goal_allows(goal, share):
     loops = Loops(goal)
-    point, run, remark = calibrate._priced(loops, RULE, "x")
+    point, run, remark = priced(loops, RULE, "x")
     assert not remark
     assert point.value.audit_every == 10
     assert run.shares[1] == pytest.approx(share, abs=0.03)
@@ -61,11 +61,11 @@ def test_as_much_or_as_little_depth_as_the_goal_allows(goal, share):
 def test_a_budget_below_the_scheduled_frames_is_refused_after_one_run():
     loops = Loops(Goal(gmacs=1.15))
     with pytest.raises(ConfigurationError, match=r"one frame of 10 costs 1\.2 GMACs by itself"):
-        calibrate._priced(loops, RULE, "x")
+        priced(loops, RULE, "x")
     assert len(loops.prices) == 1
 
 
 def test_a_risk_that_cannot_be_proved_leaves_full_depth():
-    point, _, remark = calibrate._priced(Loops(Goal(risk=0.04), unproved=0.2), RULE, "x")
+    point, _, remark = priced(Loops(Goal(risk=0.04), unproved=0.2), RULE, "x")
     assert point.value.price == 0
     assert "could be proved" in remark
