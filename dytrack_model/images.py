@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -75,7 +75,7 @@ class RGB:
                 f"{path}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 "
                 "bits, or with values up to 65535"
             )
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        pixels = decoded(encoded.tobytes(), cv2.IMREAD_COLOR)
         if pixels is None:
             raise ImageError(f"{path}: does not decode as an image")
         return cls.from_bgr(np.asarray(pixels, dtype=np.uint8))
@@ -87,6 +87,20 @@ class RGB:
         return width, height
 
 
+def decoded(encoded: bytes, how: int) -> NDArray[np.integer[Any]] | None:
+    """Decode an image as ``cv2.imdecode`` does, and return None for everything that it refuses.
+
+    It has three ways of refusing: None, an exception where there is no data, and another one
+    where a header tells of a size that it does not allow.
+    """
+    if not encoded:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
+    except cv2.error:
+        return None
+
+
 def bits_used(encoded: bytes) -> int | None:
     """Return how many bits a 16-bit PNG uses, where those are too few to be seen; else None.
 
@@ -96,12 +110,9 @@ def bits_used(encoded: bytes) -> int | None:
     is_deep = encoded[:8] == b"\x89PNG\r\n\x1a\n" and encoded[24:25] == b"\x10"
     if not is_deep:
         return None
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None  # who decodes it says so
+    pixels = decoded(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        return None
+        return None  # who decodes it says so
     used = int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max()).bit_length()
     return used if used <= _MOST_HIDDEN_BITS else None
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from dytrack_model.crops import crop_side
-from dytrack_model.images import RGB
+from dytrack_model.images import RGB, decoded
 from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.serving.limits import Limits
 from dytrack_platform.serving.messages import Refused
@@ -29,10 +29,7 @@ def decode(data: bytes, limits: Limits) -> RGB:
         )
     if is_cut_short(data):
         raise Refused("image", "the frame is cut short")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        pixels = None
+    pixels = decoded(data, cv2.IMREAD_COLOR)
     if pixels is None:
         raise Refused("image", "the frame does not decode")
     return RGB.from_bgr(np.asarray(pixels, np.uint8))

@@ -15,6 +15,7 @@ import numpy as np
 from dytrack_model.correction import BoxCorrection, agreement
 from dytrack_model.depth_value import Memory
 from dytrack_model.policy import Policy, RandomExit
+from dytrack_platform.errors import DataError
 from dytrack_platform.training.closed_loop import (
     Film,
     Floats,
@@ -62,7 +63,11 @@ def examples(
     horizon: int,
     stride: int,
 ) -> list[Examples]:
-    """Describe every ``stride``-th frame at every exit but the last, with its labels."""
+    """Describe every ``stride``-th frame at every exit but the last, with its labels.
+
+    Raises:
+        DataError: No such frame has a box and follows one that ran to full depth.
+    """
     exits = many.network.exit_count
     states: list[tuple[int, int, list[tuple[float, ...]]]] = []
     for number, one in enumerate(tracked):
@@ -76,6 +81,11 @@ def examples(
                 states.append((number, frame, rows))
             if one.exits[frame] == exits - 1:
                 memory.take(one.predicted_iou[frame].tolist(), agreed[:, frame].tolist())
+    if not states:
+        raise DataError(
+            f"{len(films)} sequences: no frame that has a box follows one at full depth; give more "
+            "or longer ones"
+        )
     means = np.stack(
         [_rolled(many, films, tracked, states, k, horizon) for k in range(exits)], axis=1
     )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dytrack_model.errors import ImageError
-from dytrack_model.images import RGB, as_rgb, read_frames
+from dytrack_model.images import RGB, as_rgb, decoded, read_frames
 
 
 def test_from_bgr_swaps_the_channels(image):
@@ -61,3 +61,14 @@ def test_a_source_without_frames_is_named(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     with pytest.raises(ImageError, match="OpenCV does not open it"):
         next(read_frames(tmp_path / "bad.mp4"))
+
+
+def test_a_header_of_a_size_that_opencv_does_not_allow_is_no_image(tmp_path):
+    """OpenCV raises there, where it answers None for other files that it cannot read."""
+    header = b"BMf\0\0\0\0\0\0\0" + b"6\0\0\0(\0\0\0" + b"\x04*+,\x04\0\0\0\x01\0\x18\0" + bytes(10)
+    for data in (header, b"", b"no image"):
+        assert decoded(data, cv2.IMREAD_COLOR) is None
+    path = tmp_path / "huge.bmp"
+    path.write_bytes(header)
+    with pytest.raises(ImageError, match="does not decode as an image"):
+        RGB.open(path)

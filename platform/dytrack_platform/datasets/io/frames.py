@@ -13,9 +13,8 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
 
-from dytrack_model.images import bits_used, natural
+from dytrack_model.images import bits_used, decoded, natural
 from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
@@ -61,10 +60,7 @@ def decode(data: bytes, name: str) -> Pixels:
             f"{name}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 bits, "
             "or with values up to 65535"
         )
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise DataError(f"{name}: does not decode as an image ({error.err})") from error
+    pixels = decoded(data, cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         raise DataError(f"{name}: does not decode as an image")
     return pixels  # type: ignore[return-value]

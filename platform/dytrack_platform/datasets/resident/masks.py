@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.images import decoded
 from dytrack_platform.datasets.io.frames import decode
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
@@ -67,8 +68,7 @@ def read_folder(tree: Tree) -> Iterator[CutOut]:
             f"{tree.path('index.json')}: is no list of objects with a file ({error!r})"
         ) from error
     for file, category in listed:
-        data = np.frombuffer(tree.read_bytes(file), np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        picture = decoded(tree.read_bytes(file), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
             raise DataError(f"{tree.path(file)}: is no picture with a silhouette (RGBA PNG)")
         rgba = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)

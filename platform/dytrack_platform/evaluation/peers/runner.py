@@ -164,7 +164,10 @@ def _frames(request: dict[str, Any], red_first: bool) -> Iterator[Pixels | None]
 
     if request["video"] is None:
         for path in request["images"]:
-            yield ordered(cv2.imread(path, cv2.IMREAD_COLOR))
+            try:
+                yield ordered(cv2.imread(path, cv2.IMREAD_COLOR))
+            except cv2.error:  # a header that tells of a size which OpenCV does not allow
+                yield None
         return
     capture = cv2.VideoCapture(request["video"], cv2.CAP_FFMPEG)
     for _ in range(request["frames"]):

@@ -22,7 +22,7 @@ since the last frame at full depth. gain: it is fitted to the IoU that depth gai
 rollouts: to what it gained in that frame and the next ones."""
 
 _HORIZON = 20  # frames of a roll-out
-_STRIDE = 5  # frames between the starts of roll-outs, which are most of the work
+_STARTS = 2000  # roll-outs, about: they are most of the work
 _COPIES = 2  # times that each sequence is followed with exits at random
 
 
@@ -52,7 +52,9 @@ def value_of(
     pictures, films, _ = films_of((source,), torch.device(device))
     many = many_targets(network, pictures, half=False)
     repeated, tracked = explore(many, films, copies=_COPIES)
-    found = examples(many, repeated, tracked, horizon=_HORIZON, stride=_STRIDE)
+    frames = sum(len(one.exits) for one in tracked)
+    stride = max(1, frames // _STARTS)
+    found = examples(many, repeated, tracked, horizon=_HORIZON, stride=stride)
     weights = fit(found, rolled=rule == "rollouts")
     if not all(math.isfinite(value) for row in weights for value in row):
         raise DataError(f"{source.root}: too few frames with a box to fit the rule {rule} to")

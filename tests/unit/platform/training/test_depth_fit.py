@@ -12,6 +12,7 @@ from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted
 from dytrack_platform.datasets.resident.store import build
+from dytrack_platform.errors import DataError
 from dytrack_platform.training.closed_loop import ManyTargets, film_of
 from dytrack_platform.training.depth_fit import Examples, examples, explore, fit, simulate
 
@@ -44,6 +45,12 @@ def test_every_exit_but_the_last_gets_examples_with_labels(tracked):
         assert (np.abs(one.gain) <= 1).all()
     # Labels of a frame are what the films say, not what was rolled out.
     assert not np.array_equal(described[0].gain, described[0].frame_gain)
+
+
+def test_films_without_a_frame_to_learn_from_are_refused(tracked):
+    many, _, repeated, found = tracked
+    with pytest.raises(DataError, match="no frame that has a box follows one at full depth"):
+        examples(many, repeated, found, horizon=3, stride=1000)
 
 
 def test_ridge_finds_what_the_gain_depends_on():
