@@ -87,7 +87,7 @@ class RGB:
         return width, height
 
 
-def decoded(encoded: bytes, how: int) -> NDArray[np.integer[Any]] | None:
+def decoded(encoded: bytes, how: int) -> NDArray[np.integer[Any] | np.floating[Any]] | None:
     """Decode an image as ``cv2.imdecode`` does, and return None for everything that it refuses.
 
     It has three ways of refusing: None, an exception where there is no data, and another one
