@@ -160,3 +160,17 @@ def test_a_share_of_nothing_lets_nobody_leave():
     predicted = np.random.default_rng(0).random((1000, 3))
     taken = exits_taken(predicted, quantile_thresholds(predicted, (0.0, 0.4, 0.6)))
     assert np.bincount(taken, minlength=3).tolist() == [0, 400, 600]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(0.9, 0.5), (0.5, 0.2), (0.3, 0.05), (0.2, 0.1), (0.1, 0.1), (0.05, 0.1)]
+)
+def test_as_many_sequences_are_needed_as_the_bound_itself_says(epsilon, delta):
+    first = next(n for n in range(1, 200) if risk_bound(np.zeros(n), delta) <= epsilon)
+    assert sequences_needed(epsilon, delta) == first
+
+
+def test_wealth_on_the_way_counts_and_not_only_what_is_left():
+    """Twelve whole losses after sixty sequences without any do not take back what was proved."""
+    assert risk_bound(np.r_[np.zeros(60), np.ones(12)], 0.1) == pytest.approx(0.0400, abs=1e-4)
+    assert risk_bound(np.linspace(0, 0.2, 40), 0.1) == pytest.approx(0.1572, abs=1e-4)
