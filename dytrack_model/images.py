@@ -69,13 +69,13 @@ class RGB:
         path = Path(path)
         if not path.is_file():
             raise ImageError(f"{path}: no such image file")
-        encoded = np.fromfile(path, dtype=np.uint8)
-        if (bits := bits_used(encoded.tobytes())) is not None:
+        encoded = path.read_bytes()
+        if (bits := bits_used(encoded)) is not None:
             raise ImageError(
                 f"{path}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 "
                 "bits, or with values up to 65535"
             )
-        pixels = decoded(encoded.tobytes(), cv2.IMREAD_COLOR)
+        pixels = decoded(encoded, cv2.IMREAD_COLOR)
         if pixels is None:
             raise ImageError(f"{path}: does not decode as an image")
         return cls.from_bgr(np.asarray(pixels, dtype=np.uint8))

@@ -29,6 +29,7 @@ from dytrack_model.online import Tracker
 from dytrack_model.runtime import build
 from dytrack_model.runtime import export as exports
 from dytrack_model.runtime.quantisation import pairs_of
+from tests.peaks import differ, keep_scores
 
 WAYS = {
     "eager fp32": ("torch", "fp32", False),
@@ -87,19 +88,6 @@ def tracked(engine, frames, truth):
     return success_auc(overlaps(boxes, truth)[(truth[:, 2:] > 0).all(axis=1)])
 
 
-def keep_scores(tracker):
-    """Keep the windowed scores (H * W,) of every head that runs, in the list that is returned."""
-    seen, maps = [], tracker.engine.maps
-
-    def keeping(exit_index, tensors):
-        found = maps(exit_index, tensors)
-        seen.append((found.score[0] * tracker._window).flatten())
-        return found
-
-    tracker.engine.maps = keeping
-    return seen
-
-
 def compare(made, scores, frames, truth, every=4):
     """Boxes of each way's tracker on the same crops, for each exit and every so many frames.
 
@@ -111,8 +99,7 @@ def compare(made, scores, frames, truth, every=4):
         every: Frames from one comparison to the next.
 
     Returns:
-        For each way rows of: largest difference in pixels, whether the peak is the same, and how
-        far below the reference's best its own score at the other peak is, as a share.
+        For each way rows of what :func:`~tests.peaks.differ` gives.
     """
     for tracker in made.values():
         tracker.start(frames[0], truth[0])
@@ -135,9 +122,7 @@ def compare(made, scores, frames, truth, every=4):
                 strict=True,
             )
             for ours, theirs, score, wanted in steps:
-                gap = float(np.abs(ours.box_xywh - theirs.box_xywh).max())
-                below = 1 - float(wanted[score.argmax()] / wanted.max())
-                found.append((gap, bool(score.argmax() == wanted.argmax()), below))
+                found.append(differ(ours, theirs, score, wanted))
     return rows
 
 

@@ -132,9 +132,8 @@ def plan_preparation(
         refuse_other(partition, manifest)
     jobs = _jobs(partition.root, sequences, chosen, listed)
     finished = {} if fresh else finished_shards(partition, jobs)
-    if write and len(finished) < len(
-        jobs
-    ):  # a whole partition stays one, should this end right here
+    # A whole partition stays one, should this end right here.
+    if write and len(finished) < len(jobs):
         partition.write_bytes(MANIFEST, to_json(manifest))
     return Preparation(
         dataset=dataset,

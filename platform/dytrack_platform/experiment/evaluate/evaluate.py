@@ -131,8 +131,7 @@ class _Runs:
     def track(self, pool: ActorPool, specs: Sequence[TrackerSpec]) -> None:
         """Track every sequence at every spec, but for what an earlier run finished."""
         if self.job.states:
-            ours = [spec for spec in specs if spec.rule != "third-party"]
-            specs = [replace(spec, states=spec in ours) for spec in specs]
+            specs = [replace(spec, states=spec.rule != "third-party") for spec in specs]
         self.total += len(specs) * len(self.sequences)
         work = []
         for sequence in self.sequences:

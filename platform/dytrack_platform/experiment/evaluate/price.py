@@ -83,9 +83,10 @@ def priced(loops: Loops, rule: ByValue, name: str) -> tuple[OperatingPoint, Run,
         price = math.sqrt(low * high)
         tried = at(price)
         run = loops.run(tried, f"price {done + 1} of {_TRIES}")
-        if keeps(run):
+        kept = keeps(run)
+        if kept:
             best, result = tried, run
-        if keeps(run) == by_budget:
+        if kept == by_budget:
             high = price
         else:
             low = price

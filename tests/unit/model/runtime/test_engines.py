@@ -27,6 +27,7 @@ from dytrack_model.policy import FixedExit, OperatingPoint, Thresholds
 from dytrack_model.runtime import export
 from dytrack_model.runtime.graphs import chain
 from dytrack_model.runtime.torch_engine import TorchEngine
+from tests.peaks import differ, keep_scores
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 ATTENTION = ("joint", "template-cached")
@@ -317,7 +318,7 @@ def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, prec
     reference.start(RGB(next(frames)), sequence.boxes_xywh[0])
     other = Tracker(engine)
     other.start(RGB(sequence.frames.read(0)), sequence.boxes_xywh[0])
-    theirs, ours = (scores_of_heads(tracker) for tracker in (reference, other))
+    theirs, ours = (keep_scores(tracker) for tracker in (reference, other))
     gaps, lost = [], []
     for _ in range(100):
         image = RGB(next(frames))
@@ -326,26 +327,11 @@ def test_runtimes_agree_over_a_hundred_frames_of_a_real_video(shared, name, prec
         ours.clear()
         steps = zip(reference.step_all(image), other.step_all(image), theirs, ours, strict=True)
         for one, two, expected, found in steps:
-            if found.argmax() == expected.argmax():
-                gaps.append(np.abs(one.box_xywh - two.box_xywh).max())
-            else:
-                lost.append(1 - float(expected[found.argmax()] / expected.max()))
+            gap, same, below = differ(two, one, found, expected)
+            (gaps if same else lost).append(gap if same else below)
     assert max(gaps) < pixels
     assert max(lost, default=0.0) < tie
     assert len(lost) <= 0.03 * (len(lost) + len(gaps))
-
-
-def scores_of_heads(tracker):
-    """Keep the windowed scores (H * W,) of every head that runs, in a list that is given."""
-    seen, read = [], tracker.engine.maps
-
-    def keeping(exit_index, tensors):
-        maps = read(exit_index, tensors)
-        seen.append((maps.score[0] * tracker._window).flatten())
-        return maps
-
-    tracker.engine.maps = keeping
-    return seen
 
 
 # torch.compile itself uses what torch.jit deprecates.
