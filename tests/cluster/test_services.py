@@ -199,7 +199,7 @@ def test_services_that_die_under_a_training_cost_nothing(services, head, recipe,
 def test_a_store_that_refuses_for_a_minute_costs_nothing(services, head, recipe, tmp_path):
     """Half of it busy, half of it not there, in a training that reads and writes there."""
     log = tmp_path / "log"
-    process = submitted(services, head, recipe("refused", 8), log)
+    process = submitted(services, head, recipe("refused", 16), log)
     wait_for_step(services, "refused", 6, log)
     services.gate.be_busy()
     time.sleep(30)
@@ -212,11 +212,13 @@ def test_a_store_that_refuses_for_a_minute_costs_nothing(services, head, recipe,
         services.gate.open()
     assert process.wait(200) == 0, log.read_text()[-4000:]
     said = " ".join(log.read_text().split())
-    assert max(before) < 80, "the training was at work all the time"
-    assert "the checkpoint is not written after 10 s: the store is slow or refuses" in said
-    assert re.search(r"the checkpoint is written, after \d+ s", said)
+    assert max(before) < 160, "the training was at work all the time"
+    # Which of them it came to first, and whether that one gave an answer in the end, is chance.
+    slow = r"(the checkpoint|the request) is not (written|answered) after 10 s: the store is slow"
+    assert re.search(slow, said), said[-4000:]
+    assert re.search(r"(the checkpoint is written|the request is answered), after \d+ s", said)
     assert "continuing from" not in said, "no worker was started again"
-    assert logged(services, "refused") == ("FINISHED", set(range(1, 81)))
+    assert logged(services, "refused") == ("FINISHED", set(range(1, 161)))
 
 
 def test_another_store_refuses_a_wrong_key_and_takes_clips(services, head, dytrack, made, tmp_path):

@@ -9,6 +9,7 @@ import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from dytrack_platform.errors import DataError, StorageError
+from dytrack_platform.storage.patience import asking
 
 _REFUSED = re.compile(
     r"AWS Error (ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|INVALID_ACCESS_KEY_ID|"
@@ -28,7 +29,7 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def info(self, path: str, **kwargs: object) -> dict[str, Any]:
         """Return type and size; FileNotFoundError where nothing is there."""
-        with self._keys_taken(path):
+        with self._asking(path):
             found: dict[str, Any] = super().info(path, **kwargs)
         return found
 
@@ -42,7 +43,7 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def ls(self, path: str, detail: bool = False, **kwargs: object) -> list[Any]:
         """List a folder."""
-        with self._keys_taken(path):
+        with self._asking(path):
             found: list[Any] = super().ls(path, detail, **kwargs)
         return found
 
@@ -57,27 +58,28 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
         """Write a whole file."""
-        with self._keys_taken(path):
+        with self._asking(path):
             super().pipe_file(path, value, **kwargs)
 
     def rm(self, path: str, **kwargs: object) -> None:
         """Remove a file or a folder."""
-        with self._keys_taken(path):
+        with self._asking(path):
             super().rm(path, **kwargs)
 
     def rm_file(self, path: str) -> None:
         """Remove a file."""
-        with self._keys_taken(path):
+        with self._asking(path):
             super().rm_file(path)
 
     def _open(self, path: str, *words: object, **kwargs: object) -> object:
-        with self._keys_taken(path):
+        with self._asking(path):
             return super()._open(path, *words, **kwargs)
 
     @contextmanager
-    def _keys_taken(self, path: str) -> Iterator[None]:
+    def _asking(self, path: str) -> Iterator[None]:
         try:
-            yield
+            with asking(f"{self.fs.type_name}://{path}"):
+                yield
         except OSError as error:
             refused = _REFUSED.search(str(error))
             if refused is None:

@@ -9,6 +9,7 @@ reads any row without its neighbours.
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from dytrack_platform.datasets.prepared.clips import Clip, FrameCache, cut_clips
 from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.sequence import Boxes, Fault, VideoSequence
 from dytrack_platform.errors import DataError
+from dytrack_platform.storage.patience import asking
 from dytrack_platform.storage.tree import Tree
 
 SCHEMA_VERSION = 2
@@ -198,8 +200,11 @@ class ShardReader:
         Raises:
             DataError: The file is missing, damaged, or has no such row.
         """
+        # A file that is open asks its store again for every row.
+        local = self._tree.local is not None
         try:
-            values = self._file(file).read_row_group(row).to_pylist()[0]
+            with nullcontext() if local else asking(self._tree.path(file)):
+                values = self._file(file).read_row_group(row).to_pylist()[0]
         except (OSError, pa.ArrowException, IndexError) as error:
             raise DataError(
                 f"{self._tree.path(file)}: row {row} cannot be read ({error})"

@@ -111,7 +111,7 @@ def _train(
         log.file("environment.txt", provenance.environment().encode())
         preflight.require_room(config, say)
         preflight.require_shared(config, location)
-        with patience():
+        with patience(say):
             metrics = _fit(config, location, run_id, show, say, log)
             newest = files.folders(location, PREFIX)[0]
             # With a name of its own: the checkpoint it comes from may be removed by a later run.

@@ -83,7 +83,7 @@ def _train(settings: dict[str, Any]) -> None:
     )
     kept = files.folders(settings["location"], PREFIX)
     notes = {"run_id": settings["run_id"]}
-    with patience():
+    with patience(callbacks.say):
         state = worker.train(config, callbacks, context, kept, files.local_copy, notes)
     if state.step < worker.steps_of(config) and not callbacks.stopping():
         raise WorkerTerminated(f"a worker was told to end; step {state.step} is saved")
@@ -183,7 +183,7 @@ class RayCallbacks(Callbacks):
             key=lambda path: path.name == SEAL,
         )
         try:
-            with telling_if_slow(f"{target}: the checkpoint", self.say):
+            with telling_if_slow(f"{target}: the checkpoint", "written", self.say):
                 for path in files:
                     beside = f"{target}/{path.relative_to(checkpoint.path)}"
                     kept.storage_filesystem.create_dir(os.path.dirname(beside))  # noqa: PTH120

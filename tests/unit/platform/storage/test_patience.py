@@ -1,6 +1,7 @@
 """Stores that refuse: for a moment, for ever, or because of the keys."""
 
 import http.server
+import re
 import threading
 import time
 
@@ -101,6 +102,22 @@ def test_a_run_is_patient_and_a_first_look_is_not():
     assert attempts() == before
 
 
+def test_whoever_is_patient_hears_of_a_store_that_takes_long(store):
+    codes, _, url = store
+    said = []
+    codes[:] = [503, 503, 200]
+    with patience(said.append, tell_after_s=0.05):
+        Tree(url).write_bytes("a", b"b")
+    request = r"s3://bucket/clips/a: the request is"
+    slow = request + " not answered after 0.05 s: the store is slow or refuses; trying on"
+    assert re.fullmatch(slow, said[0]), said
+    assert re.fullmatch(request + r" answered, after \d+ s", said[1]), said
+    said.clear()
+    with patience(said.append):
+        Tree(url).write_bytes("a", b"b")
+    assert said == [], "an answer at once is no news"
+
+
 def test_the_store_of_ray_train_is_opened_anew_in_each_process(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
@@ -116,14 +133,14 @@ def test_the_store_of_ray_train_is_opened_anew_in_each_process(monkeypatch):
 
 def test_what_takes_long_is_told_once_and_again_when_it_is_done():
     said = []
-    with telling_if_slow("s3://b/r: the checkpoint", said.append, after_s=0.05):
+    with telling_if_slow("s3://b/r: the checkpoint", "written", said.append, after_s=0.05):
         time.sleep(0.3)
     assert said[0].startswith("s3://b/r: the checkpoint is not written after 0.05 s: ")
     assert said[1].startswith("s3://b/r: the checkpoint is written, after ")
     said.clear()
-    with telling_if_slow("x", said.append, after_s=5):
+    with telling_if_slow("x", "read", said.append, after_s=5):
         pass
-    with pytest.raises(OSError, match="full"), telling_if_slow("x", said.append, after_s=5):
+    with pytest.raises(OSError, match="full"), telling_if_slow("x", "read", said.append, after_s=5):
         raise OSError("full")
     assert said == []
 
