@@ -116,6 +116,7 @@ def test_the_bound_tightens_with_sequences_and_never_undercuts_the_mean():
     assert risk_bound(np.zeros(0), 0.1) == 1.0
 
 
+@pytest.mark.slow
 def test_a_certified_threshold_keeps_the_risk_on_new_sequences():
     """The promise itself: the risk on 500 new sequences exceeds epsilon in at most delta."""
     rng = np.random.default_rng(3)

@@ -113,7 +113,11 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+LONG = ("calibrate --out", "preview --out", "versus --out-video", "export --out")
+MARKED = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in COMMANDS]
+
+
+@pytest.mark.parametrize("command", MARKED)
 def test_whatever_an_output_names_nothing_else_changes(dytrack, house, command):
     before = _contents(house)
     for place in PLACES:

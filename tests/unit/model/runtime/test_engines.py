@@ -107,14 +107,8 @@ def test_graphs_that_read_the_targets_box_equal_the_forward_pass(changes, crops)
         engine.embed_template(template.permute(0, 2, 3, 1).numpy())
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        change if "decisioner" in change else pytest.param(change, marks=pytest.mark.slow)
-        for change in BOXES
-    ],
-    ids=lambda change: "-".join(change),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", BOXES, ids=lambda change: "-".join(change))
 def test_graphs_that_read_the_targets_box_export_and_run(changes, image, tmp_path):
     tracker = saved(**changes)
     assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4

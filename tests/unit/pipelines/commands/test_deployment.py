@@ -22,8 +22,6 @@ from dytrack_platform.experiment.evaluate.calibrate import calibrate
 from dytrack_platform.experiment.evaluate.closed_loops import Goal
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 
-SLOW = pytest.mark.slow
-
 
 @pytest.fixture
 def tracker(tmp_path):
@@ -152,6 +150,7 @@ def test_an_export_is_described_and_tracks_a_video(dytrack, tracker, made, tmp_p
         assert ours == pytest.approx(theirs, abs=0.01)
 
 
+@pytest.mark.slow
 def test_describe_names_the_runtime_that_it_timed(dytrack, tracker):
     done = dytrack("describe", str(tracker), "--frames", "1", "--runtime", "onnx")
     assert done.returncode == 0, done.stderr
@@ -189,9 +188,8 @@ def test_an_export_for_int8_finds_ranges_once_and_keeps_them(dytrack, tmp_path):
     assert "give --precision int8 too" in wrong.stderr
 
 
-@pytest.mark.parametrize(
-    "rule", ["drop", pytest.param("gain", marks=SLOW), pytest.param("rollouts", marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["drop", "gain", "rollouts"])
 def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, rule):
     saved = checkpoint.load(tracker)
     costs = exit_gmacs(saved.network)

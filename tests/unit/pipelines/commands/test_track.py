@@ -48,6 +48,7 @@ def test_a_folder_and_a_pattern_give_the_boxes_that_python_gives(dytrack, pictur
         assert "exits taken" in ended.stdout
 
 
+@pytest.mark.slow
 def test_several_targets_are_followed_as_each_alone(dytrack, pictures, tmp_path):
     second = (60.0, 20.0, 24.0, 24.0)
     start = [{"id": "a", "box": BOX}, {"id": "b", "box": second}]

@@ -135,6 +135,7 @@ def test_all_trackers_are_filmed_side_by_side(dytrack, video, tracker, quick, tm
     assert np.abs(mine - larger).mean() > np.abs(dead - larger).mean() + 0.5
 
 
+@pytest.mark.slow
 def test_a_film_is_made_for_each_of_several_sequences(dytrack, made, tracker, quick, tmp_path):
     words = ["versus", "--model", tracker, "--point", "balanced", "--peer", "mil"]
     words += ["--dataset", "got10k", "--root", str(made), "--split", "test"]

@@ -251,6 +251,7 @@ def others():
     return open_served(saved, rounds=1), open_served(SavedTracker(network=nan), rounds=1)
 
 
+@pytest.mark.slow
 def test_a_new_champion_takes_over_under_load_and_no_frame_is_lost(serve, served, others):
     registry = Registry({"1": served, "2": others[0]})
     running = serve([registry.source()], poll_s=0.1)
@@ -283,7 +284,9 @@ def test_a_new_champion_takes_over_under_load_and_no_frame_is_lost(serve, served
     assert about["models"][0]["leaving"] == [], "the old one went when it was empty"
 
 
-@pytest.mark.parametrize("broken", ["unreadable", "not a number"])
+@pytest.mark.parametrize(
+    "broken", ["unreadable", pytest.param("not a number", marks=pytest.mark.slow)]
+)
 def test_an_alias_on_a_broken_model_is_refused_and_the_old_one_stays(
     serve, served, others, frames, broken
 ):

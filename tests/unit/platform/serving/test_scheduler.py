@@ -59,12 +59,17 @@ STARTS = [(40.0 + 3 * k, 30.0 + k, 30.0, 24.0 + k) for k in range(6)]
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"attention": "template-cached"},
-        {"recycling": "cascade", "iou_token": "read_only"},
-        {"template_matching": True, "token_type": "target"},
+        pytest.param({}, id="plain"),
+        pytest.param({"attention": "template-cached"}, id="cached", marks=pytest.mark.slow),
+        pytest.param(
+            {"recycling": "cascade", "iou_token": "read_only"}, id="cascade", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"template_matching": True, "token_type": "target"},
+            id="matching",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["plain", "cached", "cascade", "matching"],
 )
 def test_boxes_in_batches_are_those_of_single_streams(frames, mode, changes):
     import torch

@@ -76,6 +76,7 @@ def test_keys_that_a_store_refuses_are_one_sentence(store, call):
     assert "hush" not in said
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_is_not_an_empty_one(store):
     codes, _, url = store
     codes[:] = [503]
@@ -102,6 +103,7 @@ def test_a_run_is_patient_and_a_first_look_is_not():
     assert attempts() == before
 
 
+@pytest.mark.slow
 def test_whoever_is_patient_hears_of_a_store_that_takes_long(store):
     codes, _, url = store
     said = []

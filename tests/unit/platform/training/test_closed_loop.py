@@ -39,7 +39,7 @@ def films(sequences):
     return build(pictures.pixels, torch.device("cpu")), made
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=["plain", pytest.param("cached", marks=pytest.mark.slow), "matching"])
 def network(request):
     torch.manual_seed(0)
     return DyTrackNetwork(variant("test", **NETWORKS[request.param])).eval()

@@ -90,6 +90,7 @@ def test_an_image_or_an_object_that_is_listed_twice_is_said(folder, faults):
     ]
 
 
+@pytest.mark.slow
 def test_outlines_are_dropped_while_the_file_is_parsed(folder):
     """They are most of the file: memory must follow the boxes, not the outlines."""
     content = annotations(*[(9, [1, 2, 8, 6])] * 600)

@@ -126,6 +126,7 @@ def test_occlusion_hides_the_target_and_leaves_its_box():
         ("fast_motion", lambda b: np.abs(np.diff(b[:, :2] + b[:, 2:] / 2, axis=0)).mean()),
     ],
 )
+@pytest.mark.slow
 def test_a_knob_makes_its_challenge_worse(challenge, measure):
     plain, hard = (
         np.mean([measure(truth(config, seed)[0]) for seed in range(6)])
