@@ -1,4 +1,4 @@
-"""A target that is gone for minutes: what becomes of its box, of memory, and of the time of a frame.
+"""A target that is gone for minutes: its box, memory, and the time of a frame.
 
     python -m tests.benchmarks.absence --sequences ROOT --target NAME --then NAME [--frames 15000]
 
