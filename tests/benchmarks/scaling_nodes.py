@@ -47,9 +47,9 @@ from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.experiment import ingest
 from dytrack_platform.experiment.evaluate.actor_pool import ActorPool
-from dytrack_platform.experiment.search import full
-from dytrack_platform.experiment.search.record import SearchRecord
-from dytrack_platform.experiment.search.trial import Job
+from dytrack_platform.experiment.search.trials import full
+from dytrack_platform.experiment.search.trials.record import SearchRecord
+from dytrack_platform.experiment.search.trials.trial import Job
 from dytrack_platform.storage.tree import Tree
 
 _AGENTS = (

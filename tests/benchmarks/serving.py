@@ -5,8 +5,9 @@
 A generator in this process replays real sequences over the loopback to servers in other processes,
 on 1, 2, 4, ... streams, until the 99th percentile of the time from a frame's due moment to its
 answer exceeds the deadline: (a) one server, batches by stage; (b) the same with whole-model
-batches; (c) a server for each stream, at full depth. Then what regrouping brings under full load,
-predicted and measured, and on machines that are known by a table alone. The last line is JSON.
+batches; (c) a server for each stream, at full depth. Then what regrouping brings on as many streams
+as (a) held: foretold by the simulation of the same load from the server's own table, and measured;
+and on machines that are known by a table alone. The last line is JSON.
 """
 
 import argparse
@@ -83,8 +84,9 @@ class Served:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=60) as answer:
             return answer.read().decode()
 
-    def number(self, name):
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([-+.0-9e]+)$", self.get("metrics"), re.M)
+    def number(self, name, label=""):
+        text = self.get("metrics")
+        found = re.findall(rf"^{name}(?:{{[^}}]*{label}[^}}]*}})? ([-+.0-9e]+)$", text, re.M)
         return sum(float(value) for value in found)
 
     def stop(self):
@@ -195,29 +197,42 @@ def ladder(options, clips, way):
     return {"held": max(held, default=0), "rows": rows}
 
 
-def regrouping(options, clips):
-    """Full load with and without regrouping; computing time of a frame, predicted and measured."""
+def regrouping(options, clips, count):
+    """With and without regrouping on so many streams: computing time of a frame, both ways."""
     rows = {}
     for name, extra in (("with", ()), ("without", ("--apart",))):
         served = Served(options, "stages", *extra)
         try:
-            count = max(options.streams[-1] // 2, 4)
-            asyncio.run(load([served.url] * count, clips, options.seconds, options.point, None))
-            busy, frames = (
+            asyncio.run(load([served.url] * count, clips, options.seconds, options.point))
+            about = json.loads(served.get("v1/model"))
+            busy, frames, exits = (
                 served.number("dytrack_batch_ms_sum"),
                 served.number("dytrack_frames_total"),
+                [served.number("dytrack_exits_total", f'exit="{e}"') for e in about["exits"]],
             )
+            own = {k: {int(n): ms for n, ms in by.items()} for k, by in about["batch_ms"].items()}
+            made = Load(
+                streams=count,
+                seconds=options.seconds,
+                shares=tuple(e / sum(exits) for e in exits),
+                deadline_ms=options.deadline_ms,
+            )
+            foretold = simulate(Table(own, exits=len(exits)), made, regroup=name == "with")
             rows[name] = {
+                "streams": count,
                 "frames": frames,
-                "busy_ms_per_frame": busy / frames,
+                "shares": [round(share, 3) for share in made.shares],
+                "busy_ms_per_frame": round(busy / frames, 3),
+                "foretold_ms_per_frame": round(foretold.busy_s * 1e3 / foretold.frames, 3),
                 "regroupings": served.number("dytrack_regroupings"),
-                "predicted_gain": served.number("dytrack_regrouping_saved_seconds") * 1e3 / busy,
             }
-            table = json.loads(served.get("v1/model"))
+            print("regrouping", name, rows[name], flush=True)
         finally:
             served.stop()
-    measured = 1 - rows["with"]["busy_ms_per_frame"] / rows["without"]["busy_ms_per_frame"]
-    return rows | {"measured_gain": measured}, table
+    for key in ("busy", "foretold"):
+        both = [rows[name][f"{key}_ms_per_frame"] for name in ("with", "without")]
+        rows[f"{key}_gain"] = round(1 - both[0] / both[1], 4)
+    return rows, about
 
 
 def simulated(about):
@@ -244,7 +259,6 @@ def simulated(about):
                 "streams": streams,
                 "p99_ms": [round(x.p99_ms, 1) for x in (with_, without, whole)],
                 "gain": round(1 - with_.busy_s / without.busy_s, 4),
-                "predicted": round(with_.predicted_saving_s / without.busy_s, 4),
                 "gain_over_whole": round(1 - with_.busy_s / whole.busy_s, 4),
             }
             if without.p99_ms > 400:
@@ -309,7 +323,8 @@ def main():
     result = {"tracker": options.tracker, "runtime": options.runtime, "ways": {}}
     for way in options.ways:
         result["ways"][way] = ladder(options, clips, way)
-    result["regrouping"], about = regrouping(options, clips)
+    held = result["ways"].get("stages", {"held": 0})["held"]
+    result["regrouping"], about = regrouping(options, clips, max(held, 2))
     result["table"] = about["batch_ms"]
     result["simulated"] = simulated(about)
     if options.soak:

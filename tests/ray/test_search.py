@@ -20,12 +20,13 @@ from dytrack_model import checkpoint
 from dytrack_platform.config import load, resolve
 from dytrack_platform.errors import ConfigurationError, StorageError
 from dytrack_platform.experiment.runs import tracking
-from dytrack_platform.experiment.search import full, rebuild
 from dytrack_platform.experiment.search import search as searching
-from dytrack_platform.experiment.search.full import Watching, run_trials
-from dytrack_platform.experiment.search.record import SearchRecord
+from dytrack_platform.experiment.search.front import rebuild
 from dytrack_platform.experiment.search.search import Request, search
-from dytrack_platform.experiment.search.trial import Job
+from dytrack_platform.experiment.search.trials import full
+from dytrack_platform.experiment.search.trials.full import Watching, run_trials
+from dytrack_platform.experiment.search.trials.record import SearchRecord
+from dytrack_platform.experiment.search.trials.trial import Job
 from dytrack_platform.storage import files
 
 pytestmark = pytest.mark.ray

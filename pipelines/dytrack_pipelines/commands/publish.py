@@ -90,7 +90,7 @@ def publish(
     # Find the tracker, and what is known of where it came from.
     searched = {"search": from_search} if from_search is not None else {}
     if from_search is not None:
-        from dytrack_platform.experiment.search.pick import tracker_of
+        from dytrack_platform.experiment.search.front.pick import tracker_of
 
         tracker = tracker_of(from_search, pick)
     if tracker is None:

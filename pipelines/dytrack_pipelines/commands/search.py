@@ -93,9 +93,9 @@ def search(
     if dataset is not None and root is not None:
         source = ResidentSource(dataset=dataset, root=root, split=split)
     # Only now load what is heavy: a mistake is told at once.
-    from dytrack_platform.experiment.search import picking
     from dytrack_platform.experiment.search import search as searching
-    from dytrack_platform.experiment.search.latency import Measuring
+    from dytrack_platform.experiment.search.front import picking
+    from dytrack_platform.experiment.search.points.latency import Measuring
 
     wanted = picking.parse(pick) if pick is not None else None
     request = searching.Request(
@@ -166,7 +166,7 @@ def _foretell(request: "Request", as_json: bool) -> None:
 def _report(run: str | None, out: str | None, as_json: bool) -> None:
     """Build a search's page, front and recipes again from MLflow alone."""
     from dytrack_platform.errors import ConfigurationError
-    from dytrack_platform.experiment.search import rebuild
+    from dytrack_platform.experiment.search.front import rebuild
 
     if run is None:
         raise ConfigurationError("report: name a search's run in MLflow, or its folder")

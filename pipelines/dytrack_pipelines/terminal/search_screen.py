@@ -13,9 +13,9 @@ from dytrack_pipelines.terminal import screen
 
 if TYPE_CHECKING:
     from dytrack_platform.config import SearchConfig
-    from dytrack_platform.experiment.search.members import Member
-    from dytrack_platform.experiment.search.record import TrialRecord
+    from dytrack_platform.experiment.search.front.members import Member
     from dytrack_platform.experiment.search.request import Searched, Standing
+    from dytrack_platform.experiment.search.trials.record import TrialRecord
 
 _ROWS = 16
 

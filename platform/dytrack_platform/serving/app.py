@@ -105,9 +105,7 @@ class Server:
         models = [self.models.current(name) for name in self.models.names]
         metrics.connections.set(len(self._connections))
         metrics.waiting.set(sum(model.scheduler.waiting for model in models))
-        regroupings = [model.scheduler.planner.regrouping for model in models]
-        metrics.regrouped.set(sum(one.times for one in regroupings))
-        metrics.saved.set(sum(one.saved_s for one in regroupings))
+        metrics.regrouped.set(sum(model.scheduler.planner.regroupings for model in models))
         metrics.audits_dropped.set(sum(model.scheduler.dropped_audits for model in models))
         return metrics.text()
 

@@ -46,11 +46,6 @@ class Metrics:
         self.regrouped = Gauge(
             "dytrack_regroupings", "Times that frames waited for others", registry=own
         )
-        self.saved = Gauge(
-            "dytrack_regrouping_saved_seconds",
-            "Computing time saved by it, by the table",
-            registry=own,
-        )
         self.audits = Counter("dytrack_audits", "Frames run on to full depth", registry=own)
         self.audits_dropped = Gauge(
             "dytrack_audits_dropped", "Audits that there was no time for", registry=own

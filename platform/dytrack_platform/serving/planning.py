@@ -91,15 +91,6 @@ class Course(NamedTuple):
 
 
 @dataclass
-class Regrouping:
-    """What regrouping was expected to bring."""
-
-    times: int = 0
-    saved_s: float = 0.0
-    """Computing time, by the table."""
-
-
-@dataclass
 class Planner:
     """Chooses batches.
 
@@ -114,7 +105,10 @@ class Planner:
     regroup: bool = True
     going_on: list[float] = field(default_factory=list)
     """Share of frames that go on from each exit, as seen; the last is 0."""
-    regrouping: Regrouping = field(default_factory=Regrouping)
+    regroupings: int = 0
+    """Times that frames waited for others. What that brings is the difference between two
+    simulations (:mod:`~dytrack_platform.serving.simulation`): a decision by itself saves less than
+    it seems to, for frames that wait form larger batches anyway."""
 
     def __post_init__(self) -> None:
         self.going_on = [0.5] * (self.table.exits - 1) + [0.0]
@@ -186,8 +180,7 @@ class Planner:
         if saved <= 0 or sooner + backlog * saved <= 0 or together.end > slack:
             return False
         if s == k - 1:  # the batch after this one is the joint one
-            self.regrouping.times += 1
-            self.regrouping.saved_s += saved
+            self.regroupings += 1
         return True
 
     def course(self, began: float, stage: int, count: float, until: int | None = None) -> Course:

@@ -4,8 +4,8 @@ The planner is the server's own. It answers what regrouping would bring on other
 larger batches cost less for each frame than those of the one at hand.
 """
 
-import heapq
 import random
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,7 +33,6 @@ class Simulated(NamedTuple):
     p99_ms: float
     """Of the time from arrival to answer."""
     regroupings: int
-    predicted_saving_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +47,24 @@ class Load:
     deadline_ms: float = 40.0
     seed: int = 0
 
+    def arrivals(self, exits: int) -> list[tuple[float, int, int]]:
+        """Draw when frames come: in order, each as seconds, stream and the index of its exit."""
+        draw = random.Random(self.seed)
+        made: list[tuple[float, int, int]] = []
+        for stream in range(self.streams):
+            phase = draw.random() / self.fps
+            for frame in range(int(self.seconds * self.fps)):
+                jitter = draw.gauss(0.0, 0.1) / self.fps
+                exit_index = draw.choices(range(exits), self.shares)[0]
+                made.append((max(0.0, phase + frame / self.fps + jitter), stream, exit_index))
+        return sorted(made)
+
 
 def simulate(
     table: Table, load: Load, *, mode: Mode = "stages", regroup: bool = True, most_rows: int = 8
 ) -> Simulated:
     """Run streams against a table of costs."""
-    draw = random.Random(load.seed)
-    arrivals: list[tuple[float, int, int]] = []
-    for stream in range(load.streams):
-        phase = draw.random() / load.fps
-        for frame in range(int(load.seconds * load.fps)):
-            jitter = draw.gauss(0.0, 0.1) / load.fps
-            exit_index = draw.choices(range(table.exits), load.shares)[0]
-            heapq.heappush(
-                arrivals, (max(0.0, phase + frame / load.fps + jitter), stream, exit_index)
-            )
+    arrivals = deque(load.arrivals(table.exits))
     planner = Planner(table, most_rows, regroup and mode == "stages")
     waiting: list[_Frame] = []
     cohort: list[_Frame] = []
@@ -73,7 +75,7 @@ def simulate(
         if not waiting:
             now = max(now, arrivals[0][0])
         while arrivals and arrivals[0][0] <= now:
-            at, _, exit_index = heapq.heappop(arrivals)
+            at, _, exit_index = arrivals.popleft()
             waiting.append(_Frame(at, at + load.deadline_ms / 1e3, exit_index))
         if mode == "whole":
             cohort = [one for one in cohort if one in waiting] or waiting[:most_rows]
@@ -96,8 +98,7 @@ def simulate(
         busy_s=busy,
         mean_ms=float(np.mean(delays)) * 1e3,
         p99_ms=float(np.percentile(delays, 99)) * 1e3,
-        regroupings=planner.regrouping.times,
-        predicted_saving_s=planner.regrouping.saved_s,
+        regroupings=planner.regroupings,
     )
 
 

@@ -185,6 +185,14 @@ def exit_share(exit_indices: Sequence[NDArray[np.int64]]) -> list[float]:
     return [float(count / len(taken)) for count in np.bincount(taken)] if len(taken) else []
 
 
+def chosen_exits(result: SequenceResult) -> NDArray[np.int64]:
+    """Return (N,) exits of a run, -1 where the target's state and not the policy decided."""
+    if not result.states:
+        return result.exit_indices
+    decided = np.isin(np.array(["", *result.states[:-1]]), ("doubtful", "lost"))
+    return np.where(decided, -1, result.exit_indices)
+
+
 def _mean_known(parts: Sequence[Floats]) -> float:
     values = np.concatenate(parts) if parts else np.zeros(0)
     values = values[np.isfinite(values)]

@@ -23,6 +23,7 @@ from dytrack_platform.evaluation.report.report import write_report
 from dytrack_platform.evaluation.report.summary import (
     PointSummary,
     annotate,
+    chosen_exits,
     exit_share,
     hidden_truth,
     reporting_profile,
@@ -173,8 +174,13 @@ class _Runs:
         )
 
     def shares(self, spec: TrackerSpec) -> list[float]:
-        """Exit shares of a spec."""
-        return exit_share([result.exit_indices for result in self.results[spec.name].values()])
+        """Exit shares of a spec, of the frames in which its policy chose.
+
+        A frame after a doubtful or lost one runs to full depth whatever the policy says, also that
+        of a baseline: drawn by the shares of all frames it would go deep more often, and cost more.
+        """
+        results = self.results[spec.name].values()
+        return exit_share([chosen_exits(result) for result in results])
 
     def manifest(self) -> str:
         """Digest of the sequences behind the scores: names, lengths and content."""

@@ -8,10 +8,10 @@ from typing import Any
 from dytrack_model import checkpoint
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.experiment.search import space as spaces
-from dytrack_platform.experiment.search import supernet
-from dytrack_platform.experiment.search.record import SearchRecord
 from dytrack_platform.experiment.search.request import Request
-from dytrack_platform.experiment.search.trial import shortened
+from dytrack_platform.experiment.search.trials import supernet
+from dytrack_platform.experiment.search.trials.record import SearchRecord
+from dytrack_platform.experiment.search.trials.trial import shortened
 from dytrack_platform.training.cost import TrainingCost, training_cost
 
 

@@ -20,14 +20,14 @@ from dytrack_model.policy import CycleExit, FixedExit, Policy, RandomExit, share
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.config.search import Mode
 from dytrack_platform.errors import TrainingError
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.baselines import baselines, like_cheaper
-from dytrack_platform.experiment.search.exit_cache import ExitCache
-from dytrack_platform.experiment.search.latency import Latency, Measuring, costs_of, measured
-from dytrack_platform.experiment.search.members import Candidate, Front, Member, knee, named
-from dytrack_platform.experiment.search.rerun import Measured, Videos, record, rerun, run
-from dytrack_platform.experiment.search.threshold_front import Costs, Placement, Point
-from dytrack_platform.experiment.search.trial import pair_cache
+from dytrack_platform.experiment.search.front.members import Candidate, Front, Member, knee, named
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.baselines import baselines, like_cheaper
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache
+from dytrack_platform.experiment.search.points.latency import Latency, Measuring, costs_of, measured
+from dytrack_platform.experiment.search.points.rerun import Measured, Videos, record, rerun, run
+from dytrack_platform.experiment.search.points.threshold_front import Costs, Placement, Point
+from dytrack_platform.experiment.search.trials.trial import pair_cache
 from dytrack_platform.storage import files
 from dytrack_platform.training.closed_loop import Film, ManyTargets
 

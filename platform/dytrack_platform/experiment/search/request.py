@@ -7,12 +7,12 @@ from pathlib import Path
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.config.search import Mode
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.latency import (
+from dytrack_platform.experiment.search.front.members import Front
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.latency import (
     Measuring,
 )
-from dytrack_platform.experiment.search.members import Front
-from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
 from dytrack_platform.storage import files
 
 

@@ -16,22 +16,23 @@ from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.errors import TrainingError
 from dytrack_platform.experiment.runs import pareto
 from dytrack_platform.experiment.runs.journal import Journal
-from dytrack_platform.experiment.search import members, page, supernet
 from dytrack_platform.experiment.search import space as spaces
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.full import Watching, run_listed, run_trials
+from dytrack_platform.experiment.search.front import members, page
+from dytrack_platform.experiment.search.front.members import Front
 from dytrack_platform.experiment.search.judging import Entry, Judge
-from dytrack_platform.experiment.search.latency import (
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.latency import (
     Latency,
     full_depth,
     measured,
     planned_costs,
 )
-from dytrack_platform.experiment.search.members import Front
-from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.points.rerun import Videos
 from dytrack_platform.experiment.search.request import Request, Say, Searched, Show, Standing
-from dytrack_platform.experiment.search.rerun import Videos
-from dytrack_platform.experiment.search.trial import EPOCH, METRIC, TRACKER, Job
+from dytrack_platform.experiment.search.trials import supernet
+from dytrack_platform.experiment.search.trials.full import Watching, run_listed, run_trials
+from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, TRACKER, Job
 from dytrack_platform.storage import files
 
 

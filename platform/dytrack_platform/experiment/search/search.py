@@ -15,12 +15,13 @@ from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.runs.journal_folder import journal_folder, kept_beside
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
-from dytrack_platform.experiment.search import fingerprint, members
+from dytrack_platform.experiment.search import fingerprint
 from dytrack_platform.experiment.search import space as spaces
 from dytrack_platform.experiment.search.forecast import SearchCost, search_cost
-from dytrack_platform.experiment.search.record import SearchRecord
+from dytrack_platform.experiment.search.front import members
 from dytrack_platform.experiment.search.request import Request, Say, Searched, Show
 from dytrack_platform.experiment.search.running import Running
+from dytrack_platform.experiment.search.trials.record import SearchRecord
 from dytrack_platform.storage import files
 from dytrack_platform.storage.outputs import check_folder
 from dytrack_platform.training import worker

@@ -13,8 +13,8 @@ from dytrack_platform.datasets.prepared.preparation import finish, plan_preparat
 from dytrack_platform.datasets.prepared.shards import write_shard
 from dytrack_platform.datasets.prepared.windows import ClipConfig
 from dytrack_platform.experiment.search.forecast import search_cost
-from dytrack_platform.experiment.search.record import SearchRecord
 from dytrack_platform.experiment.search.request import Request
+from dytrack_platform.experiment.search.trials.record import SearchRecord
 
 WORDS = ("--search-size", "128", "--frames", "4", "--span", "10")
 

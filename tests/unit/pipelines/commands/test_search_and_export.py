@@ -11,9 +11,9 @@ from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import export
-from dytrack_platform.experiment.search import rebuild
 from dytrack_platform.experiment.search import search as searching
-from dytrack_platform.experiment.search.members import Member
+from dytrack_platform.experiment.search.front import rebuild
+from dytrack_platform.experiment.search.front.members import Member
 
 
 def member(name, auc, ms):

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from dytrack_pipelines.terminal import screen, search_screen
 from dytrack_platform.config import SearchConfig
-from dytrack_platform.experiment.search.members import Member
-from dytrack_platform.experiment.search.record import TrialRecord
+from dytrack_platform.experiment.search.front.members import Member
+from dytrack_platform.experiment.search.points.threshold_front import Point
 from dytrack_platform.experiment.search.request import Standing
-from dytrack_platform.experiment.search.threshold_front import Point
+from dytrack_platform.experiment.search.trials.record import TrialRecord
 
 
 def trial(number, status="finished", **more):

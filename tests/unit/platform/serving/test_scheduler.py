@@ -1,6 +1,7 @@
 """Batches give what single frames give, whatever the runtime and the mode."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from dytrack_model.images import RGB
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import find_point
+from dytrack_model.runtime.engine import Call
 from dytrack_platform.serving.batching import open_served
-from dytrack_platform.serving.planning import Planner
+from dytrack_platform.serving.planning import Planner, Table
 from dytrack_platform.serving.scheduler import Job, Scheduler
+from dytrack_platform.serving.simulation import Load, simulate
 
 from .conftest import POINTS
 
@@ -165,3 +168,60 @@ def test_audits_run_when_nothing_else_waits_and_are_dropped_where_too_many_wait(
     assert audit.result.exit_index == 0
     assert audit.result.predicted_iou == pytest.approx(step.result.predicted_iou)
     assert 0 <= audit.result.agreement <= 1
+
+
+class Machine:
+    """A runner whose batches take what a table says."""
+
+    most_rows = 8
+
+    def __init__(self, table):
+        self.table = table
+
+    def run(self, calls, rows):
+        until = time.perf_counter() + self.table.cost(calls[0].graph, sum(rows))
+        while (left := until - time.perf_counter()) > 0:
+            time.sleep(left if left > 2e-4 else 0)
+
+
+def passing(exit_index):
+    """A frame that goes to an exit and leaves there."""
+    for stage in range(exit_index + 1):
+        yield Call(f"stage{stage}", {"search": np.zeros(1)})
+    yield Call(f"head{exit_index}", {"search": np.zeros(1)})
+
+
+def busy_of(table, load, regroup):
+    """Send frames as the simulation does, by the clock; returns milliseconds of a frame."""
+    scheduler = Scheduler(Machine(table), Planner(table, 8, regroup))
+    arrivals = load.arrivals(table.exits)
+    done = threading.Semaphore(0)
+    began = time.perf_counter()
+    for at, _, exit_index in arrivals:
+        time.sleep(max(0.0, began + at - time.perf_counter()))
+        deadline = began + at + load.deadline_ms / 1e3
+        scheduler.submit(Job(passing(exit_index), lambda job: done.release(), deadline))
+    for _ in arrivals:
+        assert done.acquire(timeout=30)
+    scheduler.stop()
+    return scheduler.busy_s * 1e3 / len(arrivals), scheduler.planner.regroupings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fixed", [0.5, 0.95])
+def test_the_simulation_foretells_what_the_scheduler_does(fixed):
+    """With and without regrouping, on a machine that is a table."""
+    parts = {f"stage{k}": 5.0 for k in range(3)} | {f"head{k}": 1.0 for k in range(3)}
+    rows = {g: {n: ms * (fixed + (1 - fixed) * n) for n in (1, 2, 4, 8)} for g, ms in parts.items()}
+    table = Table(rows, exits=3)
+    streams = {0.5: 5, 0.95: 10}[fixed]
+    load = Load(streams=streams, seconds=6.0, shares=(0.5, 0.25, 0.25), deadline_ms=80.0)
+    found = {}
+    for regroup in (True, False):
+        foretold = simulate(table, load, regroup=regroup)
+        measured, times = busy_of(table, load, regroup)
+        found[regroup] = measured, foretold.busy_s * 1e3 / foretold.frames
+        assert measured == pytest.approx(found[regroup][1], rel=0.15)
+        assert (times > 0) == (foretold.regroupings > 0)
+    gains = [1 - found[True][k] / found[False][k] for k in (0, 1)]
+    assert gains[0] == pytest.approx(gains[1], abs=0.05)

@@ -7,7 +7,12 @@ import pytest
 
 from dytrack_platform.evaluation.report.report import write_report
 from dytrack_platform.evaluation.report.states import StateScore, score_states
-from dytrack_platform.evaluation.report.summary import annotate, summarise_point, summary_json
+from dytrack_platform.evaluation.report.summary import (
+    annotate,
+    chosen_exits,
+    summarise_point,
+    summary_json,
+)
 from tests.unit.platform.evaluation.report.test_report import RULES, result, sequence
 
 STATES = ("", "tracking", "tracking", "doubtful", "lost", "lost", "found again", "tracking")
@@ -54,3 +59,11 @@ def test_the_report_shows_the_confusion(tmp_path):
     assert "Whether the target is there" in page
     rows = page[page.index('id="states"') :]
     assert "<td>0.750</td><td>0.875</td>" in rows[: rows.index("</table>")]
+
+
+def test_what_a_state_decided_is_not_the_policys_choice():
+    """After a doubtful or lost frame comes full depth; random exits are drawn by the others."""
+    exits = np.array([-1, 0, 1, 0, 1, 1, 1, 0])
+    run = replace(told(), exit_indices=exits)
+    assert chosen_exits(run).tolist() == [-1, 0, 1, 0, -1, -1, -1, 0]
+    assert chosen_exits(replace(run, states=())).tolist() == exits.tolist()

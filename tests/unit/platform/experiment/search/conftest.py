@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dytrack_platform.config import resolve
-from dytrack_platform.experiment.search.exit_cache import ExitCache
-from dytrack_platform.experiment.search.threshold_front import Costs
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache
+from dytrack_platform.experiment.search.points.threshold_front import Costs
 
 
 def made_cache(*, frames=600, exits=4, sequences=6, boxes=False, seed=0):

@@ -14,8 +14,8 @@ import numpy as np
 from dytrack_platform.config import ExperimentConfig, flatten, to_dict
 from dytrack_platform.config.search import Mode
 from dytrack_platform.errors import ConfigurationError, DataError, StorageError
-from dytrack_platform.experiment.search.threshold_front import Point, volume
-from dytrack_platform.experiment.search.trial import EPOCH, METRIC, point_from_dict
+from dytrack_platform.experiment.search.points.threshold_front import Point, volume
+from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, point_from_dict
 from dytrack_platform.storage import files
 from dytrack_platform.storage.outputs import MADE_BY
 

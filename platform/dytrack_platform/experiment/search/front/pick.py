@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from dytrack_model import checkpoint
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.errors import ModelLookupError
-from dytrack_platform.experiment.search import rebuild
-from dytrack_platform.experiment.search.members import Member, point_of
+from dytrack_platform.experiment.search.front import rebuild
+from dytrack_platform.experiment.search.front.members import Member, point_of
 from dytrack_platform.storage import files
 
 POINT = "balanced"

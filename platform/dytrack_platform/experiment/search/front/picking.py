@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dytrack_platform.config.search import Constraint
 from dytrack_platform.errors import ConfigurationError, ModelLookupError
-from dytrack_platform.experiment.search.members import Member, knee
+from dytrack_platform.experiment.search.front.members import Member, knee
 
 _NAMES = ("auc", "iou", "gmacs", "ms")
 _BOUND = re.compile(r"([a-z]+)\s*(<=|>=)\s*([0-9.eE+-]+)")

@@ -12,8 +12,8 @@ import pytest
 
 from dytrack_platform.config import SearchConfig
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment.search.sampler import distribution, make_sampler
 from dytrack_platform.experiment.search.space import Range
+from dytrack_platform.experiment.search.trials.sampler import distribution, make_sampler
 
 TABLE = Path(__file__).with_name("surrogate.json")
 TRIALS, SEEDS, WIDTH = 24, 20, 0.2

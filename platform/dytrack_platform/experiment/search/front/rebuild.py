@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from dytrack_platform.config import parse_text
 from dytrack_platform.errors import ModelLookupError
-from dytrack_platform.experiment.search import members, page, picking
-from dytrack_platform.experiment.search.members import DETAILS, FRONT, Member
+from dytrack_platform.experiment.search.front import members, page, picking
+from dytrack_platform.experiment.search.front.members import DETAILS, FRONT, Member
 from dytrack_platform.storage import files
 from dytrack_platform.storage.atomic import write_atomically
 from dytrack_platform.storage.outputs import check_folder

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dytrack_platform.errors import ConfigurationError, DataError, StorageError
-from dytrack_platform.experiment.search.record import SearchRecord
+from dytrack_platform.experiment.search.trials.record import SearchRecord
 
 DATA = {"clips": "abc"}
 

@@ -12,8 +12,8 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dytrack_platform.experiment.cluster.termination import TerminableTorch
-from dytrack_platform.experiment.search.latency import Latency, latency_from
-from dytrack_platform.experiment.search.trial import Job, Writer, shortened
+from dytrack_platform.experiment.search.points.latency import Latency, latency_from
+from dytrack_platform.experiment.search.trials.trial import Job, Writer, shortened
 from dytrack_platform.training import worker
 from dytrack_platform.training.distributed import DistributedContext
 

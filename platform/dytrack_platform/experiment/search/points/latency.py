@@ -27,7 +27,7 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision, locate
 from dytrack_platform.experiment.runs import provenance
-from dytrack_platform.experiment.search.threshold_front import Costs
+from dytrack_platform.experiment.search.points.threshold_front import Costs
 from dytrack_platform.storage.atomic import write_atomically
 
 _FRAMES = 20

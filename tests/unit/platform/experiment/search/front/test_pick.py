@@ -5,10 +5,10 @@ import torch
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
-from dytrack_platform.experiment.search import members
-from dytrack_platform.experiment.search.members import Candidate, Front
-from dytrack_platform.experiment.search.pick import POINT, tracker_of
-from dytrack_platform.experiment.search.threshold_front import Point
+from dytrack_platform.experiment.search.front import members
+from dytrack_platform.experiment.search.front.members import Candidate, Front
+from dytrack_platform.experiment.search.front.pick import POINT, tracker_of
+from dytrack_platform.experiment.search.points.threshold_front import Point
 
 
 def test_a_picked_member_is_the_balanced_point_of_its_tracker(tmp_path, recipe, monkeypatch):

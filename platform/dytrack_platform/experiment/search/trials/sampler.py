@@ -31,10 +31,10 @@ from ray.tune.search.optuna import OptunaSearch
 from dytrack_model.config import require
 from dytrack_platform.config.search import SearchConfig
 from dytrack_platform.errors import ConfigurationError, DyTrackError
-from dytrack_platform.experiment.search.latency import Latency
-from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.points.latency import Latency
 from dytrack_platform.experiment.search.space import Range, Space, Values
-from dytrack_platform.experiment.search.trial import EPOCH, METRIC
+from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC
 
 STARTUP = 10
 """Trials at random before TPE and GP begin to model; half of the trials where they are fewer."""

@@ -10,15 +10,15 @@ from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, dump, resolve, to_dict
 from dytrack_platform.config.search import ACCURACY, Mode
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
-from dytrack_platform.experiment.search.latency import Latency, Measuring, machine
-from dytrack_platform.experiment.search.rerun import Measured, Rerun
-from dytrack_platform.experiment.search.space import EXITS
-from dytrack_platform.experiment.search.threshold_front import (
+from dytrack_platform.experiment.search.points.latency import Latency, Measuring, machine
+from dytrack_platform.experiment.search.points.rerun import Measured, Rerun
+from dytrack_platform.experiment.search.points.threshold_front import (
     Point,
     expand,
     table_of,
     unbeaten_values,
 )
+from dytrack_platform.experiment.search.space import EXITS
 from dytrack_platform.storage.atomic import write_atomically
 from dytrack_platform.storage.outputs import MADE_BY
 

@@ -9,8 +9,8 @@ import pytest
 from dytrack_model.correction import BoxCorrection, corrected_along
 from dytrack_platform.config import Placements, SearchConfig
 from dytrack_platform.errors import DataError
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.exit_cache import ExitCache, from_pairs
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
 from tests.unit.platform.experiment.search.conftest import made_cache
 
 SEARCH, REFERENCE = SearchConfig(), (0.0, 4.5)

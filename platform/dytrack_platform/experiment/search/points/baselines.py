@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from dytrack_model.policy import shares_to_cycle
-from dytrack_platform.experiment.search.exit_cache import ExitCache
-from dytrack_platform.experiment.search.threshold_front import (
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache
+from dytrack_platform.experiment.search.points.threshold_front import (
     Costs,
     Point,
     columns,

@@ -20,8 +20,8 @@ from dytrack_model.thresholds import quantile_thresholds
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.config.search import ACCURACY
-from dytrack_platform.experiment.search.exit_cache import ExitCache, Floats, from_tracks
-from dytrack_platform.experiment.search.threshold_front import Costs, Point, expand
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Floats, from_tracks
+from dytrack_platform.experiment.search.points.threshold_front import Costs, Point, expand
 from dytrack_platform.training.closed_loop import (
     Film,
     ManyTargets,

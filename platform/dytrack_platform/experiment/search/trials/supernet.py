@@ -19,12 +19,12 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.placement import inherit
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.exit_cache import ExitCache, from_pairs
-from dytrack_platform.experiment.search.latency import costs_of
-from dytrack_platform.experiment.search.rerun import record
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
+from dytrack_platform.experiment.search.points.latency import costs_of
+from dytrack_platform.experiment.search.points.rerun import record
+from dytrack_platform.experiment.search.points.threshold_front import Placement, Point
 from dytrack_platform.experiment.search.space import EXITS, placements
-from dytrack_platform.experiment.search.threshold_front import Placement, Point
 from dytrack_platform.storage import files
 from dytrack_platform.training import memory, worker
 from dytrack_platform.training.objective import TrainModule

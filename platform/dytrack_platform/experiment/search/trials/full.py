@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from dytrack_platform.experiment.search.sampler import (  # Ray's environment first
+from dytrack_platform.experiment.search.trials.sampler import (  # Ray's environment first
     ListedSearch,
     RecordedSearch,
 )
@@ -30,10 +30,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from dytrack_model.cost import planned_gmacs
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.errors import ConfigurationError
-from dytrack_platform.experiment.search.latency import Latency, latency_from, planned_costs
-from dytrack_platform.experiment.search.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.points.latency import Latency, latency_from, planned_costs
 from dytrack_platform.experiment.search.space import Space, Values
-from dytrack_platform.experiment.search.trial import EPOCH, METRIC, Job, train_lean
+from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
+from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, Job, train_lean
 
 _REASON = 300
 _WAITING_BYTES = 300e6
@@ -203,7 +203,7 @@ def _train_one(drawn: dict[str, Any], job: Job) -> None:
     latency = None if row is None else latency_from(row)
     config = resolve(job.recipe, changes)
     if config.train.workers > 1:
-        from dytrack_platform.experiment.search.nested import train_nested
+        from dytrack_platform.experiment.search.trials.nested import train_nested
 
         train_nested(job, int(drawn["number"]), changes, latency)
     else:

@@ -9,12 +9,13 @@ import yaml
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import load
 from dytrack_platform.errors import ConfigurationError, ModelLookupError
-from dytrack_platform.experiment.search import baselines, members, page, picking
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.latency import Latency
-from dytrack_platform.experiment.search.members import Candidate, Front
-from dytrack_platform.experiment.search.rebuild import member_of
-from dytrack_platform.experiment.search.rerun import Measured
+from dytrack_platform.experiment.search.front import members, page, picking
+from dytrack_platform.experiment.search.front.members import Candidate, Front
+from dytrack_platform.experiment.search.front.rebuild import member_of
+from dytrack_platform.experiment.search.points import baselines
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.latency import Latency
+from dytrack_platform.experiment.search.points.rerun import Measured
 
 REFERENCE = (0.0, 4.5)
 

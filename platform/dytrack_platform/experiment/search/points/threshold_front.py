@@ -18,7 +18,7 @@ from dytrack_model.correction import corrected_along, overlap
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_platform.config.search import ACCURACY, GOALS, SearchConfig
 from dytrack_platform.evaluation.report.pareto import dominated, hypervolume
-from dytrack_platform.experiment.search.exit_cache import ExitCache, Floats, Integers
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Floats, Integers
 
 _STEEPEST = 6.0
 """Logarithm of the steepest ratio between the shares of neighbouring exits: e^6 is 400."""

@@ -22,11 +22,11 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, resolve, to_dict
 from dytrack_platform.errors import TrainingError
-from dytrack_platform.experiment.search import threshold_front as solving
-from dytrack_platform.experiment.search.exit_cache import ExitCache, from_pairs
-from dytrack_platform.experiment.search.latency import Latency, costs_of
-from dytrack_platform.experiment.search.rerun import record
-from dytrack_platform.experiment.search.threshold_front import Point
+from dytrack_platform.experiment.search.points import threshold_front as solving
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
+from dytrack_platform.experiment.search.points.latency import Latency, costs_of
+from dytrack_platform.experiment.search.points.rerun import record
+from dytrack_platform.experiment.search.points.threshold_front import Point
 from dytrack_platform.storage import files
 from dytrack_platform.training import memory, rng_state, worker
 from dytrack_platform.training import state as state_files
