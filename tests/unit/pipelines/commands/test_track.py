@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dytrack_model import Tracker
+from dytrack_pipelines.commands import track as commands
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_pipelines.media.yolo import YoloFolder
 from tests.unit.platform.serving.test_faults import moving
@@ -46,6 +47,25 @@ def test_a_folder_and_a_pattern_give_the_boxes_that_python_gives(dytrack, pictur
         assert ended.returncode == 0, ended.stderr
         np.testing.assert_allclose(boxes_of(out), expected, atol=1e-3)
         assert "exits taken" in ended.stdout
+
+
+def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, monkeypatch):
+    # The target is gone after twelve frames.
+    for k in range(12, 30):
+        cv2.imwrite(str(pictures / f"frame{k}.png"), np.full((96, 128, 3), 5 * k % 200, np.uint8))
+    monkeypatch.setattr(commands, "find_spec", lambda name: name == "openvino")
+    words = ("track", str(pictures), "--init", ",".join(map(str, BOX)))
+    ended = dytrack(*words, "--model", "reference", "--csv", str(tmp_path / "b.csv"))
+    assert ended.returncode == 0, ended.stderr
+    rows = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    states = [row["state"] for row in rows]
+    counts = [states.count(state) for state in ("doubtful", "lost")]
+    assert min(counts) > 0
+    assert f"doubtful in {counts[0]}, lost in {counts[1]}\n" in ended.stdout
+    assert f"frame {states.index('lost')}: lost" in ended.stdout
+    assert "runtime torch, fp32, 1 thread\n--runtime openvino is two" in ended.stdout
+    chosen = dytrack(*words, "--model", GOLDEN, "--runtime", "torch")
+    assert "--runtime openvino" not in chosen.stdout
 
 
 @pytest.mark.slow
