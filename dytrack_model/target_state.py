@@ -59,7 +59,7 @@ class StateConfig:
     """Consecutive frames in which it has to."""
     widen_every: int = 5
     """Frames at each width of the search."""
-    most_crops: int = 9
+    most_crops: int = 3
     """Crops in one frame of a search."""
 
     def __post_init__(self) -> None:

@@ -204,7 +204,7 @@ def test_a_box_without_a_target_neither_grows_nor_runs_away(frame, any_batch):
             assert found.box_xywh[1] + found.box_xywh[3] <= 120 + 1e-9
         else:
             sure = found
-        assert max(engine.crops) <= (9 if any_batch else 1)
+        assert max(engine.crops) <= (3 if any_batch else 1)
         engine.crops.clear()
         if number == 150:
             tracemalloc.start()
