@@ -143,11 +143,11 @@ def follow(job: Job, say: Say) -> int:
     client = connect(job.address)
     with contextlib.suppress(_Unreachable):
         _is_terminal(client, job)  # a job that was never there is another matter than a lost one
-    said = 0
+    log = _Log(say)
     silent_since: float | None = None
     while True:
         with contextlib.suppress(*_LOST, AuthenticationError):  # a cut stream is no end
-            said = asyncio.run(_stream(client, job.id, said, say))
+            asyncio.run(log.stream(client, job.id))
         try:
             ended = _is_terminal(client, job)
             silent_since = None
@@ -268,16 +268,23 @@ def _is_terminal(client: JobSubmissionClient, job: Job) -> bool:
         raise _Unreachable from error
 
 
-async def _stream(client: JobSubmissionClient, job: str, said: int, say: Say) -> int:
-    """Say what of the log was not said before; returns how many characters were said in all."""
-    seen = 0
-    async for lines in client.tail_job_logs(job):
-        new = lines[max(0, said - seen) :]
-        seen += len(lines)
-        if new:
-            say(new)
-            said = max(said, seen)
-    return said
+@dataclass(slots=True)
+class _Log:
+    """A log that is said once, however often its stream is cut: each one begins at its start."""
+
+    say: Say
+    said: int = 0
+    """Characters in all."""
+
+    async def stream(self, client: JobSubmissionClient, job: str) -> None:
+        """Say what of the log was not said before, until the stream ends."""
+        seen = 0
+        async for lines in client.tail_job_logs(job):
+            new = lines[max(0, self.said - seen) :]
+            seen += len(lines)
+            if new:
+                self.say(new)
+                self.said = seen
 
 
 def _send(client: JobSubmissionClient, **request: Any) -> str:  # noqa: ANN401  (Ray's own arguments)
