@@ -1,6 +1,7 @@
 """Fixtures for every tier."""
 
 import gc
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,10 @@ def pytest_configure(config):
     # Thousands of tests and what they import stay to the end: looking through them for what could
     # be collected, again and again, took a tenth of the tier's time.
     gc.disable()
+    # A shell's background ignores Ctrl-C, and so would every program that a test starts and ends
+    # by it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session):

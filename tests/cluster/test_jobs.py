@@ -136,8 +136,6 @@ def test_a_running_job_is_found_again_and_stopped(head):
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        # Tests that run in the background of a shell pass it on that they ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert watcher.stdout is not None
     while (line := watcher.stdout.readline()) and line.strip() != "ready":
