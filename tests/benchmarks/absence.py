@@ -13,22 +13,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import psutil
 
 from dytrack_model import Tracker
+from tests.benchmarks.videos import frames_of
 
 
-def read(root, name, most):
-    video = next(path for path in (root / name).iterdir() if path.stem == "video")
-    capture, frames = cv2.VideoCapture(str(video)), []
-    while len(frames) < most:
-        good, pixels = capture.read()
-        if not good:
-            break
-        frames.append(np.ascontiguousarray(pixels[..., ::-1]))
-    return frames
+def read(folder, most):
+    return [np.ascontiguousarray(pixels[..., ::-1]) for pixels in frames_of(folder, most)]
 
 
 def main():
@@ -41,8 +34,8 @@ def main():
     parser.add_argument("--runtime", default="openvino")
     parser.add_argument("--point", default="balanced")
     given = parser.parse_args()
-    first = read(given.sequences, given.target, 25)
-    after = read(given.sequences, given.then, 100)
+    first = read(given.sequences / given.target, 25)
+    after = read(given.sequences / given.then, 100)
     after += after[-2:0:-1]
     text = (given.sequences / given.target / "groundtruth.txt").read_text().split()[0]
     box = [float(value) for value in text.replace("\t", ",").split(",")]

@@ -29,6 +29,7 @@ from dytrack_model.online import Tracker
 from dytrack_model.runtime import build
 from dytrack_model.runtime import export as exports
 from dytrack_model.runtime.quantisation import pairs_of
+from tests.benchmarks.videos import frames_of
 from tests.peaks import differ, keep_scores
 
 WAYS = {
@@ -59,13 +60,8 @@ def milliseconds(saved, rounds, frames=8):
 
 def read(root, name, most):
     folder = root / name
-    video = next(path for path in folder.iterdir() if path.stem == "video")
-    capture, frames = cv2.VideoCapture(str(video)), []
-    while not most or len(frames) < most:
-        good, pixels = capture.read()
-        if not good:
-            break
-        frames.append(RGB.from_bgr(np.asarray(pixels, np.uint8)))
+    found = frames_of(folder, most or None)
+    frames = [RGB.from_bgr(np.asarray(pixels, np.uint8)) for pixels in found]
     rows = (folder / "groundtruth.txt").read_text().split()[: len(frames)]
     return frames, np.array([[float(v) for v in row.split(",")] for row in rows])
 

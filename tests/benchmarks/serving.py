@@ -30,6 +30,7 @@ from websockets.asyncio.client import connect
 
 from dytrack_platform.serving.planning import Table
 from dytrack_platform.serving.simulation import Load, simulate
+from tests.benchmarks.videos import frames_of
 
 
 def serve(options):
@@ -96,13 +97,8 @@ class Served:
 
 
 def read(root, name, most=120):
-    video = next(path for path in (root / name).iterdir() if path.stem == "video")
-    capture, frames = cv2.VideoCapture(str(video)), []
-    while len(frames) < most:
-        good, pixels = capture.read()
-        if not good:
-            break
-        frames.append(cv2.imencode(".jpg", pixels)[1].tobytes())
+    found = frames_of(root / name, most)
+    frames = [cv2.imencode(".jpg", pixels)[1].tobytes() for pixels in found]
     first = (root / name / "groundtruth.txt").read_text().split()[0]
     return frames, [float(value) for value in first.split(",")]
 
@@ -191,10 +187,10 @@ def ladders(options, clips):
             for _ in range(options.rounds):
                 for way in climbing:
                     urls = [server.url for server in servers[way]]
-                    urls, point = (urls, "full") if way == "processes" else (urls * count, None)
-                    found[way].append(
-                        asyncio.run(load(urls, clips, options.seconds, point or options.point))
-                    )
+                    point = "full"
+                    if way != "processes":
+                        urls, point = urls * count, options.point
+                    found[way].append(asyncio.run(load(urls, clips, options.seconds, point)))
             for way in climbing:
                 p99 = float(np.median([row["p99_ms"] for row in found[way]]))
                 row = {
@@ -224,6 +220,11 @@ def ladders(options, clips):
     }
 
 
+def table_of(about):
+    """Return a server's milliseconds by graph and batch."""
+    return {k: {int(n): ms for n, ms in by.items()} for k, by in about["batch_ms"].items()}
+
+
 def regrouping(options, clips, count):
     """With and without regrouping on so many streams: computing time of a frame, both ways."""
     rows = {}
@@ -237,14 +238,15 @@ def regrouping(options, clips, count):
                 served.number("dytrack_frames_total"),
                 [served.number("dytrack_exits_total", f'exit="{e}"') for e in about["exits"]],
             )
-            own = {k: {int(n): ms for n, ms in by.items()} for k, by in about["batch_ms"].items()}
             made = Load(
                 streams=count,
                 seconds=options.seconds,
                 shares=tuple(e / sum(exits) for e in exits),
                 deadline_ms=options.deadline_ms,
             )
-            foretold = simulate(Table(own, exits=len(exits)), made, regroup=name == "with")
+            foretold = simulate(
+                Table(table_of(about), exits=len(exits)), made, regroup=name == "with"
+            )
             rows[name] = {
                 "streams": count,
                 "frames": frames,
@@ -264,7 +266,7 @@ def regrouping(options, clips, count):
 
 def simulated(about):
     """What regrouping brings on this machine's table and on ones whose batches cost less."""
-    own = {k: {int(n): ms for n, ms in by.items()} for k, by in about["batch_ms"].items()}
+    own = table_of(about)
     rows = []
     for share in (None, 0.5, 0.8, 1.0):
         # A batch costs a fixed share of one frame's time, and the rest for each frame.

@@ -12,7 +12,7 @@ from dytrack_platform.evaluation.scoring.dataset_scores import plain_number
 from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 
 _GONE = ("lost",)
-_NOT_SURE = ("lost", "doubtful")
+NOT_SURE = ("lost", "doubtful")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class StateScore:
             "present": dict(self.present),
             "absent": dict(self.absent),
             "balanced_accuracy": plain_number(self.balanced_accuracy()),
-            "balanced_accuracy_doubtful": plain_number(self.balanced_accuracy(_NOT_SURE)),
+            "balanced_accuracy_doubtful": plain_number(self.balanced_accuracy(NOT_SURE)),
         }
 
 

@@ -13,7 +13,7 @@ from dytrack_platform.datasets.io.text import usable_boxes
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.errors import ResultError
 from dytrack_platform.evaluation.report.pareto import CHEAPEST, DEAREST, standard_volume
-from dytrack_platform.evaluation.report.states import StateScore, score_states
+from dytrack_platform.evaluation.report.states import NOT_SURE, StateScore, score_states
 from dytrack_platform.evaluation.scoring.dataset_scores import (
     TrackerScore,
     frame_rate,
@@ -189,7 +189,7 @@ def chosen_exits(result: SequenceResult) -> NDArray[np.int64]:
     """Return (N,) exits of a run, -1 where the target's state and not the policy decided."""
     if not result.states:
         return result.exit_indices
-    decided = np.isin(np.array(["", *result.states[:-1]]), ("doubtful", "lost"))
+    decided = np.isin(np.array(["", *result.states[:-1]]), NOT_SURE)
     return np.where(decided, -1, result.exit_indices)
 
 
