@@ -10,6 +10,8 @@ it gains.
 Dimensions: E exits, N targets.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +42,15 @@ class BoxCorrection:
         corrected = boxes_xywh.copy()
         corrected[:count] = _shifted(boxes_xywh[:count], self.shifts[:count])
         return corrected
+
+    def centred(self, exit_index: int, box_cxcywh: Sequence[float]) -> list[float]:
+        """Return one exit's corrected box (4,) ``cx, cy, w, h``, of one target, in any units."""
+        if exit_index >= len(self.shifts):
+            return list(box_cxcywh)
+        x, y, width, height = box_cxcywh
+        boxes = np.array([x - 0.5 * width, y - 0.5 * height, width, height])
+        left, top, width, height = _shifted(boxes, self.shifts[exit_index, 0]).tolist()
+        return [left + 0.5 * width, top + 0.5 * height, width, height]
 
     def learn(self, boxes_xywh: Boxes, which: NDArray[np.bool_] | None = None) -> None:
         """Take in a frame that ran to full depth.

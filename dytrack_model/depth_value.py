@@ -1,12 +1,14 @@
 """Decide by value: go deeper where that is worth its price.
 
-What a single frame gains by depth can hardly be told from the frame: shallow and deep exits are
-sure and unsure of the same frames. It can be told from the target's own past, for a gain lasts:
-where the deepest exit found another box than the shallow ones in the last frame that it saw, and
-was surer of it, it will again. The value of going on from an exit is linear in seven numbers of
-that kind (:meth:`Memory.features`), fitted to what depth gained on held-out videos. The policy
-leaves where the value is below ``price`` times what depth costs more, and looks again at full
-depth after ``audit_every`` frames at the latest, for a memory ages. Our choice.
+What depth gains can hardly be told from how sure an exit is: shallow and deep exits are sure and
+unsure of the same frames. It can be told from how ambiguous the exit's answer is
+(:mod:`~dytrack_model.ambiguity`), for most of what depth gains over a video is that the target is
+not lost. And from the target's past: where the deepest exit found another box than the shallow
+ones in the last frame that it saw, and was surer of it, it will again. The value of going on from
+an exit is linear in numbers of both kinds (:meth:`Memory.features`), with weights of ours (the
+ambiguity) or fitted to what depth gained on held-out videos. The policy leaves where the value is
+below ``price`` times what depth costs more, and looks again at full depth after ``audit_every``
+frames at the latest, for a memory ages. Our choice.
 
 Dimensions: E exits.
 """
@@ -17,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from dytrack_model.ambiguity import CLEAR, Ambiguity
 from dytrack_model.config import require
 
-FEATURES = 8
+FEATURES = 11
+_OF_HEAD = len(CLEAR)  # the last ones of Memory.features
 _OLD = 30
 _DROP = 6  # its place among Memory.features
 
@@ -34,16 +38,26 @@ def drop_weights(exits: int) -> tuple[tuple[float, ...], ...]:
     return (fallen,) * (exits - 1)
 
 
+def ambiguity_weights(exits: int) -> tuple[tuple[float, ...], ...]:
+    """Return (E - 1, FEATURES) weights of another such value: how ambiguous the answer is.
+
+    What else looks like the target counts twice as much as how far the box moved and how its size
+    changed: about what a fit to lost targets gave.
+    """
+    summed = (0.0,) * (FEATURES - _OF_HEAD) + (1.0, 0.5, 0.5)
+    return (summed,) * (exits - 1)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueRule:
     """A price and what it is compared with."""
 
     weights: tuple[tuple[float, ...], ...]
-    """(E - 1, FEATURES): value of going on from each exit but the last, in IoU."""
+    """(E - 1, FEATURES): value of going on from each exit but the last."""
     costs: tuple[float, ...]
     """(E,) cost of a stop at each exit, over that of full depth."""
     price: float
-    """IoU that the cost of one frame at full depth is worth; 0 always goes to full depth."""
+    """Value that the cost of one frame at full depth is worth; 0 always goes to full depth."""
     audit_every: int = 20
     """Frames after which full depth is run whatever the value."""
 
@@ -68,9 +82,12 @@ class ValueRule:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ValueRule":
-        """Build from what :meth:`to_dict` returned."""
+        """Build from what :meth:`to_dict` returned, also before heads were looked at."""
+        weights = [tuple(float(v) for v in row) for row in values["weights"]]
+        none = (0.0,) * _OF_HEAD
+        before = all(len(row) == FEATURES - _OF_HEAD for row in weights)
         return cls(
-            weights=tuple(tuple(float(v) for v in row) for row in values["weights"]),
+            weights=tuple(row + none for row in weights) if before else tuple(weights),
             costs=tuple(float(v) for v in values["costs"]),
             price=float(values["price"]),
             audit_every=int(values["audit_every"]),
@@ -96,7 +113,9 @@ class Memory:
         self.age = 0
         self._predicted, self._agreement = tuple(predicted_iou), tuple(agreement)
 
-    def features(self, exit_index: int, predicted_iou: float) -> tuple[float, ...]:
+    def features(
+        self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR
+    ) -> tuple[float, ...]:
         """Describe an exit of the running frame by FEATURES numbers; there must be a memory."""
         assert self.age is not None  # a target's first frame goes to full depth
         apart = 1.0 - self._agreement[exit_index]
@@ -112,6 +131,7 @@ class Memory:
             apart * (1.0 - age),
             before - predicted_iou,
             self._predicted[-1],
+            *ambiguity,
         )
 
 
@@ -130,6 +150,11 @@ class ValueOfDepth:
         return self._rule.price > 0 and self._rule.audit_every > 1
 
     @property
+    def reads_head(self) -> bool:
+        """Where some weight is on it."""
+        return self.varies and any(any(row[-_OF_HEAD:]) for row in self._rule.weights)
+
+    @property
     def learns_from_depth(self) -> bool:
         """Where it may leave."""
         return self.varies
@@ -142,12 +167,13 @@ class ValueOfDepth:
         """The memory of the last frame at full depth grows older."""
         self._memory.pass_frame()
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Leave where going on is not worth its price."""
         rule, memory = self._rule, self._memory
         if rule.price <= 0 or memory.age is None or memory.age >= rule.audit_every:
             return False
-        value = float(np.dot(rule.weights[exit_index], memory.features(exit_index, predicted_iou)))
+        features = memory.features(exit_index, predicted_iou, ambiguity)
+        value = float(np.dot(rule.weights[exit_index], features))
         return value < rule.price * (rule.costs[-1] - rule.costs[exit_index])
 
     def full_depth(self, predicted_iou: Sequence[float], agreement: Sequence[float]) -> None:

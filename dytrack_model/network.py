@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from dytrack_model.backbone import Backbone, target_share
 from dytrack_model.config import ModelConfig
-from dytrack_model.decisioner import Decisioner, ScoreMapSummary
-from dytrack_model.heads import CentreHead, HeadMaps, probability, read_boxes
-from dytrack_model.matching import TemplateMatching
-from dytrack_model.recycling import ExitFeatures, build
+from dytrack_model.exits.decisioner import Decisioner, ScoreMapSummary
+from dytrack_model.exits.heads import CentreHead, HeadMaps, probability, read_boxes
+from dytrack_model.exits.matching import TemplateMatching
+from dytrack_model.exits.recycling import ExitFeatures, build
 
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)

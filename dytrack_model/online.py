@@ -13,7 +13,7 @@ from dytrack_model.correction import BoxCorrection, agreement
 from dytrack_model.cost import planned_gmacs, planned_head_gmacs
 from dytrack_model.crops import box_to_crop, centre, check_box, clip_box, crop, crop_side
 from dytrack_model.errors import ImageError
-from dytrack_model.heads import hann_window
+from dytrack_model.exits.heads import hann_window
 from dytrack_model.images import RGB, Channels, Frame, as_rgb, read_frames
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
@@ -211,6 +211,7 @@ class Tracker:
             search.template_state,
             self._window,
             deep=state is not TargetState.TRACKING,
+            correction=self._correction,
         )
         shallow = yield from self._shallower(found)
         network_ms = (time.perf_counter() - began) * 1e3
@@ -218,9 +219,10 @@ class Tracker:
         prediction = self._predict(
             search, found.box_cxcywh, found.predicted_iou, found.exit_index, network_ms
         )
-        if shallow:
-            extra = sum(planned_head_gmacs(self.engine.config)[:-1])
+        if heads := max(len(shallow), len(found.passed)):  # besides the one that gave the box
+            extra = sum(planned_head_gmacs(self.engine.config)[:heads])
             prediction = replace(prediction, extra_gmacs=extra)
+        if shallow:
             self._learn(search, shallow, found)
         if self._belief is not None:
             box = self._belief.follow(prediction.box_xywh, prediction.predicted_iou, self._box_xywh)
@@ -324,7 +326,7 @@ class Tracker:
             yield self.step(frame)
 
     def _image(self, frame: Frame) -> RGB:
-        """Read a frame, which must be one of the started sequence."""
+        """Read a frame of the started sequence."""
         image = as_rgb(frame, self._channels)
         if self._template_state is None:
             raise ImageError("step() needs a target: call start(frame, box) with the first frame")
@@ -347,17 +349,17 @@ class Tracker:
         return Search(pixels, around, side, self._template_state)
 
     def _shallower(self, found: Inference) -> Work[list[list[float]]]:
-        """Run the heads of shallower exits, if anything is to be learned from them.
+        """Run shallower exits' heads, if anything is to be learned from them.
 
         Returns:
-            Each one's box in the crop; nothing where nothing is learned.
+            A box in the crop for each; nothing where nothing is learned.
         """
         last = self.engine.exit_count - 1
         learns = self._correct and (self.policy.varies or found.overruled)
         if found.exit_index < last or not (learns or self.policy.learns_from_depth):
             return []
-        boxes = []
-        for k in range(last):
+        boxes = [*found.passed]
+        for k in range(len(boxes), last):
             boxes += yield from locating(self.engine, k, found.tensors, self._window)
         return boxes
 
@@ -366,7 +368,7 @@ class Tracker:
         boxes = [*shallow, found.box_cxcywh]
         raw = np.stack([search.in_frame(box) for box in boxes])
         if self.policy.learns_from_depth:
-            ours = self._correction.apply(raw[:, None])[:, 0] if self._correct else raw
+            ours = self._correction.apply(raw[:, None])[:, 0]  # as they are, where none is learned
             clipped = np.stack([clip_box(box, *self._frame_size) for box in ours])
             said = [float(self.engine.decide(k, found.tensors)[0]) for k in range(len(shallow))]
             agreed = agreement(clipped[:, None])[:, 0]
@@ -388,12 +390,11 @@ class Tracker:
         box = search.in_frame(box_cxcywh)
         if corrected and self._correction.shifts.any():
             box = self._correction.apply(np.tile(box, (exit_index + 1, 1, 1)))[exit_index, 0]
-        below = predicted_iou < self._lost_below
         return Prediction(
             box_xywh=clip_box(box, *self._frame_size),
             predicted_iou=predicted_iou,
             exit=self.engine.config.exits[exit_index],
             exit_index=exit_index,
-            state=TargetState.LOST if below else TargetState.TRACKING,
+            state=TargetState.LOST if predicted_iou < self._lost_below else TargetState.TRACKING,
             network_ms=network_ms,
         )

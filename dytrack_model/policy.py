@@ -1,7 +1,8 @@
 """When to stop: thresholds on the predicted IoU, named operating points, and baselines.
 
 A policy is asked at every exit but the last one, shallow to deep, and answers whether to leave.
-``reads_score`` tells the tracker whether it has to wait for the predicted IoU.
+``reads_score`` tells the tracker whether it has to wait for the predicted IoU, ``reads_head``
+whether the exit's head has to run before it is asked.
 """
 
 import random
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dytrack_model.ambiguity import CLEAR, Ambiguity
 from dytrack_model.config import require
 from dytrack_model.depth_value import ValueOfDepth, ValueRule
 from dytrack_model.errors import ConfigurationError
@@ -22,6 +24,11 @@ class Policy(Protocol):
         """Whether :meth:`leave` looks at the predicted IoU."""
         ...
 
+    @property
+    def reads_head(self) -> bool:
+        """Whether :meth:`leave` looks at what the exit's head shows, which then runs first."""
+        ...
+
     def begin_target(self) -> None:
         """A new target starts: forget the last one's frames."""
         ...
@@ -30,7 +37,7 @@ class Policy(Protocol):
         """A new frame starts."""
         ...
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Say whether to stop at this exit (counted from 0; never asked at the last one)."""
         ...
 
@@ -142,10 +149,11 @@ def find_point(points: Sequence[OperatingPoint], name: str, exit_count: int) -> 
 
 
 class _Deaf:
-    """A policy that learns nothing from frames at full depth."""
+    """A policy that learns nothing from frames at full depth, and looks at no head."""
 
     __slots__ = ()
     learns_from_depth = False
+    reads_head = False
 
     def full_depth(self, predicted_iou: Sequence[float], agreement: Sequence[float]) -> None:
         """Learn nothing."""
@@ -180,7 +188,7 @@ class Thresholds(_Deaf):
     def begin_frame(self) -> None:
         """Nothing is kept between frames."""
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Compare with this exit's threshold."""
         threshold = self.values[exit_index]
         return threshold == 0 or predicted_iou >= threshold
@@ -221,7 +229,7 @@ class Hysteresis(_Deaf):
         """The exit that the last frame reached is where it left."""
         self._last, self._reached = self._reached, 0
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Compare with this exit's threshold, moved towards the last frame's exit."""
         limit = self._limits.values[exit_index]
         if self._last is not None and 0 < limit <= 1:
@@ -248,7 +256,7 @@ class FixedExit(_Deaf):
     def begin_frame(self) -> None:
         """Nothing is kept between frames."""
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Leave at the chosen exit, whatever the score."""
         return exit_index >= self.exit_index
 
@@ -280,7 +288,7 @@ class RandomExit(_Deaf):
         """Draw this frame's exit."""
         self._chosen = self._random.choices(range(len(self._shares)), self._shares)[0]
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Leave at the exit that was drawn."""
         return exit_index >= self._chosen
 
@@ -308,7 +316,7 @@ class CycleExit(_Deaf):
         """Move on in the cycle."""
         self._frame += 1
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Leave at the cycle's exit for this frame."""
         return exit_index >= self._cycle[self._frame % len(self._cycle)]
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from dytrack_model.config import Attention, ModelConfig, RecyclingSchema, require
 from dytrack_model.errors import CheckpointError
+from dytrack_model.exits.recycling import Cascade
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.pretrained.backbone import LoadReport
 from dytrack_model.pretrained.files import read_tensors
-from dytrack_model.recycling import Cascade
 
 _BRANCHES = {"ctr": "score", "offset": "offset", "size": "size"}
 """OSTrack's branches in the order of our groups, and the name of our last convolution."""

@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dytrack_model.ambiguity import CLEAR, Ambiguity, distraction, motion
 from dytrack_model.backbone import target_share
 from dytrack_model.config import ModelConfig, require
-from dytrack_model.heads import HeadMaps, read_boxes
+from dytrack_model.correction import BoxCorrection
+from dytrack_model.exits.heads import HeadMaps, read_boxes
 from dytrack_model.policy import Policy
 from dytrack_model.runtime.graphs import Graph, chain
 
@@ -181,6 +183,8 @@ class Inference(NamedTuple):
     """The frame's tensors: heads of the exits passed can still run on them."""
     overruled: bool
     """Whether the policy wanted to leave where it was not let."""
+    passed: list[list[float]]
+    """(exit_index, 4) boxes of the exits before, where the policy had them found."""
 
 
 def infer(
@@ -191,18 +195,23 @@ def infer(
     window: Tensor | None = None,
     *,
     deep: bool = False,
+    correction: BoxCorrection | None = None,
 ) -> Inference:
     """Run one search crop (1, S, S, 3) through the exits until the policy says stop.
 
     Args:
         engine: The runtime.
         policy: When to stop.
-        search: The crop, uint8 RGB.
+        search: The crop, uint8 RGB, cut around the last frame's box.
         template_state: What :meth:`Engine.embed_template` returned.
-        window: (H, W) weights of the score map; see :func:`~dytrack_model.heads.read_boxes`.
+        window: (H, W) weights of the score map; see :func:`~dytrack_model.exits.heads.read_boxes`.
         deep: Go to full depth whatever the policy answers; it is asked all the same.
+        correction: Of the boxes of which a policy is told how they moved; none is changed.
     """
-    return finish(engine, inferring(engine, policy, search, template_state, window, deep=deep))
+    work = inferring(
+        engine, policy, search, template_state, window, deep=deep, correction=correction
+    )
+    return finish(engine, work)
 
 
 def inferring(
@@ -213,10 +222,12 @@ def inferring(
     window: Tensor | None = None,
     *,
     deep: bool = False,
+    correction: BoxCorrection | None = None,
 ) -> Work[Inference]:
     """As :func:`infer`, call by call; ``search`` is (1, S, S, 3), ``window`` (H, W)."""
     policy.begin_frame()
     overruled = False
+    passed: list[list[float]] = []
     tensors = engine.begin(search, template_state)
     last = engine.exit_count - 1
     for exit_index in range(engine.exit_count):
@@ -225,13 +236,36 @@ def inferring(
             break
         # A GPU would have to finish the stage first, so only policies that look are told.
         score = float(engine.decide(exit_index, tensors)[0]) if policy.reads_score else 0.0
-        if policy.leave(exit_index, score):
+        ambiguity = CLEAR
+        if policy.reads_head:
+            passed += yield from locating(engine, exit_index, tensors, window)
+            ambiguity = _ambiguity(engine, exit_index, tensors, passed[-1], window, correction)
+        if policy.leave(exit_index, score, ambiguity):
             if not deep:
                 break
             overruled = True
-    (box_cxcywh,) = yield from locating(engine, exit_index, tensors, window)
+    if len(passed) > exit_index:
+        box_cxcywh = passed.pop()
+    else:
+        (box_cxcywh,) = yield from locating(engine, exit_index, tensors, window)
     predicted_iou = float(engine.decide(exit_index, tensors)[0])
-    return Inference(box_cxcywh, predicted_iou, exit_index, tensors, overruled)
+    return Inference(box_cxcywh, predicted_iou, exit_index, tensors, overruled, passed)
+
+
+def _ambiguity(
+    engine: Engine,
+    exit_index: int,
+    tensors: Tensors,
+    box_cxcywh: list[float],
+    window: Tensor | None,
+    correction: BoxCorrection | None,
+) -> Ambiguity:
+    """Judge an exit's answer, whose head was run just before."""
+    score = engine.maps(exit_index, tensors).score
+    with torch.inference_mode():
+        distractor = float(distraction(score, [box_cxcywh], window)[0])
+    box = box_cxcywh if correction is None else correction.centred(exit_index, box_cxcywh)
+    return Ambiguity(distractor, *motion(box, engine.config.search_factor))
 
 
 def locate(

@@ -35,8 +35,8 @@ import torch
 from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig, require
+from dytrack_model.exits.recycling import ExitFeatures
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.recycling import ExitFeatures
 
 Kind = Literal["template", "stage", "head"]
 

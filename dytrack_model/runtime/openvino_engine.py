@@ -155,6 +155,8 @@ def compiled_graph(
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_PRECISION_HINT": arithmetic,
+        # Pinned, the threads of every process would share the same first cores.
+        "ENABLE_CPU_PINNING": False,
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads

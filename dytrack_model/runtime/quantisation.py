@@ -80,7 +80,7 @@ def observe(
                 model.add_outputs([port])
                 known[name] = before if len(model.outputs) > before else _given(model, port)
         places[graph.name] = [known[name] for name in names]
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         compiled[graph.name] = core.compile_model(model, "CPU", settings)
     seen: dict[str, list[list[tuple[float, float, float]]]] = {graph.name: [] for graph in chain}
     for template, box, search in pairs:

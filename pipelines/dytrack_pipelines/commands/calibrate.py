@@ -1,7 +1,7 @@
 """Choose thresholds: ``dytrack calibrate RUN --dataset got10k --root DIR --budget-ms 8``.
 
 Takes the time of tracking the sequences twice, once through every exit; a price of depth
-(``--rule drop`` and the others) takes that of nine times. They must be held out:
+(``--rule ambiguity`` and the others) takes that of nine times. They must be held out:
 neither trained on nor reported on. The new operating point goes into the tracker's folder, with
 what it promised and what the tracker then really gave.
 """
@@ -38,11 +38,12 @@ def calibrate(
         float, typer.Option(help="How much thresholds move towards the last frame's exit.")
     ] = 0.0,
     rule: Annotated[
-        Literal["thresholds", "drop", "gain", "rollouts"],
+        Literal["thresholds", "ambiguity", "drop", "gain", "rollouts"],
         typer.Option(
             help="What decides: thresholds on the predicted IoU, as in the paper; or a price of "
-            "depth, compared with what the predicted IoU fell (drop), or with what depth is "
-            "expected to gain in a frame (gain) or in it and the next ones (rollouts)."
+            "depth, compared with how ambiguous the exit's answer is (ambiguity), with what "
+            "the predicted IoU fell (drop), or with what depth is expected to gain in a frame "
+            "(gain) or in it and the next ones (rollouts)."
         ),
     ] = "thresholds",
     audit_every: Annotated[

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dytrack_model.ambiguity import CLEAR, Ambiguity
 from dytrack_model.policy import FULL, FixedExit, OperatingPoint, Policy, find_point
 from dytrack_model.prediction import Audit
 
@@ -63,6 +64,11 @@ class Paced:
         return True
 
     @property
+    def reads_head(self) -> bool:
+        """Where the level that is kept does."""
+        return self._now.reads_head
+
+    @property
     def learns_from_depth(self) -> bool:
         """Where some level does."""
         return any(policy.learns_from_depth for _, policy in self._levels)
@@ -77,9 +83,9 @@ class Paced:
         for _, policy in self._levels:
             policy.begin_frame()
 
-    def leave(self, exit_index: int, predicted_iou: float) -> bool:
+    def leave(self, exit_index: int, predicted_iou: float, ambiguity: Ambiguity = CLEAR) -> bool:
         """Ask the level that is kept."""
-        return self._now.leave(exit_index, predicted_iou)
+        return self._now.leave(exit_index, predicted_iou, ambiguity)
 
     def full_depth(self, predicted_iou: Sequence[float], agreement: Sequence[float]) -> None:
         """Every level hears of it: (E,) and (E - 1,)."""

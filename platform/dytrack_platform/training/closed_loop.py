@@ -13,14 +13,17 @@ Dimensions: N targets, E exits, F frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dytrack_model.ambiguity import Ambiguity, distraction, motion
+from dytrack_model.config import ModelConfig
 from dytrack_model.correction import BoxCorrection, agreement, overlap
-from dytrack_model.heads import read_boxes
+from dytrack_model.exits.heads import read_boxes
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, Policy
 from dytrack_platform.datasets.resident.draws import Shots
@@ -54,6 +57,8 @@ class Found:
     """(E, N)."""
     peaks: Floats
     """(E, N) highest score of the head's map times the window."""
+    distractors: Floats
+    """(E, N) how strong the strongest other thing is; see :mod:`dytrack_model.ambiguity`."""
     summaries: Floats
     """(E, N, 4) what the decisioner's map says; zeros where it has none."""
 
@@ -74,6 +79,8 @@ class Tracked:
     """(F - 1, E)."""
     peaks: Floats
     """(F - 1, E)."""
+    shown: Floats
+    """(F - 1, E, 3) what every exit's head shows; see :mod:`dytrack_model.ambiguity`."""
     summaries: Floats
     """(F - 1, E, 4)."""
     shifts: Floats
@@ -150,7 +157,7 @@ class ManyTargets:
         crops, sides, centres = self._crops(
             pictures, boxes_xywh, config.search_factor, config.search_size
         )
-        boxes, predicted, peaks, summaries = [], [], [], []
+        boxes, predicted, peaks, distractors, summaries = [], [], [], [], []
         with self._autocast():
             tokens = network.embed_search(crops, template)
             exit_features = None
@@ -169,19 +176,18 @@ class ManyTargets:
                         summary = network.score_summaries[index]
                         summaries.append(summary.describe(own.features.float()))  # type: ignore[operator]
                 boxes.append(read_boxes(maps, self._window))
+                distractors.append(distraction(maps.score, boxes[-1], self._window))
                 peaks.append((maps.score * self._window).flatten(1).amax(dim=1))
         found = _host(boxes) * sides[None, :, None]
         corners = centres - 0.5 * sides[:, None] + found[..., :2] - 0.5 * found[..., 2:]
         mapped = np.concatenate([corners, found[..., 2:]], axis=2)
         described = _host(summaries) if summaries else np.zeros((*mapped.shape[:2], 4))
-        return Found(mapped, _host(predicted), _host(peaks), described)
+        return Found(mapped, _host(predicted), _host(peaks), _host(distractors), described)
 
     def _crops(
         self, pictures: Integers, boxes_xywh: Floats, factor: float, size: int
     ) -> tuple[Tensor, Floats, Floats]:
-        roots = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3])
-        sides = np.maximum(1.0, np.ceil(roots * factor))
-        centres = boxes_xywh[:, :2] + 0.5 * boxes_xywh[:, 2:]
+        sides, centres = square_crops(boxes_xywh, factor)
         matrices = square_matrices(centres, sides, size, np.zeros(len(sides), bool))
         device = self._pictures.pixels.device
         crops = self._pictures.crops(
@@ -230,28 +236,35 @@ def follow(
     ends = np.array([len(film.pictures) for film in films])
     if horizon is not None:
         ends = np.minimum(ends, begin + 1 + horizon)
-    said: list[list[tuple[Found, int, int, Floats]]] = [[] for _ in films]
+    said: list[list[_Said]] = [[] for _ in films]
     for frame in range(1, int((ends - begin).max())):
         alive = np.flatnonzero(begin + frame < ends)
         kept = torch.from_numpy(alive).to(template.device)
-        shown = [films[i] for i in alive.tolist()]
-        sizes = np.array([film.size for film in shown])
+        seen = [films[i] for i in alive.tolist()]
+        sizes = np.array([film.size for film in seen])
         found = many.find(
             template[kept],
             None if share is None else share[kept],
             np.array(
-                [film.pictures[now] for film, now in zip(shown, begin[alive] + frame, strict=True)]
+                [film.pictures[now] for film, now in zip(seen, begin[alive] + frame, strict=True)]
             ),
             boxes[alive],
         )
         raw, before = found.boxes_xywh, correction.shifts[:, alive]
         ours = BoxCorrection(exits, len(alive))
         ours.shifts = before
-        found = replace(found, boxes_xywh=clip_boxes(ours.apply(raw), sizes))
+        corrected = ours.apply(raw)
+        shown = _ambiguities(found.distractors, corrected, boxes[alive], many.network.config)
+        found = replace(found, boxes_xywh=clip_boxes(corrected, sizes))
         agreed = agreement(found.boxes_xywh)
         taken = np.array(
             [
-                _exit_of(policies[i], found.predicted_iou[:, place], agreed[:, place])
+                _exit_of(
+                    policies[i],
+                    found.predicted_iou[:, place],
+                    shown[:, place],
+                    agreed[:, place],
+                )
                 for place, i in enumerate(alive.tolist())
             ]
         )
@@ -260,19 +273,54 @@ def follow(
         correction.shifts[:, alive] = ours.shifts
         boxes[alive] = found.boxes_xywh[taken, np.arange(len(alive))]
         for place, i in enumerate(alive.tolist()):
-            said[i].append((found, place, int(taken[place]), before[:, place]))
+            said[i].append(
+                _Said(found, place, int(taken[place]), before[:, place], shown[:, place])
+            )
     return [
         _judged(film, start, frames)
         for film, start, frames in zip(films, begin.tolist(), said, strict=True)
     ]
 
 
-def _exit_of(policy: Policy, predicted_iou: Floats, agreed: Floats) -> int:
+class _Said(NamedTuple):
+    """One frame of one film."""
+
+    found: Found
+    place: int
+    taken: int
+    shifts: Floats
+    shown: Floats
+
+
+def _ambiguities(
+    distractors: Floats, boxes_xywh: Floats, before_xywh: Floats, config: ModelConfig
+) -> Floats:
+    """Return (E, N, 3) ambiguities of boxes (E, N, 4) in crops that were cut around (N, 4)."""
+    factor = config.search_factor
+    sides, centres = square_crops(before_xywh, factor)
+    inside = np.empty(boxes_xywh.shape)
+    inside[..., :2] = boxes_xywh[..., :2] + 0.5 * boxes_xywh[..., 2:] - centres
+    inside[..., 2:] = boxes_xywh[..., 2:]
+    inside /= sides[:, None]
+    inside[..., :2] += 0.5
+    return np.array(
+        [
+            [
+                (distractor, *motion(box, factor))
+                for distractor, box in zip(strongest, found.tolist(), strict=True)
+            ]
+            for strongest, found in zip(distractors.tolist(), inside, strict=True)
+        ]
+    )
+
+
+def _exit_of(policy: Policy, predicted_iou: Floats, shown: Floats, agreed: Floats) -> int:
     """Ask a policy exit by exit, as the online tracker does."""
     policy.begin_frame()
     last = len(predicted_iou) - 1
     for index in range(last):
-        if policy.leave(index, float(predicted_iou[index])):
+        ambiguity = Ambiguity(*shown[index].tolist())
+        if policy.leave(index, float(predicted_iou[index]), ambiguity):
             return index
     policy.full_depth(predicted_iou.tolist(), agreed.tolist())
     return last
@@ -281,6 +329,16 @@ def _exit_of(policy: Policy, predicted_iou: Floats, agreed: Floats) -> int:
 def always(exit_index: int, films: Sequence[object]) -> list[Policy]:
     """Return the policy of one fixed depth for each film."""
     return [FixedExit(exit_index) for _ in films]
+
+
+def square_crops(boxes_xywh: Floats, factor: float) -> tuple[Floats, Floats]:
+    """Return the sides (N,) and centres (N, 2) of crops around boxes (N, 4), in pixels.
+
+    The rule is that of :func:`~dytrack_model.crops.crop_side`.
+    """
+    roots = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3])
+    sides = np.maximum(1.0, np.ceil(roots * factor))
+    return sides, boxes_xywh[:, :2] + 0.5 * boxes_xywh[:, 2:]
 
 
 def clip_boxes(boxes_xywh: Floats, sizes: Integers, margin: float = 10.0) -> Floats:
@@ -304,9 +362,9 @@ def film_of(shots: Shots, pictures: Integers, size: tuple[int, int]) -> Film:
     return Film(shots.name, pictures[start:], size, boxes[start:])
 
 
-def _judged(film: Film, start: int, frames: list[tuple[Found, int, int, Floats]]) -> Tracked:
-    exits = np.array([taken for _, _, taken, _ in frames], np.int64)
-    boxes = np.stack([found.boxes_xywh[:, place] for found, place, _, _ in frames])
+def _judged(film: Film, start: int, frames: list[_Said]) -> Tracked:
+    exits = np.array([one.taken for one in frames], np.int64)
+    boxes = np.stack([one.found.boxes_xywh[:, one.place] for one in frames])
     truth = film.boxes_xywh[start + 1 : start + 1 + len(frames)]
     iou = np.stack([overlap(boxes[:, k], truth) for k in range(boxes.shape[1])], axis=1)
     return Tracked(
@@ -314,10 +372,11 @@ def _judged(film: Film, start: int, frames: list[tuple[Found, int, int, Floats]]
         boxes,
         exits,
         iou,
-        np.stack([found.predicted_iou[:, place] for found, place, _, _ in frames]),
-        np.stack([found.peaks[:, place] for found, place, _, _ in frames]),
-        np.stack([found.summaries[:, place] for found, place, _, _ in frames]),
-        np.stack([shifts for _, _, _, shifts in frames]),
+        np.stack([one.found.predicted_iou[:, one.place] for one in frames]),
+        np.stack([one.found.peaks[:, one.place] for one in frames]),
+        np.stack([one.shown for one in frames]),
+        np.stack([one.found.summaries[:, one.place] for one in frames]),
+        np.stack([one.shifts for one in frames]),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dytrack_model.ambiguity import Ambiguity
 from dytrack_model.correction import BoxCorrection, agreement
 from dytrack_model.depth_value import Memory
 from dytrack_model.policy import Policy, RandomExit
@@ -77,7 +78,8 @@ def examples(
             memory.pass_frame()
             if memory.age is not None and frame % stride == 0 and np.isfinite(one.iou[frame, 0]):
                 said = one.predicted_iou[frame]
-                rows = [memory.features(k, float(said[k])) for k in range(exits - 1)]
+                shown = [Ambiguity(*numbers) for numbers in one.shown[frame].tolist()]
+                rows = [memory.features(k, float(said[k]), shown[k]) for k in range(exits - 1)]
                 states.append((number, frame, rows))
             if one.exits[frame] == exits - 1:
                 memory.take(one.predicted_iou[frame].tolist(), agreed[:, frame].tolist())

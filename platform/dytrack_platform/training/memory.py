@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dytrack_model.config import ModelConfig
-from dytrack_model.heads import hann_window
+from dytrack_model.exits.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config.schema import (
     DataConfig,

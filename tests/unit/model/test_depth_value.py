@@ -3,7 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
+from dytrack_model.ambiguity import Ambiguity
+from dytrack_model.depth_value import (
+    FEATURES,
+    ValueOfDepth,
+    ValueRule,
+    ambiguity_weights,
+    drop_weights,
+)
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.policy import OperatingPoint, find_point
 
@@ -63,6 +70,35 @@ def test_a_new_target_begins_without_a_memory():
     assert run(policy, 5).tolist() == run(policy, 5).tolist() == [2, 0, 0, 0, 0]
 
 
+def test_an_ambiguity_above_its_price_goes_deeper_at_each_exit():
+    policy = ValueOfDepth(
+        rule(0.5, weights=ambiguity_weights(3))
+    )  # worth .3 at the first, .2 at the next
+    assert policy.reads_head
+    policy.begin_target()
+    policy.begin_frame()
+    assert not policy.leave(0, 0.9, Ambiguity(0.0, 0.0, 0.0))  # a target's first frame
+    policy.full_depth([0.9, 0.9, 0.9], [1.0, 1.0])
+    policy.begin_frame()
+    for exit_index, limit in ((0, 0.3), (1, 0.2)):
+        assert policy.leave(exit_index, 0.1, Ambiguity(limit - 0.01, 0.0, 0.0))
+        assert not policy.leave(exit_index, 0.9, Ambiguity(limit + 0.01, 0.0, 0.0))
+        assert not policy.leave(exit_index, 0.9, Ambiguity(limit - 0.1, 0.12, 0.12))
+        assert policy.leave(exit_index, 0.9, Ambiguity(limit - 0.1, 0.08, 0.08))
+
+
+def test_only_a_rule_that_weighs_risks_has_heads_run_for_them():
+    assert not ValueOfDepth(rule(0.5, weights=drop_weights(3))).reads_head
+    assert not ValueOfDepth(rule(0.0, weights=ambiguity_weights(3))).reads_head
+    assert not ValueOfDepth(rule(0.5, 1, weights=ambiguity_weights(3))).reads_head
+
+
+def test_a_rule_of_before_there_were_risks_weighs_none():
+    known = rule(0.5).to_dict()
+    read = ValueRule.from_dict(known | {"weights": [row[:8] for row in known["weights"]]})
+    assert read.weights == ((0.1,) * 8 + (0.0,) * 3,) * 2
+
+
 @pytest.mark.parametrize("price", [0.0, 0.25, INFINITE])
 def test_a_point_by_value_survives_json(price):
     point = OperatingPoint(name="balanced", value=rule(price))
@@ -84,7 +120,7 @@ def test_a_point_of_thresholds_is_stored_as_it_always_was():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": ((0.0,) * 3,) * 2}, "weights: must be 8 numbers"),
+        ({"weights": ((0.0,) * 3,) * 2}, "weights: must be 11 numbers"),
         ({"weights": ((0.0,) * FEATURES,)}, "for each of 2 exits"),
         ({"audit_every": 0}, "audit_every: must be at least 1"),
         ({"price": float("nan")}, "got NaN"),

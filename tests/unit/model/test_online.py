@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from dytrack_model.ambiguity import CLEAR
 from dytrack_model.correction import overlap
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
 from dytrack_model.errors import BoxError, ImageError
@@ -172,6 +173,58 @@ def test_a_policy_of_one_depth_pays_no_head_for_corrections(network, frames, nam
     plain = follow(network, UNIFORM[name](), frames, correct=False)
     for one, other in zip(found, plain, strict=True):
         np.testing.assert_array_equal(one.box_xywh, other.box_xywh)
+
+
+def test_a_policy_that_reads_risks_has_each_head_run_once(network, frames):
+    ran, told = [], []
+    for index, head in enumerate(network.heads):
+        head.register_forward_hook(lambda *_, index=index: ran.append(index))
+
+    class Second(Thresholds):
+        """Leaves at the second exit, and in every third frame at the last."""
+
+        reads_head = varies = True
+
+        def leave(self, exit_index, predicted_iou, ambiguity=CLEAR):
+            told.append(ambiguity)
+            return exit_index == 1 and len(told) % 3 != 0
+
+    heads = [head.macs() / 1e9 for head in network.heads]
+    expected = []
+    for one in follow(network, Second((0.0, 0.0)), frames * 3, states=None):
+        expected += [*range(one.exit_index + 1)]
+        assert one.exit_index > 0
+        assert one.extra_gmacs == pytest.approx(sum(heads[: one.exit_index]))
+    assert ran == expected
+    assert all(0 <= number <= 1 for ambiguity in told for number in ambiguity)
+    assert len(set(told)) > 1
+
+
+def test_a_risk_is_of_the_box_that_would_be_given(network, frames):
+    """Where depth corrects shallow boxes by a lot, the corrected one counts as unmoved."""
+    told = []
+
+    class Listens(CycleExit):
+        reads_head = True
+
+        def leave(self, exit_index, predicted_iou, ambiguity=CLEAR):
+            told.append((exit_index, ambiguity))
+            return super().leave(exit_index, predicted_iou)
+
+    def ambiguities(correct):
+        told.clear()
+        found = follow(network, Listens((2, 0)), frames[:3], correct=correct, states=None)
+        return found, [ambiguity for exit_index, ambiguity in told if exit_index == 0]
+
+    found, corrected = ambiguities(correct=True)
+    _, plain = ambiguities(correct=False)
+    assert corrected[0] == plain[0]  # nothing was learned yet
+    assert corrected[1] != plain[1]
+    side = np.ceil(np.sqrt(found[0].box_xywh[2:].prod()) * network.config.search_factor)
+    moved = found[1].box_xywh[:2] + found[1].box_xywh[2:] / 2
+    moved -= found[0].box_xywh[:2] + found[0].box_xywh[2:] / 2
+    expected = np.hypot(*moved) / side * network.config.search_factor
+    assert corrected[1].displacement == pytest.approx(min(expected, 1.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", MIXED)

@@ -1,4 +1,4 @@
-"""How the value of going deeper is known: four rules for ``dytrack calibrate``.
+"""How the value of going deeper is known: five rules for ``dytrack calibrate``.
 
 Source: our choice; docs/LOG.md tells what each was worth.
 """
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from dytrack_model.depth_value import drop_weights
+from dytrack_model.depth_value import ambiguity_weights, drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.errors import DataError
@@ -16,8 +16,9 @@ from dytrack_platform.experiment.evaluate.price import ByValue
 from dytrack_platform.training.depth_fit import examples, explore, fit
 from dytrack_platform.training.memory import films_of, many_targets
 
-Rule = Literal["thresholds", "drop", "gain", "rollouts"]
-"""thresholds: the paper's, on the predicted IoU. drop: the value is what the predicted IoU fell
+Rule = Literal["thresholds", "ambiguity", "drop", "gain", "rollouts"]
+"""thresholds: the paper's, on the predicted IoU. ambiguity: the value is how ambiguous the exit's
+own answer is: something alike, a jump, a change of size. drop: it is what the predicted IoU fell
 since the last frame at full depth. gain: it is fitted to the IoU that depth gained in a frame.
 rollouts: to what it gained in that frame and the next ones."""
 
@@ -47,6 +48,8 @@ def value_of(
     """
     if rule == "thresholds":
         return None
+    if rule == "ambiguity":
+        return ByValue(weights=ambiguity_weights(network.exit_count), audit_every=audit_every)
     if rule == "drop":
         return ByValue(weights=drop_weights(network.exit_count), audit_every=audit_every)
     pictures, films, _ = films_of((source,), torch.device(device))

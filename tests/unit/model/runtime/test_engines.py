@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,29 @@ def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, im
     tracker.start(RGB(image), BOX)
     tracker.step(RGB(image))
     assert ran == ["template", "stage0", "stage1", "head1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_running_leaves_a_process_all_of_its_cores(name, exported, image):
+    """Bound to one, two trackers in two processes would share the first core of the machine."""
+    tracker = Tracker(export.load(exported, name, "fp32", threads=1))
+    tracker.start(image, BOX)
+    allowed, running = os.sched_getaffinity(0), threading.get_native_id()
+    seen, done = [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            seen.append(os.sched_getaffinity(running))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(20):
+        tracker.step(image)
+    done.set()
+    watcher.join()
+    assert len(seen) > 20
+    assert all(cores == allowed for cores in seen)
 
 
 def test_costs_are_measured_on_the_runtime_that_is_named(exported):

@@ -12,7 +12,7 @@ import torch
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs
-from dytrack_model.depth_value import drop_weights
+from dytrack_model.depth_value import ambiguity_weights, drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint, find_point
 from dytrack_platform.datasets import readers
@@ -189,7 +189,7 @@ def test_an_export_for_int8_finds_ranges_once_and_keeps_them(dytrack, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["drop", "gain", "rollouts"])
+@pytest.mark.parametrize("rule", ["ambiguity", "drop", "gain", "rollouts"])
 def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, rule):
     saved = checkpoint.load(tracker)
     costs = exit_gmacs(saved.network)
@@ -203,6 +203,7 @@ def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, ru
     assert point.value.audit_every == 9
     assert point.value.costs[-1] == 1
     assert (point.value.weights == drop_weights(3)) == (rule == "drop")
+    assert (point.value.weights == ambiguity_weights(3)) == (rule == "ambiguity")
     record = checkpoint.load(tracker).notes["calibration"]["calibrated"]
     assert record["promised"] is None
     assert costs[0] < record["got"]["gmacs"] <= budget

@@ -1,5 +1,7 @@
 """Following many targets side by side is what the online tracker does one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ import torch
 from dytrack_model import Tracker
 from dytrack_model.config import variant
 from dytrack_model.correction import overlap
-from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
-from dytrack_model.heads import hann_window
+from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule, ambiguity_weights
+from dytrack_model.exits.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
@@ -63,6 +65,7 @@ POLICIES = {
     "full depth": lambda: FixedExit(2),
     "random": lambda: RandomExit((0.4, 0.2, 0.4), seed=3),
     "value": lambda: ValueOfDepth(RULE),
+    "ambiguity": lambda: ValueOfDepth(replace(RULE, weights=ambiguity_weights(3), price=3.0)),
 }
 
 
@@ -84,7 +87,7 @@ def test_boxes_are_the_online_trackers(network, sequences, films, policy):
             predicted = found.predicted_iou[frame - 1, one.exit_index]
             assert one.predicted_iou == pytest.approx(predicted, abs=0.02)
         mixed = len(set(found.exits.tolist())) > 1
-        assert mixed == (policy in ("random", "value"))
+        assert mixed == (policy in ("random", "value", "ambiguity"))
 
 
 def test_several_films_are_followed_as_each_alone(network, films):

@@ -6,7 +6,7 @@ import torch
 
 from dytrack_model.config import variant
 from dytrack_model.depth_value import FEATURES
-from dytrack_model.heads import hann_window
+from dytrack_model.exits.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource

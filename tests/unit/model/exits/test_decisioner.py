@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.cost import exit_gmacs, exit_parameters
-from dytrack_model.decisioner import ScoreMapSummary
+from dytrack_model.exits.decisioner import ScoreMapSummary
 from dytrack_model.network import DyTrackNetwork
 
 

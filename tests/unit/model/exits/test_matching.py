@@ -4,7 +4,7 @@ import torch
 from dytrack_model.backbone import target_share
 from dytrack_model.config import variant
 from dytrack_model.errors import ConfigurationError
-from dytrack_model.matching import TemplateMatching
+from dytrack_model.exits.matching import TemplateMatching
 from dytrack_model.network import DyTrackNetwork
 
 

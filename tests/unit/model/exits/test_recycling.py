@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dytrack_model.recycling import ExitFeatures, build
+from dytrack_model.exits.recycling import ExitFeatures, build
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 WIDTH, TOKENS = 8, 16
