@@ -16,8 +16,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
 
 
 class Ambiguity(NamedTuple):
@@ -35,31 +37,30 @@ CLEAR = Ambiguity(0.0, 0.0, 0.0)
 
 
 def distraction(
-    score: Tensor, boxes_cxcywh: Sequence[Sequence[float]] | Tensor, window: Tensor | None = None
-) -> Tensor:
+    weighted: Floats, boxes_cxcywh: Sequence[Sequence[float]] | Floats
+) -> NDArray[np.float64]:
     """Return (B,) how close the second best thing in a crop comes to the best, in [0, 1].
 
     Args:
-        score: (B, H, W) a head's scores.
-        boxes_cxcywh: (B, 4) the boxes that were read from it, in [0, 1] of the crop.
-        window: (H, W) the weights with which they were read, and with which both are compared.
+        weighted: (B, H, W) a head's scores, times the window with which its boxes were read.
+        boxes_cxcywh: (B, 4) these boxes, in [0, 1] of the crop.
     """
-    height, width = score.shape[1:]
-    weighted = score if window is None else score * window
-    boxes = torch.as_tensor(boxes_cxcywh, dtype=torch.float32, device=score.device)
-    best, peak = weighted.flatten(1).max(dim=1)
-    column, row = peak[:, None, None] % width, torch.div(peak, width, rounding_mode="floor")
-    x = torch.arange(width, device=score.device)
-    y = torch.arange(height, device=score.device)[:, None]
+    count, height, width = weighted.shape
+    boxes = np.asarray(boxes_cxcywh, np.float64)
+    flat = weighted.reshape(count, -1)
+    peak = flat.argmax(axis=1)
+    best = flat[np.arange(count), peak]
+    row, column = np.divmod(peak[:, None], width)
+    x, y = np.arange(width), np.arange(height)
     # The box itself, and never less than the three by three cells around its middle and its peak:
     # a peak is wider than one cell.
-    near = ((x - column).abs() <= 1) & ((y - row[:, None, None]).abs() <= 1)
-    centre_x, centre_y = boxes[:, 0, None, None] * width, boxes[:, 1, None, None] * height
-    reach_x = (boxes[:, 2, None, None] * width * 0.5).clamp(min=1.5)
-    reach_y = (boxes[:, 3, None, None] * height * 0.5).clamp(min=1.5)
-    near |= ((x + 0.5 - centre_x).abs() <= reach_x) & ((y + 0.5 - centre_y).abs() <= reach_y)
-    second = weighted.masked_fill(near, 0.0).flatten(1).amax(dim=1)
-    return second / best
+    reach = np.maximum(0.5 * boxes[:, 2:] * (width, height), 1.5)
+    in_x = np.abs(x + 0.5 - boxes[:, :1] * width) <= reach[:, :1]
+    in_y = np.abs(y + 0.5 - boxes[:, 1:2] * height) <= reach[:, 1:]
+    at_x, at_y = np.abs(x - column) <= 1, np.abs(y - row) <= 1
+    near = (in_y[:, :, None] & in_x[:, None]) | (at_y[:, :, None] & at_x[:, None])
+    second = np.where(near, 0.0, weighted).reshape(count, -1).max(axis=1)
+    return np.asarray(second / best, np.float64)
 
 
 def motion(box_cxcywh: Sequence[float], factor: float) -> tuple[float, float]:

@@ -27,6 +27,9 @@ _OF_HEAD = len(CLEAR)  # the last ones of Memory.features
 _OLD = 30
 _DROP = 6  # its place among Memory.features
 
+AMBIGUITY = (1.0, 0.5, 0.5)
+"""What distractor, displacement and change of size count in an answer's ambiguity, at most 2."""
+
 
 def drop_weights(exits: int) -> tuple[tuple[float, ...], ...]:
     """Return (E - 1, FEATURES) weights of a value that nobody has to fit.
@@ -44,8 +47,7 @@ def ambiguity_weights(exits: int) -> tuple[tuple[float, ...], ...]:
     What else looks like the target counts twice as much as how far the box moved and how its size
     changed: about what a fit to lost targets gave.
     """
-    summed = (0.0,) * (FEATURES - _OF_HEAD) + (1.0, 0.5, 0.5)
-    return (summed,) * (exits - 1)
+    return ((0.0,) * (FEATURES - _OF_HEAD) + AMBIGUITY,) * (exits - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -262,8 +262,8 @@ def _ambiguity(
 ) -> Ambiguity:
     """Judge an exit's answer, whose head was run just before."""
     score = engine.maps(exit_index, tensors).score
-    with torch.inference_mode():
-        distractor = float(distraction(score, [box_cxcywh], window)[0])
+    weighted = (score if window is None else score * window).numpy()
+    (distractor,) = distraction(weighted, [box_cxcywh]).tolist()
     box = box_cxcywh if correction is None else correction.centred(exit_index, box_cxcywh)
     return Ambiguity(distractor, *motion(box, engine.config.search_factor))
 

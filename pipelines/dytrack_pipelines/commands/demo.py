@@ -41,19 +41,19 @@ def demo(
     changes = [f"data.train=[{{path: '{clips}'}}]", f"train.storage={folder / 'runs'}"]
     recipe = str(recipes.FOLDER / "demo.yaml")
 
-    _step("1/8  make sequences with known truth")
+    _step("1/9  make sequences with known truth")
     for split, count in (("train", 200), ("val", 12), ("test", 16)):
         make(made, difficulty(), split, count)
     with session.ray_session():
-        _step("2/8  prepare clips with Ray Data")
+        _step("2/9  prepare clips with Ray Data")
         prepare("got10k", str(made), str(clips), split="train", search_size=128)
-        _step("3/8  train a tracker with three exits with Ray Train")
+        _step("3/9  train a tracker with three exits with Ray Train")
         train(recipe, changes)
-        _step("4/8  search its exits and thresholds, then a few trainings with Ray Tune")
-        exits = ["search.space={model.exits: {placements: {count: [1, 3]}}}"]
+        _step("4/9  search its exits and thresholds, then a few trainings with Ray Tune")
+        exits = "search.space={model.exits: {placements: {count: [1, 3]}}}"
         search(
             recipe,
-            overrides=[*changes, *exits],
+            overrides=[*changes, exits, "search.rule=ambiguity"],
             mode="post-hoc",
             model=str(folder / "runs" / "demo"),
             dataset="got10k",
@@ -62,9 +62,11 @@ def demo(
         )
         # One worker a trial: two trials at a time use both cores, and start in no time.
         search(recipe, overrides=[*changes, "train.workers=1"])
-        _step("5/8  evaluate it on sequences it has never seen")
-        results = folder / "evaluation"
+        _step("5/9  choose when it goes deep: where an early exit's answer is ambiguous")
         model = str(folder / "runs" / "demo")
+        choose_depth(model, made)
+        _step("6/9  evaluate it on sequences it has never seen")
+        results = folder / "evaluation"
         baselines = ["fixed", "random", "oracle", "static", "cv2:MIL"]
         evaluate(
             "got10k", str(made), results, split="test", model=model, baseline=baselines, workers=2
@@ -77,23 +79,43 @@ def demo(
             split="test",
             model="reference",
             point=["balanced"],
-            baseline=[],
+            baseline=["fixed", "random"],
+            states=True,
             workers=2,
         )
-    _step("6/8  publish it in MLflow's registry")
+    _step("7/9  publish it in MLflow's registry")
     publish(model, evaluation=results, promote=True)
-    _step("7/8  follow a target through a video")
+    _step("8/9  follow a target through a video")
     video, box = film(made, folder / "video.mp4")
     boxes, drawn = folder / "boxes.csv", folder / "tracked.mp4"
     init = ",".join(f"{value:g}" for value in box)
     track(str(video), [init], model="models:/dytrack@champion", out=drawn, boxes=boxes)
     track(str(video), [init], out=folder / "tracked-reference.mp4")
-    _step("8/8  what came of it")
+    _step("9/9  what came of it")
     summary = json.loads((results / "summary.json").read_text())
-    reference = json.loads((beside / "summary.json").read_text())["points"]
+    shipped = json.loads((beside / "summary.json").read_text())
+    reference = [*shipped["points"], *shipped["baselines"]]
     for entry in reference:
         entry["name"] = f"reference, {entry['name']}"
     conclude(folder, summary, reference, time.monotonic() - began)
+
+
+def choose_depth(model: str, made: Path) -> None:
+    """Make the tracker's balanced point one of ambiguity, half way between the exits in cost."""
+    from dytrack_model import checkpoint
+    from dytrack_model.cost import exit_gmacs
+    from dytrack_pipelines.commands.calibrate import calibrate
+
+    costs = exit_gmacs(checkpoint.load(model).network)
+    calibrate(
+        model,
+        "got10k",
+        str(made),
+        split="val",
+        budget_gmacs=0.5 * (costs[0] + costs[-1]),
+        rule="ambiguity",
+        name="balanced",
+    )
 
 
 def difficulty() -> "Any":  # noqa: ANN401  (SynthConfig, which is imported when it is needed)

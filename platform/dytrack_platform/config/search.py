@@ -19,6 +19,7 @@ from dytrack_model.config import (
 Sampler = Literal["auto", "tpe", "gp", "nsga2", "random"]
 Scheduler = Literal["asha", "none"]
 Mode = Literal["post-hoc", "supernet", "full"]
+PointRule = Literal["thresholds", "ambiguity"]
 
 ACCURACY = "iou"
 COSTS = ("gmacs", "ms", "params")
@@ -198,6 +199,10 @@ class SearchConfig:
     """Seed of the sampler."""
     gpu_share: Positive = 1.0
     """Part of a GPU for a trial with one worker, where ``train.gpu`` asks for one."""
+    rule: PointRule = "thresholds"
+    """What points leave by. thresholds: on the predicted IoU, as in the paper. ambiguity: on how
+    ambiguous an exit's answer is, which is what pays on videos; it takes sequences that are
+    followed (mode post-hoc with ``--dataset``, or ``data.resident_validation``)."""
     thresholds: AtLeastOne = 50
     """Threshold settings that are tried for every placement."""
     members: AtLeastOne = 8

@@ -157,7 +157,7 @@ class ManyTargets:
         crops, sides, centres = self._crops(
             pictures, boxes_xywh, config.search_factor, config.search_size
         )
-        boxes, predicted, peaks, distractors, summaries = [], [], [], [], []
+        boxes, predicted, weighted, summaries = [], [], [], []
         with self._autocast():
             tokens = network.embed_search(crops, template)
             exit_features = None
@@ -176,13 +176,15 @@ class ManyTargets:
                         summary = network.score_summaries[index]
                         summaries.append(summary.describe(own.features.float()))  # type: ignore[operator]
                 boxes.append(read_boxes(maps, self._window))
-                distractors.append(distraction(maps.score, boxes[-1], self._window))
-                peaks.append((maps.score * self._window).flatten(1).amax(dim=1))
-        found = _host(boxes) * sides[None, :, None]
+                weighted.append(maps.score * self._window)
+        found, scores = _host(boxes), _host(weighted)
+        peaks = scores.max(axis=(2, 3))
+        distractors = np.stack([distraction(*one) for one in zip(scores, found, strict=True)])
+        found = found * sides[None, :, None]
         corners = centres - 0.5 * sides[:, None] + found[..., :2] - 0.5 * found[..., 2:]
         mapped = np.concatenate([corners, found[..., 2:]], axis=2)
         described = _host(summaries) if summaries else np.zeros((*mapped.shape[:2], 4))
-        return Found(mapped, _host(predicted), _host(peaks), _host(distractors), described)
+        return Found(mapped, _host(predicted), peaks, distractors, described)
 
     def _crops(
         self, pictures: Integers, boxes_xywh: Floats, factor: float, size: int

@@ -249,7 +249,7 @@ class Judge:
 
 
 def _promise(half: ExitCache, costs: Costs, points: Sequence[Point]) -> list[Point]:
-    return solving.score(half, [(p.exits, p.thresholds) for p in points], costs)
+    return solving.score(half, [point.setting for point in points], costs)
 
 
 def undecided(

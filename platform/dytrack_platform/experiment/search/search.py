@@ -111,6 +111,12 @@ def _check_request(request: Request) -> None:
         "--model: names the trained tracker of mode post-hoc"
         + ("; give one" if posthoc else f", got one in mode {request.mode}"),
     )
+    followed = request.config.data.resident_validation or (posthoc and request.source is not None)
+    require(
+        request.config.search.rule == "thresholds" or bool(followed),
+        "search.rule: ambiguity is read off sequences that are followed; give --dataset in mode "
+        "post-hoc or data.resident_validation, or take thresholds",
+    )
     if request.how.device != "cpu" and not torch.cuda.is_available():
         raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
 

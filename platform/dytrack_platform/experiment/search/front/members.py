@@ -14,7 +14,7 @@ from dytrack_platform.experiment.search.points.latency import Latency, Measuring
 from dytrack_platform.experiment.search.points.rerun import Measured, Rerun
 from dytrack_platform.experiment.search.points.threshold_front import (
     Point,
-    expand,
+    operating_point,
     table_of,
     unbeaten_values,
 )
@@ -119,13 +119,12 @@ def named(candidates: Sequence[Candidate], search: SearchConfig) -> list[Member]
     members = []
     for number, one in enumerate(candidates, 1):
         name = f"{number:02d}"
-        limits = expand(one.depths, (one.point.exits, one.point.thresholds))
         values = one.point.values
         members.append(
             Member(
                 name=name,
                 exits=one.point.exits,
-                policy=OperatingPoint(name=name, thresholds=limits).to_dict(),
+                policy=operating_point(name, one.depths, one.point.setting).to_dict(),
                 changes={**one.changes, EXITS: list(one.point.exits)},
                 iou=values[ACCURACY],
                 ms=values.get("ms"),

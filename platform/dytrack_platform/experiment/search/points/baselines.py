@@ -13,6 +13,8 @@ from dytrack_platform.experiment.search.points.exit_cache import ExitCache
 from dytrack_platform.experiment.search.points.threshold_front import (
     Costs,
     Point,
+    Setting,
+    ages,
     columns,
     judge,
     path,
@@ -38,13 +40,13 @@ def baselines(cache: ExitCache, members: Sequence[Point], costs: Costs) -> dict[
         if len(member.exits) > 1 and max(member.shares) < 1:
             found[f"random {number:02d}"] = random_exits(half, member, costs)
             found[f"cycle {number:02d}"] = cycled(half, member, costs)
-    alone = [((depth,), ()) for depth in cache.depths]
+    alone = [Setting((depth,)) for depth in cache.depths]
     for depth, point in zip(cache.depths, score(half, alone, costs), strict=True):
         found[f"exit-{depth}"] = point
     if set(PAPER) <= set(cache.depths):
         first = cache.part(cache.halves()[0])
         limits = path(first.predicted[:, columns(cache, PAPER)], 9)
-        for number, point in enumerate(score(half, [(PAPER, one) for one in limits], costs)):
+        for number, point in enumerate(score(half, [Setting(PAPER, one) for one in limits], costs)):
             found[f"paper {number}"] = point
     for slack in _SLACK:
         found[f"oracle {slack:g}"] = oracle(half, costs, slack)
@@ -56,7 +58,7 @@ def random_exits(cache: ExitCache, member: Point, costs: Costs) -> Point:
     kept = np.array(columns(cache, member.exits))
     rng = np.random.default_rng(0)
     taken = kept[rng.choice(len(kept), (_DRAWS, len(cache.sequence)), p=_shares(member))]
-    setting = (member.exits, member.thresholds)
+    setting = Setting(member.exits, member.thresholds)
     drawn = judge(cache, [setting] * _DRAWS, taken, costs)
     names = list(drawn[0].by_sequence)
     return replace(
@@ -69,16 +71,15 @@ def random_exits(cache: ExitCache, member: Point, costs: Costs) -> Point:
 def cycled(cache: ExitCache, member: Point, costs: Costs) -> Point:
     """Leave in a fixed cycle with about the member's shares, from each sequence's start on."""
     kept, cycle = columns(cache, member.exits), shares_to_cycle(_shares(member))
-    starts = np.searchsorted(cache.sequence, cache.sequence)
-    ages = np.arange(len(cache.sequence)) - starts
-    taken = np.array([kept[one] for one in cycle])[ages % len(cycle)]
-    return judge(cache, [(member.exits, member.thresholds)], taken[None], costs)[0]
+    taken = np.array([kept[one] for one in cycle])[ages(cache) % len(cycle)]
+    return judge(cache, [Setting(member.exits, member.thresholds)], taken[None], costs)[0]
 
 
 def oracle(cache: ExitCache, costs: Costs, slack: float) -> Point:
     """Leave at the first exit whose box is within ``slack`` of the frame's best IoU: a bound."""
     enough = cache.iou >= cache.iou.max(axis=1, keepdims=True) - slack
-    return judge(cache.uncorrected(), [(cache.depths, ())], enough.argmax(axis=1)[None], costs)[0]
+    taken = enough.argmax(axis=1)[None]
+    return judge(cache.uncorrected(), [Setting(cache.depths)], taken, costs)[0]
 
 
 def paired_interval(

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.depth_value import AMBIGUITY
+from dytrack_platform.config.search import PointRule
 from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.storage.atomic import replacing
 from dytrack_platform.training.closed_loop import Film, Tracked
@@ -37,6 +39,24 @@ class ExitCache:
     """(N, E, 4) boxes in pixels before corrections; None where frames do not follow each other."""
     truth_xywh: Floats | None = None
     """(N, 4) true boxes, with ``boxes_xywh``."""
+    clear: Floats | None = None
+    """(N, E) how clear each exit's answer is, 1 for one that is not ambiguous at all, 0 for one
+    that could not be more so; with ``boxes_xywh``."""
+
+    def scores(self, rule: PointRule) -> Floats:
+        """Return (N, E) what thresholds of a rule are compared with.
+
+        Raises:
+            DataError: The frames do not follow each other, and the rule needs that.
+        """
+        if rule == "thresholds":
+            return self.predicted
+        if self.clear is None:
+            raise DataError(
+                "search.rule: ambiguity is read off sequences that are followed, and these are "
+                "pairs; take thresholds"
+            )
+        return self.clear
 
     def halves(self) -> tuple[Flags, Flags]:
         """Return (N,) frames to choose on and frames to score on: every other sequence by name.
@@ -65,6 +85,7 @@ class ExitCache:
             sequence=self.sequence[which],
             boxes_xywh=None if self.boxes_xywh is None else self.boxes_xywh[which],
             truth_xywh=None if self.truth_xywh is None else self.truth_xywh[which],
+            clear=None if self.clear is None else self.clear[which],
         )
 
     def uncorrected(self) -> "ExitCache":
@@ -80,6 +101,8 @@ class ExitCache:
         arrays = {"predicted": self.predicted, "iou": self.iou}
         if self.boxes_xywh is not None and self.truth_xywh is not None:
             arrays |= {"boxes_xywh": self.boxes_xywh, "truth_xywh": self.truth_xywh}
+        if self.clear is not None:
+            arrays["clear"] = self.clear
         try:
             with replacing(path) as beside, beside.open("wb") as file:
                 np.savez_compressed(
@@ -109,6 +132,7 @@ class ExitCache:
                     names=tuple(str(name) for name in kept["names"]),
                     boxes_xywh=kept.get("boxes_xywh"),
                     truth_xywh=kept.get("truth_xywh"),
+                    clear=kept.get("clear"),
                 )
         except (OSError, ValueError, KeyError) as error:
             raise StorageError(f"{path}: cannot be read: {error}; remove it") from error
@@ -131,9 +155,10 @@ def from_tracks(
                 np.full(np.count_nonzero(usable), number, np.int64),
                 track.exit_boxes_xywh[usable],
                 film.boxes_xywh[1 : 1 + len(usable)][usable],
+                clearness(track.shown[usable]),
             )
         )
-    predicted, iou, sequence, boxes, truth = (
+    predicted, iou, sequence, boxes, truth, clear = (
         np.concatenate(group) for group in zip(*parts, strict=True)
     )
     return ExitCache(
@@ -144,7 +169,13 @@ def from_tracks(
         names=tuple(film.name for film in films),
         boxes_xywh=boxes,
         truth_xywh=truth,
+        clear=clear,
     )
+
+
+def clearness(shown: Floats) -> Floats:
+    """Return how clear answers (...) are, in [0, 1], from what heads show (..., 3)."""
+    return np.asarray(1.0 - shown @ np.array(AMBIGUITY) / sum(AMBIGUITY), np.float64)
 
 
 def from_pairs(

@@ -15,13 +15,18 @@ import numpy as np
 import torch
 
 from dytrack_model.network import DyTrackNetwork
-from dytrack_model.policy import Policy, Thresholds
+from dytrack_model.policy import Policy
 from dytrack_model.thresholds import quantile_thresholds
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.config.search import ACCURACY
-from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Floats, from_tracks
-from dytrack_platform.experiment.search.points.threshold_front import Costs, Point, expand
+from dytrack_platform.experiment.search.points.exit_cache import (
+    ExitCache,
+    Floats,
+    clearness,
+    from_tracks,
+)
+from dytrack_platform.experiment.search.points.threshold_front import Costs, Point, operating_point
 from dytrack_platform.training.closed_loop import (
     Film,
     ManyTargets,
@@ -102,12 +107,16 @@ def run(
     """
     found = {}
     for name, make in policies.items():
-        tracked = follow(many, films, [make() for _ in films])
-        found[name] = (_measured(films, tracked, costs), tracked)
+        own = [make() for _ in films]
+        tracked = follow(many, films, own)
+        reads = any(policy.reads_head for policy in own)
+        found[name] = (_measured(films, tracked, costs, reads_heads=reads), tracked)
     return found
 
 
-def _measured(films: Sequence[Film], tracked: Sequence[Tracked], costs: Costs) -> Measured:
+def _measured(
+    films: Sequence[Film], tracked: Sequence[Tracked], costs: Costs, *, reads_heads: bool
+) -> Measured:
     means, aucs = {}, []
     for film, track in zip(films, tracked, strict=True):
         own = track.own_iou[np.isfinite(track.own_iou)]
@@ -117,13 +126,16 @@ def _measured(films: Sequence[Film], tracked: Sequence[Tracked], costs: Costs) -
     taken = np.concatenate([track.exits for track in tracked])
     shares = np.bincount(taken, minlength=exits) / len(taken)
     iou = float(np.mean(list(means.values())))
-    learning = shares[-1] if shares[-1] < 1 else 0.0
+    # As in the promise: heads of exits that were passed run where the policy looks at them, and
+    # in frames that shallow boxes learn from.
+    passed = shares @ (np.arange(exits) / max(exits - 1, 1))
+    heads = passed if reads_heads else shares[-1] if shares[-1] < 1 else 0.0
     values = {ACCURACY: iou}
     for name, cost in costs.stop.items():
         if name == "params":
             values[name] = float(cost[-1])
         else:
-            values[name] = float(shares @ cost + learning * costs.learning.get(name, 0.0))
+            values[name] = float(shares @ cost + heads * costs.learning.get(name, 0.0))
     return Measured(
         success_auc=float(np.mean(aucs)),
         iou=iou,
@@ -135,8 +147,8 @@ def _measured(films: Sequence[Film], tracked: Sequence[Tracked], costs: Costs) -
 
 def policy_of(depths: Sequence[int], point: Point) -> Callable[[], Policy]:
     """Return what makes the policy of a point on a tracker with exits after ``depths``."""
-    limits = expand(depths, (point.exits, point.thresholds))
-    return lambda: Thresholds(limits)
+    chosen = operating_point("", depths, point.setting)
+    return chosen.policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,8 +205,12 @@ def _misses(one: Rerun) -> float:
 def _refitted(depths: Sequence[int], point: Point, tracked: Sequence[Tracked]) -> Point:
     """Choose thresholds that give the promised shares on what the member's own track showed."""
     places = [depths.index(depth) for depth in point.exits]
-    predicted: Floats = np.concatenate([track.predicted_iou for track in tracked])[:, places]
+    said = [
+        track.predicted_iou if point.rule == "thresholds" else clearness(track.shown)
+        for track in tracked
+    ]
+    scores: Floats = np.concatenate(said)[:, places]
     fixed = point.thresholds[0] == 0 or all(math.isinf(value) for value in point.thresholds)
     if fixed:
         return point  # one depth only: no threshold is compared with
-    return replace(point, thresholds=quantile_thresholds(predicted, point.shares))
+    return replace(point, thresholds=quantile_thresholds(scores, point.shares))

@@ -11,21 +11,46 @@ G goals.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from dytrack_model.correction import corrected_along, overlap
+from dytrack_model.depth_value import AMBIGUITY, FEATURES, ValueRule
+from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
-from dytrack_platform.config.search import ACCURACY, GOALS, SearchConfig
+from dytrack_platform.config.search import ACCURACY, GOALS, PointRule, SearchConfig
 from dytrack_platform.evaluation.report.pareto import dominated, hypervolume
 from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Floats, Integers
 
 _STEEPEST = 6.0
 """Logarithm of the steepest ratio between the shares of neighbouring exits: e^6 is 400."""
 
+AUDIT_EVERY = 15
+"""Frames after which a point that leaves by ambiguity runs to full depth anyhow."""
+
 Placement = tuple[int, ...]
-Setting = tuple[Placement, tuple[float, ...]]
-"""(K,) depths of exits, and (K - 1,) thresholds."""
+
+
+class Setting(NamedTuple):
+    """What can be chosen."""
+
+    exits: Placement
+    """(K,) depths of exits."""
+    thresholds: tuple[float, ...] = ()
+    """(K - 1,)."""
+    rule: PointRule = "thresholds"
+    """What is compared with them: the predicted IoU, or how clear the answer is."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether some answer can change where a frame leaves."""
+        return any(0 < limit < math.inf for limit in self.thresholds)
+
+    @property
+    def reads_heads(self) -> bool:
+        """Whether the heads of exits that are passed run."""
+        return self.rule == "ambiguity" and self.decides
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +72,8 @@ class Point:
     """(K,) depths of the exits that it may leave at."""
     thresholds: tuple[float, ...]
     """(K - 1,)."""
+    rule: PointRule = "thresholds"
+    """What is compared with them."""
     shares: tuple[float, ...]
     """(K,) share of the frames at each of them."""
     values: dict[str, float]
@@ -54,24 +81,29 @@ class Point:
     by_sequence: dict[str, float] = field(default_factory=dict)
     """Mean IoU of each sequence by name."""
 
+    @property
+    def setting(self) -> Setting:
+        """What was chosen."""
+        return Setting(self.exits, self.thresholds, self.rule)
 
-def path(predicted: Floats, count: int) -> list[tuple[float, ...]]:
+
+def path(scores: Floats, count: int) -> list[tuple[float, ...]]:
     """Return up to ``count`` settings of K - 1 thresholds, from all shallow to all deep.
 
     Shares of the exits form geometric series (MSDNet, ICLR 2018), whose ratio rises along the
     path.
 
     Args:
-        predicted: (N, K) predicted IoU to take quantiles of.
+        scores: (N, K) predicted IoU, or clearness, to take quantiles of.
         count: Settings to try.
     """
-    exits = predicted.shape[1]
+    exits = scores.shape[1]
     if exits == 1:
         return [()]
     found: list[tuple[float, ...]] = [(0.0,) * (exits - 1), (math.inf,) * (exits - 1)]
     for slope in np.linspace(-_STEEPEST, _STEEPEST, max(count - 2, 0)):
         weights = np.exp(slope * np.arange(exits) - max(0.0, slope * (exits - 1)))
-        found.append(quantile_thresholds(predicted, (weights / weights.sum()).tolist()))
+        found.append(quantile_thresholds(scores, (weights / weights.sum()).tolist()))
     return list(dict.fromkeys(found))
 
 
@@ -98,22 +130,23 @@ def solve(
 
     Args:
         cache: Outputs of all exits.
-        placements: Sets of the cache's depths.
+        placements: Sets of the cache's depths. Those that end before the deepest one leave by
+            thresholds whatever the rule is: ambiguity is weighed against full depth.
         costs: Cost of a stop at each exit of the cache.
         search: Objectives, constraints and how many settings to try.
         reference: (G,) value of each objective from which on a point is worthless.
     """
     choosing, scoring = cache.halves()
     first = cache.part(choosing)
-    settings = [
-        (exits, thresholds)
-        for exits in placements
-        for thresholds in path(first.predicted[:, columns(cache, exits)], search.thresholds)
-    ]
+    settings = []
+    for exits in placements:
+        rule: PointRule = search.rule if exits[-1] == cache.depths[-1] else "thresholds"
+        limits = path(first.scores(rule)[:, columns(cache, exits)], search.thresholds)
+        settings += [Setting(exits, thresholds, rule) for thresholds in limits]
     chosen = score(first, settings, costs)
     allowed = [point for point in chosen if keeps(point.values, search)]
     best = [allowed[k] for k in unbeaten(allowed, search.objectives)]
-    points = score(cache.part(scoring), [(p.exits, p.thresholds) for p in best], costs)
+    points = score(cache.part(scoring), [point.setting for point in best], costs)
     kept = [point for point in points if keeps(point.values, search)]
     return Solved(
         points=tuple(points),
@@ -127,9 +160,12 @@ def score(cache: ExitCache, settings: Sequence[Setting], costs: Costs) -> list[P
     if not settings:
         return []
     taken = np.empty((len(settings), len(cache.sequence)), np.int64)
-    for row, (exits, thresholds) in enumerate(settings):
-        own = np.array(columns(cache, exits))
-        taken[row] = own[exits_taken(cache.predicted[:, own], thresholds)]
+    audited = ages(cache) % AUDIT_EVERY == 0
+    for row, setting in enumerate(settings):
+        own = np.array(columns(cache, setting.exits))
+        taken[row] = own[exits_taken(cache.scores(setting.rule)[:, own], setting.thresholds)]
+        if setting.reads_heads:
+            taken[row, audited] = own[-1]
     return judge(cache, settings, taken, costs)
 
 
@@ -138,29 +174,35 @@ def judge(
 ) -> list[Point]:
     """Say what P settings give whose exits ``taken`` (P, N), columns of the cache, are known."""
     exits = len(cache.depths)
+    # Heads of all exits cost the same, so those before an exit are its share of all of them.
+    passed = np.arange(exits) / max(exits - 1, 1)
+    deep_only = (passed == 1.0).astype(float)
     numbers, places = np.unique(cache.sequence, return_inverse=True)
     weights = np.zeros((len(places), len(numbers)))
     weights[np.arange(len(places)), places] = 1.0 / np.bincount(places)[places]
     means = own_iou(cache, taken) @ weights
     shares = np.stack([(taken == k).mean(axis=1) for k in range(exits)], axis=1)
     learns = (shares[:, -1] > 0) & (shares[:, -1] < 1)
+    reads = np.array([setting.reads_heads for setting in settings])
+    heads = np.where(reads, shares @ passed, learns * (shares @ deep_only))
     spent = {
-        name: shares @ cost + costs.learning.get(name, 0.0) * learns * shares[:, -1]
+        name: shares @ cost + costs.learning.get(name, 0.0) * heads
         for name, cost in costs.stop.items()
         if name != "params"
     }
     names = [cache.names[number] for number in numbers]
     points = []
-    for row, (placement, thresholds) in enumerate(settings):
-        kept = columns(cache, placement)
+    for row, setting in enumerate(settings):
+        kept = columns(cache, setting.exits)
         values = {ACCURACY: float(means[row].mean())}
         values |= {name: float(cost[row]) for name, cost in spent.items()}
         if "params" in costs.stop:  # weights are there whether or not a frame needs them
             values["params"] = float(costs.stop["params"][kept[-1]])
         points.append(
             Point(
-                exits=tuple(placement),
-                thresholds=tuple(thresholds),
+                exits=tuple(setting.exits),
+                thresholds=tuple(setting.thresholds),
+                rule=setting.rule,
                 shares=tuple(shares[row, kept].tolist()),
                 values=values,
                 by_sequence=dict(zip(names, means[row].tolist(), strict=True)),
@@ -183,6 +225,12 @@ def own_iou(cache: ExitCache, taken: Integers) -> Floats:
         boxes = corrected_along(cache.boxes_xywh[own], taken[:, own])
         found[:, own] = overlap(boxes, cache.truth_xywh[own])
     return found
+
+
+def ages(cache: ExitCache) -> Integers:
+    """Return (N,) how many frames of its sequence lie before each frame."""
+    starts = np.searchsorted(cache.sequence, cache.sequence)
+    return np.asarray(np.arange(len(cache.sequence)) - starts, np.int64)
 
 
 def columns(cache: ExitCache, exits: Sequence[int]) -> list[int]:
@@ -273,7 +321,30 @@ def expand(depths: Sequence[int], setting: Setting) -> tuple[float, ...]:
 
     Infinite ones stand at exits that the placement lacks: the tracker never leaves there.
     """
-    limits = dict(zip(setting[0], setting[1], strict=False))
-    if setting[0][-1] != depths[-1]:
-        limits[setting[0][-1]] = 0.0
+    limits = dict(zip(setting.exits, setting.thresholds, strict=False))
+    if setting.exits[-1] != depths[-1]:
+        limits[setting.exits[-1]] = 0.0
     return tuple(limits.get(depth, math.inf) for depth in depths[:-1])
+
+
+def operating_point(name: str, depths: Sequence[int], setting: Setting) -> OperatingPoint:
+    """Return a setting as the point of a tracker with exits after ``depths`` (E,)."""
+    limits = expand(depths, setting)
+    if not setting.reads_heads:
+        return OperatingPoint(name=name, thresholds=limits)
+    costs = tuple(depth / depths[-1] for depth in depths)
+    plain = FEATURES - len(AMBIGUITY)
+    weights = []
+    for limit, cost in zip(limits, costs, strict=False):
+        # A frame leaves where its ambiguity is below this. The rule compares it, weighted, with
+        # what is left of the cost; one that must never leave has a value that nothing outweighs.
+        allowed = sum(AMBIGUITY) * (1.0 - limit)
+        if limit == 0:
+            weights.append((0.0,) * FEATURES)
+        elif allowed <= 0:
+            weights.append((1e6,) + (0.0,) * (FEATURES - 1))
+        else:
+            scale = (1.0 - cost) / allowed
+            weights.append((0.0,) * plain + tuple(scale * one for one in AMBIGUITY))
+    value = ValueRule(weights=tuple(weights), costs=costs, price=1.0, audit_every=AUDIT_EVERY)
+    return OperatingPoint(name=name, thresholds=(0.0,) * len(limits), value=value)

@@ -124,6 +124,7 @@ def point_from_dict(values: Mapping[str, Any]) -> Point:
     return Point(
         exits=tuple(values["exits"]),
         thresholds=tuple(float(value) for value in values["thresholds"]),
+        rule=values.get("rule", "thresholds"),
         shares=tuple(values["shares"]),
         values=dict(values["values"]),
         by_sequence=dict(values["by_sequence"]),

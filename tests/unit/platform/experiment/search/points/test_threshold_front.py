@@ -1,16 +1,21 @@
 """Thresholds solved on cached outputs: chosen on one half, scored on the other."""
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dytrack_model.ambiguity import Ambiguity
 from dytrack_model.correction import BoxCorrection, corrected_along
+from dytrack_model.policy import OperatingPoint
+from dytrack_model.thresholds import exits_taken
 from dytrack_platform.config import Placements, SearchConfig
 from dytrack_platform.errors import DataError
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
+from dytrack_platform.experiment.search.points.threshold_front import Setting
 from tests.unit.platform.experiment.search.conftest import made_cache
 
 SEARCH, REFERENCE = SearchConfig(), (0.0, 4.5)
@@ -36,7 +41,9 @@ def test_the_path_runs_from_all_shallow_to_all_deep(cache):
 
 
 def test_extreme_settings_score_as_exits_alone(cache, costs):
-    first, last = solving.score(cache, [((1, 4), (0.0,)), ((1, 4), (math.inf,))], costs)
+    first, last = solving.score(
+        cache, [Setting((1, 4), (0.0,)), Setting((1, 4), (math.inf,))], costs
+    )
     means = [cache.iou[cache.sequence == k].mean(axis=0) for k in range(6)]
     assert first.values["iou"] == pytest.approx(np.mean(means, axis=0)[0])
     assert last.values["iou"] == pytest.approx(np.mean(means, axis=0)[3])
@@ -44,7 +51,7 @@ def test_extreme_settings_score_as_exits_alone(cache, costs):
 
 
 def test_a_frame_that_others_learn_from_pays_for_the_heads(cache, costs):
-    point = solving.score(cache, [((1, 4), (0.6,))], costs)[0]
+    point = solving.score(cache, [Setting((1, 4), (0.6,))], costs)[0]
     shallow, deep = point.shares
     assert 0 < deep < 1
     assert point.values["gmacs"] == pytest.approx(shallow + deep * (4.0 + 0.5))
@@ -92,6 +99,70 @@ def test_corrections_of_many_policies_are_those_of_the_tracker():
                 own.learn(raw)
 
 
+def test_an_answer_that_is_read_pays_for_its_head(cache, costs):
+    clear = replace(cache, clear=np.random.default_rng(2).random(cache.predicted.shape))
+    point = solving.score(clear, [Setting((1, 2, 4), (0.7, 0.4), "ambiguity")], costs)[0]
+    first, second, deep = point.shares
+    # Heads of the exits that were passed: one of the three before the last for the second.
+    spent = first + second * (2.0 + 0.5 / 3) + deep * (4.0 + 0.5)
+    assert point.values["gmacs"] == pytest.approx(spent)
+    # A frame in fifteen runs to full depth whatever its answer is.
+    assert deep == pytest.approx(1 / 15 + 14 / 15 * 0.7 * 0.4, abs=0.05)
+
+
+def test_what_is_promised_by_ambiguity_is_what_the_policy_does():
+    rng = np.random.default_rng(4)
+    clear = rng.random((200, 4))
+    setting = Setting((1, 3, 4), (0.8, 0.3), "ambiguity")
+    point = solving.operating_point("x", (1, 2, 3, 4), setting)
+    assert OperatingPoint.from_dict(json.loads(json.dumps(point.to_dict()))) == point
+    policy = point.policy()
+    assert policy.reads_head
+    policy.begin_target()
+    exits, audits = [], []
+    for answers in clear.tolist():
+        policy.begin_frame()
+        audits.append(3 not in exits[-14:] if len(exits) >= 15 else not exits)
+        shown = [Ambiguity(min(1.0, 2 * (1 - c)), *[max(0.0, 1 - 2 * c)] * 2) for c in answers]
+        exits.append(next((k for k in range(3) if policy.leave(k, 0.5, shown[k])), 3))
+        if exits[-1] == 3:
+            policy.full_depth([0.5] * 4, [1.0] * 3)
+    own = exits_taken(clear[:, [0, 2, 3]], setting.thresholds)
+    assert exits == np.where(audits, 3, np.array([0, 2, 3])[own]).tolist()
+    assert len(set(exits)) == 3
+
+
+@pytest.mark.parametrize("limits", [(0.0, 0.0), (math.inf, math.inf), (0.0, math.inf)])
+def test_what_decides_nothing_looks_at_no_head(limits):
+    setting = Setting((1, 3, 4), limits, "ambiguity")
+    assert not setting.reads_heads
+    assert solving.operating_point("x", (1, 2, 3, 4), setting).value is None
+
+
+def test_a_placement_that_ends_early_leaves_by_thresholds(cache, costs):
+    clear = replace(cache, clear=cache.predicted)
+    search = SearchConfig(rule="ambiguity")
+    solved = solving.solve(clear, [(1, 2), (1, 4)], costs, search, REFERENCE)
+    rules = {(point.exits, point.rule) for point in solved.points}
+    assert rules == {((1, 2), "thresholds"), ((1, 4), "ambiguity")}
+
+
+def test_pairs_have_no_ambiguity(cache, costs):
+    with pytest.raises(DataError, match="these are pairs; take thresholds"):
+        solving.solve(cache, [(1, 4)], costs, SearchConfig(rule="ambiguity"), REFERENCE)
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_cache_survives_its_file(tmp_path, clear):
+    cache = made_cache(boxes=True)
+    cache = replace(cache, clear=cache.predicted) if clear else cache
+    cache.save(tmp_path / "cache.npz")
+    read = ExitCache.load(tmp_path / "cache.npz")
+    assert (read.clear is None) == (not clear)
+    for name in ("predicted", "boxes_xywh", *(["clear"] if clear else [])):
+        np.testing.assert_array_equal(getattr(read, name), getattr(cache, name))
+
+
 @pytest.mark.slow
 def test_every_placement_of_twelve_exits_takes_seconds():
     import time
@@ -116,9 +187,13 @@ def test_spread_members_are_unbeaten_and_cheap_ones_come_first(cache, costs):
 
 
 def test_thresholds_of_a_placement_never_leave_at_exits_that_it_lacks():
-    assert solving.expand((1, 2, 3, 4), ((2, 4), (0.7,))) == (math.inf, 0.7, math.inf)
-    assert solving.expand((1, 2, 3, 4), ((4,), ())) == (math.inf,) * 3
-    assert solving.expand((1, 2, 3, 4), ((1, 3), (0.5,))) == (0.5, math.inf, 0.0)
+    assert solving.expand((1, 2, 3, 4), Setting((2, 4), (0.7,))) == (
+        math.inf,
+        0.7,
+        math.inf,
+    )
+    assert solving.expand((1, 2, 3, 4), Setting((4,))) == (math.inf,) * 3
+    assert solving.expand((1, 2, 3, 4), Setting((1, 3), (0.5,))) == (0.5, math.inf, 0.0)
 
 
 def test_a_cache_survives_the_disk(tmp_path):
