@@ -228,11 +228,12 @@ def test_running_leaves_a_process_all_of_its_cores(name, exported, image):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(20):
+    steps = 0
+    while steps < 20 or len(seen) < 50:  # also where the other thread hardly gets its turn
         tracker.step(image)
+        steps += 1
     done.set()
     watcher.join()
-    assert len(seen) > 20
     assert all(cores == allowed for cores in seen)
 
 
