@@ -155,8 +155,7 @@ def compiled_graph(
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_PRECISION_HINT": arithmetic,
-        # Pinned, the threads of every process would share the same first cores.
-        "ENABLE_CPU_PINNING": False,
+        **quantisation.UNPINNED,
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads

@@ -29,6 +29,8 @@ all layers rounded one box in six of the reference tracker moved by more than 2 
 SMALLEST = 64
 """Outputs from which a layer is rounded: a decisioner's few cost nothing, and thresholds look at
 them."""
+UNPINNED = {"ENABLE_CPU_PINNING": False}
+"""OpenVINO's setting: pinned, the threads of every process would share the same first cores."""
 Pair = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.uint8]]
 """Template crop (1, T, T, 3), the target in [0, 1] of it (1, 4), and search crop (1, S, S, 3)."""
 
@@ -80,7 +82,7 @@ def observe(
                 model.add_outputs([port])
                 known[name] = before if len(model.outputs) > before else _given(model, port)
         places[graph.name] = [known[name] for name in names]
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", **UNPINNED}
         compiled[graph.name] = core.compile_model(model, "CPU", settings)
     seen: dict[str, list[list[tuple[float, float, float]]]] = {graph.name: [] for graph in chain}
     for template, box, search in pairs:

@@ -27,7 +27,7 @@ from dytrack_model.exits.heads import read_boxes
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, Policy
 from dytrack_platform.datasets.resident.draws import Shots
-from dytrack_platform.datasets.resident.store import PictureStore, square_matrices
+from dytrack_platform.datasets.resident.store import PictureStore, square_crops, square_matrices
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -331,16 +331,6 @@ def _exit_of(policy: Policy, predicted_iou: Floats, shown: Floats, agreed: Float
 def always(exit_index: int, films: Sequence[object]) -> list[Policy]:
     """Return the policy of one fixed depth for each film."""
     return [FixedExit(exit_index) for _ in films]
-
-
-def square_crops(boxes_xywh: Floats, factor: float) -> tuple[Floats, Floats]:
-    """Return the sides (N,) and centres (N, 2) of crops around boxes (N, 4), in pixels.
-
-    The rule is that of :func:`~dytrack_model.crops.crop_side`.
-    """
-    roots = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3])
-    sides = np.maximum(1.0, np.ceil(roots * factor))
-    return sides, boxes_xywh[:, :2] + 0.5 * boxes_xywh[:, 2:]
 
 
 def clip_boxes(boxes_xywh: Floats, sizes: Integers, margin: float = 10.0) -> Floats:

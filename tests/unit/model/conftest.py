@@ -27,6 +27,28 @@ def crops():
 
 
 @pytest.fixture
+def products_of_a_frame():
+    """Count the products of a frame at full depth, by torch's own counter."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(network, template, search):
+        # Attention is made visible to the counter by the plain implementation.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            state = network.embed_template(template)
+            with FlopCounterMode(display=False) as counter:
+                tokens, features = network.embed_search(search, state), None
+                for index in range(network.exit_count):
+                    tokens = network.advance(index, tokens, state)
+                    features = network.recycle(index, network.read(index, tokens), features)
+                    network.decide(index, features)
+                network.locate(index, features)
+        return counter.get_total_flops() / 2
+
+    return count
+
+
+@pytest.fixture
 def image():
     """A frame (240, 320, 3) of smooth colours with a bright square."""
     y, x = np.mgrid[:240, :320]

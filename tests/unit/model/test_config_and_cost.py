@@ -59,24 +59,11 @@ def test_base_without_recycling_costs_what_the_arithmetic_says():
 
 
 @pytest.mark.parametrize("attention", ["joint", "template-cached"])
-def test_counted_products_equal_those_that_torch_counts(attention):
-    """torch counts what runs; attention is made visible to it by the plain implementation."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
+def test_counted_products_equal_those_that_torch_counts(attention, products_of_a_frame):
     network = DyTrackNetwork(variant("test", attention=attention)).eval()
     search = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
     template = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        state = network.embed_template(template)
-        with FlopCounterMode(display=False) as counter:
-            tokens, features = network.embed_search(search, state), None
-            for index in range(network.exit_count):
-                tokens = network.advance(index, tokens, state)
-                features = network.recycle(index, network.read(index, tokens), features)
-                network.decide(index, features)
-            network.locate(index, features)
-    counted = counter.get_total_flops() / 2e9
+    counted = products_of_a_frame(network, template, search) / 1e9
     # Recycling's gates and the like are additions, which neither side counts.
     assert exit_gmacs(network)[-1] == pytest.approx(counted, rel=0.002)
 

@@ -27,7 +27,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_platform.config.schema import DataConfig, OverlayConfig
 from dytrack_platform.datasets.prepared.windows import JITTER_LIMIT
 from dytrack_platform.datasets.resident.render import Floats, Integers, Layer, Light, View
-from dytrack_platform.datasets.resident.store import square_matrices
+from dytrack_platform.datasets.resident.store import square_crops, square_matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,8 @@ class PairDraws:
     ) -> None:
         """Aim a square at each box, as far beside it as tracking might."""
         roots = np.sqrt(boxes[:, 2] * boxes[:, 3])
-        middles = boxes[:, :2] + 0.5 * boxes[:, 2:]
         shifts, factors = self._jitter(rng, len(rows), canvas.factor, moving=moving)
-        sides = np.maximum(1.0, np.ceil(roots * factors))
+        sides, middles = square_crops(boxes, factors)
         centres = middles + shifts * roots[:, None]
         canvas.pictures[rows] = pictures
         canvas.matrices[rows] = square_matrices(centres, sides, canvas.size, mirrored)

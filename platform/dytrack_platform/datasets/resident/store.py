@@ -121,6 +121,21 @@ def build(pictures: Iterable[Pixels], device: torch.device) -> PictureStore:
     )
 
 
+def square_crops(
+    boxes_xywh: NDArray[np.float64], factor: float | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sides (N,) and centres (N, 2) of crops around boxes (N, 4), in pixels.
+
+    Args:
+        boxes_xywh: (N, 4) in pixels.
+        factor: Side of a crop over the root of its box's area, or (N,) of each. The rule is that
+            of :func:`~dytrack_model.crops.crop_side`.
+    """
+    roots = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3])
+    sides = np.maximum(1.0, np.ceil(roots * factor))
+    return sides, boxes_xywh[:, :2] + 0.5 * boxes_xywh[:, 2:]
+
+
 def square_matrices(
     centres: NDArray[np.float64], sides: NDArray[np.float64], size: int, mirrored: NDArray[np.bool_]
 ) -> NDArray[np.float64]:

@@ -126,16 +126,10 @@ def _measured(
     taken = np.concatenate([track.exits for track in tracked])
     shares = np.bincount(taken, minlength=exits) / len(taken)
     iou = float(np.mean(list(means.values())))
-    # As in the promise: heads of exits that were passed run where the policy looks at them, and
-    # in frames that shallow boxes learn from.
-    passed = shares @ (np.arange(exits) / max(exits - 1, 1))
-    heads = passed if reads_heads else shares[-1] if shares[-1] < 1 else 0.0
-    values = {ACCURACY: iou}
-    for name, cost in costs.stop.items():
-        if name == "params":
-            values[name] = float(cost[-1])
-        else:
-            values[name] = float(shares @ cost + heads * costs.learning.get(name, 0.0))
+    spent = costs.spent(shares[None], np.array([reads_heads]))
+    values = {ACCURACY: iou} | {name: float(cost[0]) for name, cost in spent.items()}
+    if "params" in costs.stop:
+        values["params"] = float(costs.stop["params"][-1])
     return Measured(
         success_auc=float(np.mean(aucs)),
         iou=iou,

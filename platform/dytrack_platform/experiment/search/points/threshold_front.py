@@ -16,12 +16,17 @@ from typing import NamedTuple
 import numpy as np
 
 from dytrack_model.correction import corrected_along, overlap
-from dytrack_model.depth_value import AMBIGUITY, FEATURES, ValueRule
+from dytrack_model.depth_value import AMBIGUITY, FEATURES, ValueRule, ambiguity_weights
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_platform.config.search import ACCURACY, GOALS, PointRule, SearchConfig
 from dytrack_platform.evaluation.report.pareto import dominated, hypervolume
-from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Floats, Integers
+from dytrack_platform.experiment.search.points.exit_cache import (
+    ExitCache,
+    Flags,
+    Floats,
+    Integers,
+)
 
 _STEEPEST = 6.0
 """Logarithm of the steepest ratio between the shares of neighbouring exits: e^6 is 400."""
@@ -62,6 +67,23 @@ class Costs:
     learning: Mapping[str, float] = field(default_factory=dict)
     """What a frame at full depth costs more by name, where other frames leave earlier: the heads
     of shallower exits run too, and their boxes are corrected by it."""
+
+    def spent(self, shares: Floats, reads_heads: Flags) -> dict[str, Floats]:
+        """Return what a frame costs in the mean (P,), by name; weights are no cost of a frame.
+
+        Args:
+            shares: (P, E) share of the frames at each exit.
+            reads_heads: (P,) whether the heads of exits that are passed run.
+        """
+        exits, deep = shares.shape[1], shares[:, -1]
+        # Heads of all exits cost the same, so those before an exit are its share of all of them.
+        passed = shares @ (np.arange(exits) / max(exits - 1, 1))
+        heads = np.where(reads_heads, passed, np.where(deep < 1, deep, 0.0))
+        return {
+            name: shares @ cost + self.learning.get(name, 0.0) * heads
+            for name, cost in self.stop.items()
+            if name != "params"
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,22 +196,12 @@ def judge(
 ) -> list[Point]:
     """Say what P settings give whose exits ``taken`` (P, N), columns of the cache, are known."""
     exits = len(cache.depths)
-    # Heads of all exits cost the same, so those before an exit are its share of all of them.
-    passed = np.arange(exits) / max(exits - 1, 1)
-    deep_only = (passed == 1.0).astype(float)
     numbers, places = np.unique(cache.sequence, return_inverse=True)
     weights = np.zeros((len(places), len(numbers)))
     weights[np.arange(len(places)), places] = 1.0 / np.bincount(places)[places]
     means = own_iou(cache, taken) @ weights
     shares = np.stack([(taken == k).mean(axis=1) for k in range(exits)], axis=1)
-    learns = (shares[:, -1] > 0) & (shares[:, -1] < 1)
-    reads = np.array([setting.reads_heads for setting in settings])
-    heads = np.where(reads, shares @ passed, learns * (shares @ deep_only))
-    spent = {
-        name: shares @ cost + costs.learning.get(name, 0.0) * heads
-        for name, cost in costs.stop.items()
-        if name != "params"
-    }
+    spent = costs.spent(shares, np.array([setting.reads_heads for setting in settings]))
     names = [cache.names[number] for number in numbers]
     points = []
     for row, setting in enumerate(settings):
@@ -333,18 +345,15 @@ def operating_point(name: str, depths: Sequence[int], setting: Setting) -> Opera
     if not setting.reads_heads:
         return OperatingPoint(name=name, thresholds=limits)
     costs = tuple(depth / depths[-1] for depth in depths)
-    plain = FEATURES - len(AMBIGUITY)
     weights = []
-    for limit, cost in zip(limits, costs, strict=False):
+    for row, limit, cost in zip(ambiguity_weights(len(depths)), limits, costs, strict=False):
         # A frame leaves where its ambiguity is below this. The rule compares it, weighted, with
         # what is left of the cost; one that must never leave has a value that nothing outweighs.
         allowed = sum(AMBIGUITY) * (1.0 - limit)
-        if limit == 0:
-            weights.append((0.0,) * FEATURES)
-        elif allowed <= 0:
+        if allowed <= 0:
             weights.append((1e6,) + (0.0,) * (FEATURES - 1))
         else:
-            scale = (1.0 - cost) / allowed
-            weights.append((0.0,) * plain + tuple(scale * one for one in AMBIGUITY))
+            scale = (1.0 - cost) / allowed if limit > 0 else 0.0
+            weights.append(tuple(scale * one for one in row))
     value = ValueRule(weights=tuple(weights), costs=costs, price=1.0, audit_every=AUDIT_EVERY)
     return OperatingPoint(name=name, thresholds=(0.0,) * len(limits), value=value)
