@@ -1,6 +1,8 @@
 """The ``dytrack`` command: one sub-command for each story."""
 
+import atexit
 import errno
+import logging
 import os
 import signal
 import sys
@@ -41,7 +43,7 @@ from dytrack_pipelines.commands.versus import versus
 from dytrack_pipelines.terminal import screen
 from dytrack_platform.storage.job import require_secrets
 
-_INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _PLACES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
@@ -121,6 +123,8 @@ def main() -> None:
     # A job's command keeps its own --debug.
     debug = "--debug" in words and words[0] != "submit"
     signal.signal(signal.SIGTERM, _terminate)
+    # Registered before any command imports Ray: what is registered first runs last.
+    atexit.register(_skip_finalisation, cut_short := [])
     try:
         require_secrets()
         # Typer turns Ctrl-C into this exit code without a word.
@@ -128,6 +132,8 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             screen.errors.print(_interruption(words))
+        if ended.code in (_INTERRUPTED, _TERMINATED):
+            cut_short.append(ended.code)
         raise
     except DyTrackError as error:
         _end(str(error), error.exit_code, debug)
@@ -152,6 +158,19 @@ def _end(sentence: str, code: int, debug: bool) -> None:
         raise
     screen.errors.print(Text.assemble(("error: ", "bold red"), sentence))
     sys.exit(code)
+
+
+def _skip_finalisation(cut_short: list[int]) -> None:
+    """After a signal, leave once every exit handler has run, without tearing the libraries down.
+
+    A signal may strike while Ray connects. Its threads then outlive its own shutdown and use what
+    the interpreter has already freed: a segmentation fault in place of the exit code.
+    """
+    if cut_short:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(cut_short[0])
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

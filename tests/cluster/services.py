@@ -262,18 +262,24 @@ class Services:
     def start_all(self):
         self.start("postgres")
         self.start("s3")
+        self.s3_client().create_bucket(Bucket=BUCKET)
+        self.start("mlflow")
+        return self
+
+    def s3_client(self):
         import boto3
 
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=self.s3,
             aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
             region_name=KEYS["AWS_DEFAULT_REGION"],
         )
-        client.create_bucket(Bucket=BUCKET)
-        self.start("mlflow")
-        return self
+
+    def content(self, key):
+        """Return an object of the bucket."""
+        return self.s3_client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
     def start(self, name):
         """Start a service; returns once it answers."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -127,6 +128,69 @@ def test_from_raw_data_to_boxes_on_the_laptop(dytrack, services, head, clips, ma
     )
     assert tracked.returncode == 0, tracked.stdout + tracked.stderr
     assert len((tmp_path / "boxes.csv").read_text().splitlines()) == 7
+
+
+def test_a_search_leaves_its_state_and_its_front_in_the_bucket(
+    dytrack, services, head, clips, tmp_path
+):
+    recipe = tmp_path / "sought.yaml"
+    values = _recipe(services, "sought")
+    values["train"] |= {"epochs": 1, "batch_size": 4}
+    values["data"]["validation_share"] = 0.3
+    values["search"] = {
+        "trials": 2,
+        "scheduler": "none",
+        "space": {"train.head_lr": {"loguniform": [1e-4, 1e-2]}},
+    }
+    recipe.write_text(yaml.safe_dump(values))
+    found = dytrack("submit", "--address", head.address, "search", recipe)
+    assert found.returncode == 0, found.stdout + found.stderr
+    front = json.loads(services.content("runs/sought-search/front.json"))
+    record = json.loads(services.content("runs/sought-search/search.json"))
+    assert [trial["status"] for trial in record["trials"]] == ["finished", "finished"]
+    assert any(member["on_front"] for member in front)
+    import mlflow
+
+    client = mlflow.MlflowClient(services.mlflow)
+    experiment = client.get_experiment_by_name("dytrack").experiment_id
+    below = f"tags.`mlflow.parentRunId` = '{record['run_id']}'"
+    runs = client.search_runs([experiment], below)
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert client.get_run(record["run_id"]).info.status == "FINISHED"
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from dytrack_platform.experiment.runs import tracking
+from dytrack_platform.experiment.runs.run_log import logged_run
+tracking.connect()
+folder = Path(sys.argv[1])
+folder.mkdir()
+with logged_run(folder.name, folder, None, print) as (_, journal):
+    for step in range(1, 501):
+        journal.metrics({"train/loss": 1 / step}, step)
+"""
+
+
+def test_four_processes_lose_none_of_their_five_hundred_metrics(services, tmp_path):
+    environment = {**services.environment, "MLFLOW_TRACKING_URI": services.mlflow}
+    names = [f"writer-{number}" for number in range(4)]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path / name)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in names
+    ]
+    for writer in writers:
+        said, _ = writer.communicate(timeout=200)
+        assert writer.returncode == 0, said
+    for name in names:
+        assert logged(services, name) == ("FINISHED", set(range(1, 501)))
 
 
 def submitted(services, head, recipe, log):

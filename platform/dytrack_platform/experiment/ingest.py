@@ -6,6 +6,7 @@ a worker that dies costs one shard.
 
 import json
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _FRUITLESS = 3
 """Pipelines in a row that end by a worker's death without one more shard before it is an error."""
 _QUEUED = 4
 """Shards that wait at a worker; small ones are written faster than the driver notices."""
+_END_S = 10.0
 _CHATTY = {
     "ray.data._internal.progress": logging.ERROR,
     "ray.data._internal.execution.streaming_executor": logging.CRITICAL,
@@ -127,7 +129,10 @@ def prepare(
     if preparation.missing:
         with ray_session():
             start = time.monotonic()
-            _write_all(preparation, written, tell)
+            try:
+                _write_all(preparation, written, tell)
+            finally:
+                _end_pipelines()
     return finish(preparation, written)
 
 
@@ -181,6 +186,20 @@ def _write_all(
                 f"{', '.join(left[:3])} ({reason}); what is finished is kept, run the same "
                 "command again"
             )
+
+
+def _end_pipelines() -> None:
+    """Stop the threads that drive pipelines: Ray Data forgets one where Ctrl-C cuts it off.
+
+    Such a thread would use a Ray that has ended, which ends the process without a word, or start
+    another.
+    """
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(timeout=_END_S)
 
 
 def _pipeline(jobs: list[Any], workers: int) -> "ray.data.Dataset":

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from dytrack_platform.experiment.cluster.token import token
 
@@ -112,6 +115,34 @@ def _require_short_paths() -> None:
 
 
 @contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Hold the first Ctrl-C back until Ray has started, or has stopped; a second one is not held.
+
+    A driver that is cut off between the start of Ray's processes and its own connection ends
+    without a word as soon as its raylet goes, or with a segmentation fault.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal held
+        if held:
+            before(number, frame)
+        held = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Use the running Ray, the cluster of ``RAY_ADDRESS``, or a Ray started here and now.
 
@@ -127,6 +158,21 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
+    try:
+        with _holding_interrupts():
+            _start(cpus, dashboard)
+        yield
+    finally:
+        with _holding_interrupts():
+            ray.shutdown()
+
+
+def _start(cpus: int | None, dashboard: bool) -> None:
+    """Join the cluster of ``RAY_ADDRESS``, or start a Ray on this machine.
+
+    Raises:
+        ClusterError: The cluster does not answer, or Ray does not start.
+    """
     address = os.environ.get("RAY_ADDRESS")
     # A job's driver inherits the packages that were shipped with the job.
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
@@ -152,7 +198,3 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = f"the cluster at RAY_ADDRESS={address}" if address else "a Ray on this machine"
         raise ClusterError(f"{where} does not start or answer: {str(error)[:300]}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
