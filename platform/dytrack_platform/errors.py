@@ -7,11 +7,12 @@
     │   ├── ConfigurationError, ImageError, BoxError, CheckpointError   (dytrack_model.errors)
     │   ├── DataError             a dataset, sequence or clip folder that cannot be used
     │   ├── ResultError           a result file that the chosen protocol cannot score
-    │   └── ModelLookupError      a model name, alias or file that leads to nothing
+    │   ├── ModelLookupError      a model name, alias or file that leads to nothing
+    │   └── AccessError           a cluster or a server that is not reached as it was named
     └── FailureError      (1)
         ├── RuntimeMissingError   (dytrack_model.errors)
         ├── TrainingError         training stopped: NaN loss, a worker that kept dying
-        ├── ClusterError          Ray could not be started, reached or satisfied
+        ├── ClusterError          Ray could not be started, or was lost
         └── StorageError          a disk is full, a folder cannot be written
 
 The number is the exit code.
@@ -29,6 +30,7 @@ from dytrack_model.errors import (
 )
 
 __all__ = [
+    "AccessError",
     "BoxError",
     "CheckpointError",
     "ClusterError",
@@ -58,12 +60,20 @@ class ModelLookupError(InputError):
     """A model reference (file, folder or registry name) leads to nothing usable."""
 
 
+class AccessError(InputError):
+    """A cluster or a server is not reached as it was named.
+
+    Nobody answers at its address, it refuses the password or the token, it is of another version,
+    or it does not know the job that was asked for.
+    """
+
+
 class TrainingError(FailureError):
     """Training ended before its last step."""
 
 
 class ClusterError(FailureError):
-    """Ray could not be started, reached, or given what was asked for."""
+    """Ray could not be started, or was lost on the way."""
 
 
 class StorageError(FailureError):

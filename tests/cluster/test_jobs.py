@@ -153,7 +153,7 @@ def test_a_running_job_is_found_again_and_stopped(head):
 
 def test_a_job_that_is_not_there_is_said(head):
     done = run("jobs", "attach", "nobody", "--address", head)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "knows no such job; dytrack jobs list shows them" in " ".join(done.stderr.split())
 
 
@@ -161,5 +161,5 @@ def test_a_cluster_that_does_not_answer_is_named():
     began = time.monotonic()
     done = submit(f"http://127.0.0.1:{free_port()}", "describe", "test")
     assert time.monotonic() - began < 20
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "nobody answers at --address http://127.0.0.1" in done.stderr

@@ -197,12 +197,12 @@ def test_a_job_without_the_token_or_with_another_is_refused(place):
     submit = ("submit", "--address", place.address, "describe", "test", "--frames", "0")
     began = time.monotonic()
     nothing = place.dytrack(*submit, RAY_AUTH_MODE="disabled")
-    assert nothing.returncode != 0
+    assert nothing.returncode == 2
     assert "asks for its token" in " ".join(nothing.stderr.split())
     other = place.folder / "other"
     other.write_text("f" * 64)
     wrong = place.dytrack(*submit, RAY_AUTH_TOKEN_PATH=str(other))
-    assert wrong.returncode != 0
+    assert wrong.returncode == 2
     assert "token" in " ".join(wrong.stderr.split())
     assert time.monotonic() - began < 40, "two answers, 20 s each at the most"
     assert "describe-" not in place.dytrack("jobs", "list", "--address", place.address).stdout

@@ -5,7 +5,7 @@ import pytest
 
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
-from dytrack_platform.errors import ClusterError, ConfigurationError, TrainingError
+from dytrack_platform.errors import ConfigurationError, TrainingError
 from dytrack_platform.experiment.train.train import train
 
 pytestmark = pytest.mark.ray
@@ -59,7 +59,9 @@ def test_a_name_with_another_configuration_is_refused(ray_session, store, values
 
 
 def test_a_job_larger_than_the_cluster_is_refused_at_once(ray_session, store, values):
-    with pytest.raises(ClusterError, match=r"train\.workers: 8 workers need 8 CPU, the cluster"):
+    with pytest.raises(
+        ConfigurationError, match=r"train\.workers: 8 workers need 8 CPU, "
+    ):
         run(values, train__workers=8)
 
 

@@ -70,7 +70,7 @@ def evaluate(
     from dytrack_pipelines.terminal.tables import show_points
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
-    from dytrack_platform.errors import ResultError, StorageError
+    from dytrack_platform.errors import AccessError, ResultError, StorageError
     from dytrack_platform.evaluation.tracking.exports import export_points
     from dytrack_platform.experiment.evaluate import evaluate as evaluation
     from dytrack_platform.experiment.evaluate import recording
@@ -120,7 +120,7 @@ def evaluate(
         try:
             run = recording.record(out, summary, about)
             screen.say(f"run: {run}")
-        except StorageError as error:
+        except (AccessError, StorageError) as error:
             screen.say(f"not recorded in MLflow: {error}; the results are in {out}")
     if as_json:
         screen.json({**summary, "folder": str(out), "run": run})

@@ -23,7 +23,7 @@ import aiohttp  # isort: skip
 from ray.exceptions import AuthenticationError  # isort: skip
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient  # isort: skip
 
-from dytrack_platform.errors import ClusterError, ConfigurationError
+from dytrack_platform.errors import AccessError, ClusterError, ConfigurationError
 from dytrack_platform.experiment.cluster import shipment
 from dytrack_platform.experiment.cluster.lasting import require_lasting
 from dytrack_platform.storage.job import SECRETS
@@ -180,7 +180,7 @@ def stop(job: Job, say: Say) -> None:
     """Tell a job to end, so that a training leaves a checkpoint; killed after a while.
 
     Raises:
-        ClusterError: There is no such job, or the cluster does not answer.
+        AccessError: There is no such job, or the cluster does not answer.
     """
     client = connect(job.address)
     if _is_terminal(client, job):
@@ -199,7 +199,7 @@ def listed(address: str) -> list[JobDetails]:
     """Return the cluster's jobs, the newest first.
 
     Raises:
-        ClusterError: The cluster does not answer.
+        AccessError: The cluster does not answer.
     """
     client = connect(address)
     with _refusals(address):
@@ -211,7 +211,7 @@ def log(job: Job) -> str:
     """Return a job's log so far.
 
     Raises:
-        ClusterError: There is no such job, or the cluster does not answer.
+        AccessError: There is no such job, or the cluster does not answer.
     """
     client = connect(job.address)
     _is_terminal(client, job)
@@ -240,7 +240,7 @@ def connect(address: str) -> JobSubmissionClient:
     """Reach a cluster's dashboard.
 
     Raises:
-        ClusterError: Nobody answers, the token is wrong, or it is no Ray.
+        AccessError: Nobody answers, the token is wrong, or it is no Ray.
     """
     session.require_answer(urlsplit(address).netloc or address, f"--address {address}", "8265")
     with _refusals(address):
@@ -251,7 +251,7 @@ class _Unreachable(Exception):
     """The cluster does not answer just now."""
 
 
-class _Unknown(ClusterError):
+class _Unknown(AccessError):
     """The cluster answers, and has no such job."""
 
 
@@ -355,8 +355,8 @@ def _environment(request: JobRequest) -> dict[str, str]:
     return settings
 
 
-def _token_asked(address: str) -> ClusterError:
-    return ClusterError(
+def _token_asked(address: str) -> AccessError:
+    return AccessError(
         f"the cluster at {address} asks for its token: put it into ~/.ray/auth_token, or set "
         "RAY_AUTH_TOKEN"
     )
@@ -370,7 +370,7 @@ def _refusals(address: str) -> Any:  # noqa: ANN401  (a generator's type says le
     except AuthenticationError as error:
         raise _token_asked(address) from error
     except _LOST as error:
-        raise ClusterError(
+        raise AccessError(
             f"no Ray dashboard takes jobs at {address}: {str(error).splitlines()[0]}; start one "
             "with 'ray start --head' or give --address"
         ) from error

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.prepared.manifest import MANIFEST, partitions
-from dytrack_platform.errors import ClusterError, DataError, StorageError
+from dytrack_platform.errors import ClusterError, ConfigurationError, DataError
 
 
 def wake() -> None:
@@ -35,7 +35,7 @@ def require_room(config: ExperimentConfig, say: Callable[[str], None]) -> None:
     On a cluster, nodes may still be coming: they get ``train.start_timeout_s``.
 
     Raises:
-        ClusterError: There are fewer CPUs or GPUs than the workers need.
+        ConfigurationError: There are fewer CPUs or GPUs than the workers need.
     """
     settings = config.train
     workers = settings.min_workers or settings.workers
@@ -58,7 +58,7 @@ def require_room(config: ExperimentConfig, say: Callable[[str], None]) -> None:
             told = True
         time.sleep(1.0)
     after = f" after {patience:g} s" if patience else ""
-    raise ClusterError(
+    raise ConfigurationError(
         f"train.workers: {_lack(short[0], needs, has, workers)}{after}; lower train.workers or "
         "add nodes"
     )
@@ -72,7 +72,7 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
         location: The run's folder.
 
     Raises:
-        StorageError: A node does not see the run's folder as the driver does.
+        ConfigurationError: A node does not see the run's folder as the driver does.
         DataError: A node does not see a prepared folder or the initial weights.
     """
     kind = "GPU" if config.train.gpu else "CPU"
@@ -108,7 +108,7 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
     found = list(zip(names, seen, strict=True))
     blind = [node for node, (sees, _) in found if not sees]
     if blind:
-        raise StorageError(
+        raise ConfigurationError(
             f"train.storage: {location}, written on {socket.gethostname()}, is not seen on "
             f"{len(blind)} of {len(nodes)} nodes: {', '.join(blind)}; name a folder that all nodes "
             "share (NFS, or an object store's URL): checkpoints on one node are of no use to others"

@@ -38,7 +38,7 @@ if token():
 
 import ray  # noqa: E402  (the settings above must come first)
 
-from dytrack_platform.errors import ClusterError  # noqa: E402
+from dytrack_platform.errors import AccessError, ClusterError  # noqa: E402
 
 _ANSWER_S = 10.0
 _LONGEST_TEMPORARY = 36
@@ -80,7 +80,7 @@ def require_answer(place: str, named: str, port: str = "") -> None:
         port: Where ``place`` has none.
 
     Raises:
-        ClusterError: Nobody answers.
+        AccessError: Nobody answers.
     """
     host, colon, given = place.rpartition(":")
     if not colon or not given.isdecimal():
@@ -91,7 +91,7 @@ def require_answer(place: str, named: str, port: str = "") -> None:
         with socket.create_connection((host.strip("[]"), int(given)), timeout=_ANSWER_S):
             pass
     except (OSError, OverflowError) as error:
-        raise ClusterError(
+        raise AccessError(
             f"nobody answers at {named} ({error}): start the cluster, or name another address"
         ) from error
 
@@ -153,7 +153,8 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         dashboard: Start the dashboard too; nested Tune trials leak their CPU without it.
 
     Raises:
-        ClusterError: The cluster does not answer, or Ray does not start.
+        AccessError: The cluster does not answer, refuses the token, or has another Ray.
+        ClusterError: Ray does not start.
     """
     if ray.is_initialized():
         yield
@@ -171,7 +172,8 @@ def _start(cpus: int | None, dashboard: bool) -> None:
     """Join the cluster of ``RAY_ADDRESS``, or start a Ray on this machine.
 
     Raises:
-        ClusterError: The cluster does not answer, or Ray does not start.
+        AccessError: The cluster does not answer, refuses the token, or has another Ray.
+        ClusterError: Ray does not start.
     """
     address = os.environ.get("RAY_ADDRESS")
     # A job's driver inherits the packages that were shipped with the job.
@@ -196,5 +198,10 @@ def _start(cpus: int | None, dashboard: bool) -> None:
                 _node_ip_address="127.0.0.1",
             )
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = f"the cluster at RAY_ADDRESS={address}" if address else "a Ray on this machine"
-        raise ClusterError(f"{where} does not start or answer: {str(error)[:300]}") from error
+        if not address:
+            raise ClusterError(
+                f"a Ray on this machine does not start: {str(error)[:300]}"
+            ) from error
+        raise AccessError(
+            f"the cluster at RAY_ADDRESS={address} does not take this driver: {str(error)[:300]}"
+        ) from error

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_platform.datasets.sequence import VideoSequence
-from dytrack_platform.errors import ClusterError, DyTrackError, FailureError
+from dytrack_platform.errors import ConfigurationError, DyTrackError, FailureError
 from dytrack_platform.experiment.evaluate.actor import EvaluationActor, Outcome
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 from dytrack_platform.experiment.evaluate.specs import TrackerSpec
@@ -102,20 +102,23 @@ def open_pool(
             equal share of the GPUs.
 
     Raises:
-        ClusterError: Ray does not start, or lacks the CPUs or GPUs.
+        ClusterError: Ray does not start.
+        ConfigurationError: It lacks the CPUs or GPUs.
     """
     threads, device = runtime.threads, runtime.device
     with session.ray_session(cpus=workers * threads):
         has = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if has.get("CPU", 0) < workers * threads:
-            raise ClusterError(
+            raise ConfigurationError(
                 f"{workers} workers of {threads} threads need {workers * threads} CPUs, and the "
                 f"cluster has {has.get('CPU', 0):g}; ask for fewer with --workers"
             )
         gpus = 0.0
         if device != "cpu":
             if has.get("GPU", 0) < 1:
-                raise ClusterError(f"device {device}: the cluster has no GPU; use --device cpu")
+                raise ConfigurationError(
+                    f"device {device}: the cluster has no GPU; use --device cpu"
+                )
             gpus = min(1.0, has["GPU"] / workers)
         weights = ray.put(saved)
 

@@ -19,7 +19,7 @@ from dytrack_platform.experiment.runs import tracking  # sets MLflow's environme
 import mlflow  # isort: skip
 from mlflow.exceptions import MlflowException
 
-from dytrack_platform.errors import ModelLookupError, StorageError
+from dytrack_platform.errors import DyTrackError, ModelLookupError, StorageError
 
 Kind = Literal["promoted", "refused", "forced", "rolled back", "lost"]
 _TAG = "journal."
@@ -236,6 +236,5 @@ def rollback(name: str, alias: str, why: str) -> Entry:
     return back
 
 
-def _failed(name: str, error: Exception) -> StorageError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return StorageError(f"the registry of {name} at {tracking.uri()} fails: {reason}")
+def _failed(name: str, error: Exception) -> DyTrackError:
+    return tracking.failure(error, f"the registry of {name} at {tracking.uri()} fails")

@@ -10,7 +10,7 @@ from dytrack_platform.experiment.runs import tracking  # sets MLflow's environme
 import mlflow  # isort: skip
 
 from dytrack_model import checkpoint
-from dytrack_platform.errors import ModelLookupError, StorageError
+from dytrack_platform.errors import ModelLookupError
 from dytrack_platform.storage import files
 
 
@@ -36,9 +36,8 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     except tracking.STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
         if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
-            raise StorageError(
-                f"{reference}: the store {tracking.uri()} does not give it: {reason}"
-            ) from error
+            asked = f"{reference}: the store {tracking.uri()} does not give it"
+            raise tracking.failure(error, asked) from error
         raise ModelLookupError(
             f"{reference}: not in the registry {tracking.uri()}: {reason}; "
             "dytrack publish puts a tracker there"

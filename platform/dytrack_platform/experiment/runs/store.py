@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from dytrack_platform.errors import StorageError
+from dytrack_platform.errors import AccessError, StorageError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
@@ -187,8 +187,8 @@ def _check_port(uri: str) -> None:
         raise _silent(uri, error) from error
 
 
-def _silent(uri: str, error: object) -> StorageError:
-    return StorageError(
+def _silent(uri: str, error: object) -> AccessError:
+    return AccessError(
         f"the MLflow store {shown(uri)} does not answer ({error}); start it, or set "
         "MLFLOW_TRACKING_URI"
     )

@@ -23,7 +23,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from dytrack_platform.errors import StorageError
+from dytrack_platform.errors import AccessError, DyTrackError, StorageError
 from dytrack_platform.experiment.runs import store
 from dytrack_platform.storage.job import require_store
 
@@ -38,6 +38,8 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_F
 """MLflow's codes for something that is not there: also for an id that cannot be one."""
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
 _PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+_REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+"""MLflow's codes of an answer 401 or 403."""
 _LOG = logging.getLogger(__name__)
 _CHILDREN: dict[tuple[str, str, str], str] = {}
 """Runs below others that this process has made or found, by store, parent and name."""
@@ -103,7 +105,8 @@ def connect() -> str:
         The id of the experiment that runs go to.
 
     Raises:
-        StorageError: The store does not answer or cannot be written, or the experiment is deleted.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It cannot be written, or the experiment is deleted.
     """
     require_store(uri(), given="MLFLOW_TRACKING_URI" in os.environ)
     store.check(uri())
@@ -115,7 +118,7 @@ def connect() -> str:
                 folder = _artifact_folder()
                 return str(mlflow.create_experiment(EXPERIMENT, artifact_location=folder))
     except STORE_ERRORS as error:
-        raise _unreachable(error) from error
+        raise failure(error) from error
     if found.lifecycle_stage == "deleted":
         raise StorageError(
             f"the experiment {EXPERIMENT} in the MLflow store {uri()} is deleted; bring it back "
@@ -154,7 +157,7 @@ def run(
             log_system_metrics=False,
         )
     except STORE_ERRORS as error:
-        raise _unreachable(error) from error
+        raise failure(error) from error
     active = mlflow.active_run()
     assert active is not None  # just started
     handle = Run(active.info.run_id)
@@ -188,7 +191,7 @@ def begin(name: str, run_id: str | None, kind: str = "train") -> str:
         if "failure" in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, "failure")
     except STORE_ERRORS as error:
-        raise _unreachable(error) from error
+        raise failure(error) from error
     return run_id
 
 
@@ -306,6 +309,24 @@ def _end_children(client: mlflow.MlflowClient, parent: str, at: int) -> None:
         client.set_terminated(run.info.run_id, "KILLED", end_time=at)
 
 
+def failure(error: Exception, asked: str = "") -> DyTrackError:
+    """Say in a sentence what MLflow raised: it refuses who asks, or it fails.
+
+    Args:
+        error: One of ``STORE_ERRORS``.
+        asked: What was asked of the store; that it does not answer if empty.
+    """
+    if getattr(error, "error_code", "") in _REFUSED:
+        return AccessError(
+            f"the MLflow store {store.shown(uri())} refuses the name and the password it was given "
+            f"({_first_line(error)}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
+            "for a job, on the cluster, and name both with --secret"
+        )
+    if asked:
+        return StorageError(f"{asked}: {_first_line(error)}")
+    return _unreachable(error)
+
+
 def _unreachable(error: Exception) -> StorageError:
     return StorageError(
         f"the MLflow store {uri()} does not answer: {_first_line(error)}; set MLFLOW_TRACKING_URI"
@@ -328,7 +349,7 @@ def exists(run_id: str) -> bool:
     except STORE_ERRORS as error:
         if is_absence(error):
             return False
-        raise _unreachable(error) from error
+        raise failure(error) from error
     return True
 
 

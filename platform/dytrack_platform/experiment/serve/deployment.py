@@ -20,7 +20,7 @@ from ray import serve
 from starlette.applications import Starlette
 
 from dytrack_model.runtime.engine import Precision
-from dytrack_platform.errors import ClusterError, DyTrackError
+from dytrack_platform.errors import ClusterError, ConfigurationError, DyTrackError
 from dytrack_platform.experiment.runs import tracking
 from dytrack_platform.experiment.serve.sources import make_source
 from dytrack_platform.serving.app import Server
@@ -149,7 +149,8 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
     """Serve until the body ends, then drain; yields the address.
 
     Raises:
-        ClusterError: Ray has fewer CPUs than the replicas need, or does not start them.
+        ClusterError: Ray does not start the replicas.
+        ConfigurationError: It has fewer CPUs than they need.
         DyTrackError: A model cannot be loaded.
     """
     for reference in config.models:  # refuse here what every replica would refuse
@@ -178,7 +179,7 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
 def _require_room(config: ServeConfig) -> None:
     need, have = config.replicas * config.threads, int(session.resources().get("CPU", 0))
     if need > have:
-        raise ClusterError(
+        raise ConfigurationError(
             f"{config.replicas} replicas of {config.threads} threads need {need} CPUs, Ray has "
             f"{have}; lower --replicas or --threads"
         )

@@ -69,10 +69,11 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
         say: Called with one-line messages (continuing, already finished).
 
     Raises:
-        ConfigurationError: A run of this name exists with another configuration.
-        ClusterError: The cluster is smaller than the recipe asks for.
+        ConfigurationError: A run of this name exists with another configuration, the cluster is
+            smaller than the recipe asks for, or its nodes do not share the storage.
+        AccessError: The cluster or MLflow does not answer, or refuses who asks.
         DataError: A prepared folder is missing, too small, or changed since the run began.
-        StorageError: Nodes do not share the storage, it is full, or MLflow does not answer.
+        StorageError: The storage or the disk of MLflow's store is full.
         TrainingError: Training ended before its last step.
         SystemExit: The command was told to end; a checkpoint was written.
     """

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from dytrack_platform.errors import ClusterError
+from dytrack_platform.errors import AccessError, ClusterError
 from dytrack_platform.experiment.cluster import session, token
 
 
-def _refused(match):
+def _refused(match, kind=AccessError):
     began = time.monotonic()
-    with pytest.raises(ClusterError, match=match), session.ray_session():
+    with pytest.raises(kind, match=match), session.ray_session():
         pass
     assert time.monotonic() - began < 30
 
@@ -38,13 +38,13 @@ def test_a_temporary_folder_with_a_long_name(monkeypatch, tmp_path):
     long.mkdir()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(long))
-    _refused("at most 36 are possible; set RAY_TMPDIR to a shorter folder")
+    _refused("at most 36 are possible; set RAY_TMPDIR to a shorter folder", ClusterError)
 
 
 def test_a_temporary_folder_that_is_not_there(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", "/no/such")
-    _refused("cannot write to /no/such; set RAY_TMPDIR")
+    _refused("cannot write to /no/such; set RAY_TMPDIR", ClusterError)
 
 
 def test_a_home_that_is_closed_holds_no_token(monkeypatch):

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
 
-from dytrack_platform.errors import ModelLookupError, StorageError
-from dytrack_platform.experiment.registry import registry
+from dytrack_platform.errors import AccessError, ModelLookupError, StorageError
+from dytrack_platform.experiment.registry import promotion, registry
 from dytrack_platform.experiment.runs import store, tracking
 
 
@@ -24,9 +25,9 @@ def uri(tmp_path, monkeypatch):
     return value
 
 
-def _refused(match):
+def _refused(match, kind=StorageError):
     began = time.monotonic()
-    with pytest.raises(StorageError, match=match):
+    with pytest.raises(kind, match=match):
         tracking.connect()
     assert time.monotonic() - began < 10
 
@@ -77,8 +78,8 @@ def test_a_server_that_is_gone_is_said_without_its_password(monkeypatch, scheme)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}127.0.0.1:{port}")
-    _refused(r"does not answer \(.*refused\); start it")
-    with pytest.raises(StorageError) as caught:
+    _refused(r"does not answer \(.*refused\); start it", AccessError)
+    with pytest.raises(AccessError) as caught:
         tracking.connect()
     assert "secret" not in str(caught.value)
 
@@ -87,7 +88,31 @@ def test_a_server_that_takes_and_never_answers_is_said(monkeypatch):
     monkeypatch.setattr(store, "_ANSWER_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        _refused(r"does not answer \(timed out\)")
+        _refused(r"does not answer \(timed out\)", AccessError)
+
+
+class _Doorkeeper(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 401)
+        self.end_headers()
+
+    def log_message(self, *words):
+        pass
+
+
+def test_a_server_that_refuses_the_password_is_said_with_the_names_to_set(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Doorkeeper) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        refusal = f"{address} refuses the name and the password .*401.*MLFLOW_TRACKING_USERNAME"
+        _refused(refusal, AccessError)
+        with pytest.raises(AccessError, match=refusal):
+            registry.find("models:/dytrack@champion")
+        with pytest.raises(AccessError, match=refusal):
+            promotion.versions("dytrack")
+        server.shutdown()
+    assert AccessError.exit_code == 2
 
 
 @pytest.mark.slow
