@@ -184,8 +184,10 @@ def ladders(options, clips):
                 while len(servers[way]) < wanted:
                     servers[way].append(Served(options, "whole" if way == "whole" else "stages"))
             found = {way: [] for way in climbing}
-            for _ in range(options.rounds):
-                for way in climbing:
+            for turn in range(options.rounds):
+                # Whoever comes first in a round is slower by a tenth: each way is that in turn.
+                first = turn % len(climbing)
+                for way in climbing[first:] + climbing[:first]:
                     urls = [server.url for server in servers[way]]
                     point = "full"
                     if way != "processes":

@@ -53,7 +53,7 @@ def demo(
         exits = "search.space={model.exits: {placements: {count: [1, 3]}}}"
         search(
             recipe,
-            overrides=[*changes, exits, "search.rule=ambiguity"],
+            overrides=[*changes, exits],
             mode="post-hoc",
             model=str(folder / "runs" / "demo"),
             dataset="got10k",

@@ -20,6 +20,7 @@ Sampler = Literal["auto", "tpe", "gp", "nsga2", "random"]
 Scheduler = Literal["asha", "none"]
 Mode = Literal["post-hoc", "supernet", "full"]
 PointRule = Literal["thresholds", "ambiguity"]
+SearchRule = Literal["auto", "thresholds", "ambiguity"]
 
 ACCURACY = "iou"
 COSTS = ("gmacs", "ms", "params")
@@ -199,10 +200,11 @@ class SearchConfig:
     """Seed of the sampler."""
     gpu_share: Positive = 1.0
     """Part of a GPU for a trial with one worker, where ``train.gpu`` asks for one."""
-    rule: PointRule = "thresholds"
+    rule: SearchRule = "auto"
     """What points leave by. thresholds: on the predicted IoU, as in the paper. ambiguity: on how
     ambiguous an exit's answer is, which is what pays on videos; it takes sequences that are
-    followed (mode post-hoc with ``--dataset``, or ``data.resident_validation``)."""
+    followed (mode post-hoc with ``--dataset``, or ``data.resident_validation``). auto: ambiguity
+    wherever sequences are followed."""
     thresholds: AtLeastOne = 50
     """Threshold settings that are tried for every placement."""
     members: AtLeastOne = 8

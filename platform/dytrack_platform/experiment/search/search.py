@@ -1,5 +1,6 @@
 """A search from its recipe to its front: checked, locked, recorded, continued, and logged."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch  # isort: skip
 
 from dytrack_model.config import require
 from dytrack_platform.config import ExperimentConfig, dump, flatten, to_dict
+from dytrack_platform.config.search import PointRule
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.registry import registry
@@ -95,6 +97,8 @@ def _checked(request: Request, say: Say) -> tuple[ExperimentConfig, Path | None,
     _check_request(request)
     check_folder("--out", request.location, members.WRITTEN, members.MARKS)
     config = with_absolute_paths(request.config)
+    # What auto comes to stands in the record: a search that goes on must not change it.
+    config = replace(config, search=replace(config.search, rule=rule_of(request)))
     model = _model(request)
     if model is None or request.source is None:
         _check_held_out(config)
@@ -111,14 +115,28 @@ def _check_request(request: Request) -> None:
         "--model: names the trained tracker of mode post-hoc"
         + ("; give one" if posthoc else f", got one in mode {request.mode}"),
     )
-    followed = request.config.data.resident_validation or (posthoc and request.source is not None)
+    if request.how.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
+
+
+def rule_of(request: Request) -> PointRule:
+    """Return what points leave by; auto is ambiguity where trackers follow sequences.
+
+    Raises:
+        ConfigurationError: Ambiguity is asked for where trackers are judged on pairs, which have
+            no motion.
+    """
+    posthoc = request.mode == "post-hoc" and request.source is not None
+    followed = posthoc or bool(request.config.data.resident_validation)
+    rule = request.config.search.rule
     require(
-        request.config.search.rule == "thresholds" or bool(followed),
+        rule != "ambiguity" or followed,
         "search.rule: ambiguity is read off sequences that are followed; give --dataset in mode "
         "post-hoc or data.resident_validation, or take thresholds",
     )
-    if request.how.device != "cpu" and not torch.cuda.is_available():
-        raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
+    if rule == "auto":
+        return "ambiguity" if followed else "thresholds"
+    return rule
 
 
 def _check_held_out(config: ExperimentConfig) -> None:

@@ -162,7 +162,8 @@ def solve(
     first = cache.part(choosing)
     settings = []
     for exits in placements:
-        rule: PointRule = search.rule if exits[-1] == cache.depths[-1] else "thresholds"
+        full = exits[-1] == cache.depths[-1]
+        rule: PointRule = "ambiguity" if search.rule == "ambiguity" and full else "thresholds"
         limits = path(first.scores(rule)[:, columns(cache, exits)], search.thresholds)
         settings += [Setting(exits, thresholds, rule) for thresholds in limits]
     chosen = score(first, settings, costs)
