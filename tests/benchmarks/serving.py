@@ -4,10 +4,11 @@
 
 A generator in this process replays real sequences over the loopback to servers in other processes,
 on 1, 2, 3, ... streams, until the 99th percentile of the time from a frame's due moment to its
-answer exceeds the deadline, the ways taking turns: (a) one server, batches by stage; (b) the same
-with whole-model batches; (c) a server for each stream, at full depth. Then what regrouping brings
-on as many streams as (a) held: foretold by the simulation of the same load from the server's own
-table, and measured; and on machines that are known by a table alone. The last line is JSON.
+answer exceeds the deadline, the ways taking turns: (a) one server (or ``--servers``), batches by
+stage; (b) the same with whole-model batches; (c) a server for each stream, at full depth. Then what
+regrouping brings on as many streams as (a) held: foretold by the simulation of the same load from
+the server's own table, and measured; and on machines that are known by a table alone. The last line
+is JSON.
 """
 
 import argparse
@@ -180,7 +181,7 @@ def ladders(options, clips):
     try:
         for count in options.streams:
             for way in climbing:
-                wanted = count if way == "processes" else 1
+                wanted = count if way == "processes" else min(count, options.servers)
                 while len(servers[way]) < wanted:
                     servers[way].append(Served(options, "whole" if way == "whole" else "stages"))
             found = {way: [] for way in climbing}
@@ -188,10 +189,9 @@ def ladders(options, clips):
                 # Whoever comes first in a round is slower by a tenth: each way is that in turn.
                 first = turn % len(climbing)
                 for way in climbing[first:] + climbing[:first]:
-                    urls = [server.url for server in servers[way]]
-                    point = "full"
-                    if way != "processes":
-                        urls, point = urls * count, options.point
+                    own = itertools.cycle([server.url for server in servers[way]])
+                    urls = list(itertools.islice(own, count))
+                    point = "full" if way == "processes" else options.point
                     found[way].append(asyncio.run(load(urls, clips, options.seconds, point)))
             for way in climbing:
                 p99 = float(np.median([row["p99_ms"] for row in found[way]]))
@@ -269,6 +269,7 @@ def regrouping(options, clips, count):
 def simulated(about):
     """What regrouping brings on this machine's table and on ones whose batches cost less."""
     own = table_of(about)
+    shares = (0.75, *(0.0 for _ in about["exits"][2:]), 0.25)
     rows = []
     for share in (None, 0.5, 0.8, 1.0):
         # A batch costs a fixed share of one frame's time, and the rest for each frame.
@@ -282,7 +283,7 @@ def simulated(about):
         table = Table(milliseconds, exits=len(about["exits"]))
         best = None
         for streams in (2, 4, 8, 12, 16, 24, 32, 48, 64):
-            made = Load(streams=streams, seconds=20, shares=(0.75, 0.0, 0.25))
+            made = Load(streams=streams, seconds=20, shares=shares)
             with_, without = (simulate(table, made, regroup=on) for on in (True, False))
             whole = simulate(table, made, mode="whole")
             row = {
@@ -336,6 +337,9 @@ def main():
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--servers", type=int, default=1, help="share streams among so many, as replicas do"
+    )
     parser.add_argument("--audit-every", type=int, default=50)
     parser.add_argument("--point", default="balanced")
     parser.add_argument("--sequences", type=Path)

@@ -2,10 +2,11 @@
 
 Frames enter at the first stage and leave at their exits. The frames that are deepest go first:
 they are nearest to their answers, and it is what whole-model batching would do, but that who leaves
-is answered at once. *Regrouping* is the other order: those at a deeper stage wait until newcomers
-have come as far, and then go on together as one larger batch. That saves time where a larger batch
-costs less for each frame, and delays who waits, so it is done only where a measured table of costs
-says that the mean answer comes sooner and that nobody's deadline is missed by it.
+is answered at once, and that no batch is larger than a measured table of costs says is worth it.
+*Regrouping* is the other order: those at a deeper stage wait until newcomers have come as far, and
+then go on together as one larger batch. That saves time where a larger batch costs less for each
+frame, and delays who waits, so it is done only where the table says that the mean answer comes
+sooner and that nobody's deadline is missed by it.
 
 Source: the idea that regrouping has to pay for itself is DREX's (2025); the rule is our choice.
 
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 Mode = Literal["stages", "whole"]
+_WORTH = 0.03
+"""Share of the cost that a larger batch has to save; a table is not measured more finely."""
 _RATE = 0.02
 """Share of a new frame in what is believed of how many go on."""
 
@@ -147,15 +150,25 @@ class Planner:
         return self._fill(queues[deepest], waiting)
 
     def _fill(self, indices: list[int], waiting: Sequence[Waiting]) -> list[int]:
-        """Take as many as fit into a batch, the most urgent first."""
+        """Take as many as fit into a batch and make it cheaper, the most urgent first.
+
+        Where a batch costs what its frames cost, as on a core of a CPU, the most urgent goes alone:
+        it has its answer sooner, and the last one no later.
+        """
         chosen: list[int] = []
-        rows = 0
+        rows: list[int] = []
         for index in sorted(indices, key=lambda one: waiting[one].deadline):
-            if chosen and rows + waiting[index].rows > self.most_rows:
+            if chosen and sum(rows) + waiting[index].rows > self.most_rows:
                 break
             chosen.append(index)
-            rows += waiting[index].rows
-        return chosen
+            rows.append(waiting[index].rows)
+        if len(chosen) == 1:
+            return chosen
+        graph = waiting[chosen[0]].graph
+        sizes = list(itertools.accumulate(rows))
+        each = [self.table.cost(graph, size) / size for size in sizes]
+        count = next(k for k, cost in enumerate(each, 1) if cost <= min(each) * (1 + _WORTH))
+        return chosen[:count]
 
     def _pays(
         self, deep: str, shallow: str, counts: tuple[int, int], backlog: int, slack: float
@@ -177,7 +190,7 @@ class Planner:
         together = self.course(joined.end, k, survivors + left)
         saved = apart.end - together.end
         sooner = (own.answers + apart.answers) - (joined.answers + together.answers)
-        if saved <= 0 or sooner + backlog * saved <= 0 or together.end > slack:
+        if saved <= _WORTH * apart.end or sooner + backlog * saved <= 0 or together.end > slack:
             return False
         if s == k - 1:  # the batch after this one is the joint one
             self.regroupings += 1

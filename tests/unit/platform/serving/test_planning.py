@@ -34,11 +34,28 @@ def test_between_two_sizes_a_table_is_a_straight_line_and_beyond_it_batches_repe
 
 
 def test_heads_go_before_stages_and_deep_stages_before_shallow_ones():
-    planner = Planner(table(0.0))
+    planner = Planner(table(0.5))
     frames = [Frame("stage0"), Frame("stage1"), Frame("head0"), Frame("stage1"), Frame("template")]
     assert planner.choose(frames, 0.0) == [4]
     assert planner.choose(frames[:4], 0.0) == [2]
     assert planner.choose([frames[0], frames[1], frames[3]], 0.0) == [1, 2]
+
+
+@pytest.mark.parametrize(("fixed", "together"), [(0.0, 1), (0.02, 1), (0.1, 2), (1.0, 4)])
+def test_a_batch_is_as_large_as_makes_it_cheaper(fixed, together):
+    frames = [Frame("stage0", deadline) for deadline in (0.4, 0.1, 0.3, 0.2)]
+    chosen = Planner(table(fixed)).choose(frames, 0.0)
+    assert chosen == [1, 3, 2, 0][:together], "the most urgent first"
+
+
+def test_frames_alone_are_answered_sooner_and_the_last_no_later():
+    load = Load(streams=4, seconds=20, shares=(0.8, 0.0, 0.2))
+    stages = simulate(table(0.0), load)
+    whole = simulate(table(0.0), load, mode="whole")
+    assert stages.mean_ms < 0.95 * whole.mean_ms
+    assert stages.p99_ms < 0.95 * whole.p99_ms
+    assert stages.regroupings == 0
+    assert stages.busy_s == pytest.approx(whole.busy_s, rel=1e-6)
 
 
 def test_where_batches_save_nothing_nobody_waits():
