@@ -12,7 +12,6 @@ Source: our choice; the second peak of a response map as a sign of distraction i
 Dimensions: B crops, H x W cells.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,14 +62,19 @@ def distraction(
     return np.asarray(second / best, np.float64)
 
 
-def motion(box_cxcywh: Sequence[float], factor: float) -> tuple[float, float]:
-    """Return how far a target moved in its search crop and how its size changed, in [0, 1] each.
+def motion(boxes_cxcywh: Sequence[float] | Floats, factor: float) -> NDArray[np.float64]:
+    """Return (..., 2) how far targets moved in their search crops and how their sizes changed.
 
     Args:
-        box_cxcywh: (4,) in [0, 1] of a crop that was cut around the last frame's box.
-        factor: The crop's side over the root of that box's area.
+        boxes_cxcywh: (..., 4) in [0, 1] of crops that were cut around the last frame's boxes.
+        factor: A crop's side over the root of that box's area.
+
+    Returns:
+        Displacement and scale change of each, in [0, 1].
     """
-    x, y, width, height = box_cxcywh
-    displacement = math.hypot(x - 0.5, y - 0.5) * factor
-    scale_change = abs(math.log(max(width * height * factor**2, 1e-9)))
-    return min(displacement, 1.0), min(scale_change, 1.0)
+    boxes = np.asarray(boxes_cxcywh, np.float64)
+    displacement = np.hypot(boxes[..., 0] - 0.5, boxes[..., 1] - 0.5) * factor
+    area = boxes[..., 2] * boxes[..., 3] * factor**2
+    scale_change = np.abs(np.log(np.maximum(area, 1e-9)))
+    moved = np.stack([displacement, scale_change], axis=-1)
+    return np.asarray(np.minimum(moved, 1.0), np.float64)

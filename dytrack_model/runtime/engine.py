@@ -265,7 +265,7 @@ def _ambiguity(
     weighted = (score if window is None else score * window).numpy()
     (distractor,) = distraction(weighted, [box_cxcywh]).tolist()
     box = box_cxcywh if correction is None else correction.centred(exit_index, box_cxcywh)
-    return Ambiguity(distractor, *motion(box, engine.config.search_factor))
+    return Ambiguity(distractor, *motion(box, engine.config.search_factor).tolist())
 
 
 def locate(

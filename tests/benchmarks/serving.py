@@ -323,6 +323,9 @@ def soak(options, clips):
     finally:
         served.stop()
     rows = np.array(memory)
+    for minute in range(int(options.soak // 60) + 1):
+        near = rows[np.argmin(np.abs(rows[:, 0] - 60 * minute))]
+        print(f"soak minute {minute}: {near[1]:.1f} MiB", flush=True)
     rows = rows[rows[:, 0] > options.soak * 0.25]
     slope = float(np.polyfit(rows[:, 0] / 60, rows[:, 1], 1)[0])
     return row | {"seconds": options.soak, "mib_per_minute": slope, "mib": float(rows[-1, 1])}

@@ -305,15 +305,7 @@ def _ambiguities(
     inside[..., 2:] = boxes_xywh[..., 2:]
     inside /= sides[:, None]
     inside[..., :2] += 0.5
-    return np.array(
-        [
-            [
-                (distractor, *motion(box, factor))
-                for distractor, box in zip(strongest, found.tolist(), strict=True)
-            ]
-            for strongest, found in zip(distractors.tolist(), inside, strict=True)
-        ]
-    )
+    return np.concatenate([distractors[..., None], motion(inside, factor)], axis=-1)
 
 
 def _exit_of(policy: Policy, predicted_iou: Floats, shown: Floats, agreed: Floats) -> int:

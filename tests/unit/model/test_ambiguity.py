@@ -56,7 +56,14 @@ def test_motion_is_in_units_of_the_target(factor):
     assert (moved, grown) == pytest.approx((0.5, 0))
     for share in (1.5, 1 / 1.5):
         assert motion((0.5, 0.5, share * side, side), factor)[1] == pytest.approx(math.log(1.5))
-    assert motion((0.9, 0.9, 1e-9, 1e-9), factor) == (1, 1)
+    assert motion((0.9, 0.9, 1e-9, 1e-9), factor).tolist() == [1, 1]
+    boxes = np.full((3, 2, 4), side)
+    boxes[..., :2] = 0.5
+    boxes[1, 1, 0] += 0.5 * side
+    several = motion(boxes, factor)
+    assert several.shape == (3, 2, 2)
+    assert several[1, 1] == pytest.approx((0.5, 0))
+    assert several.sum() == pytest.approx(0.5)
 
 
 def test_no_risk_is_none():
