@@ -117,13 +117,17 @@ def test_from_raw_data_to_boxes_on_the_laptop(dytrack, services, head, clips, ma
     )
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
     assert (tmp_path / "results" / "report.html").is_file()
+    promoted = dytrack(
+        *("publish", f"s3://{BUCKET}/runs/far", "--evaluation", tmp_path / "results", "--promote")
+    )
+    assert promoted.returncode == 0, promoted.stdout + promoted.stderr
     # The champion comes to the laptop through the server.
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
     for _ in range(6):
         writer.write(np.zeros((64, 96, 3), np.uint8))
     writer.release()
     tracked = dytrack(
-        *("track", "v.avi", "--init", "10,10,20,20", "--model", "models:/dytrack@candidate"),
+        *("track", "v.avi", "--init", "10,10,20,20", "--model", "models:/dytrack@champion"),
         *("--point", "full", "--csv", "boxes.csv"),
     )
     assert tracked.returncode == 0, tracked.stdout + tracked.stderr

@@ -27,6 +27,18 @@ def test_an_address_where_nobody_listens(monkeypatch, scheme):
     )
 
 
+def test_a_cluster_of_another_ray_does_not_take_this_driver(monkeypatch):
+    def other(**how):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.50.0")
+
+    monkeypatch.setattr(session.ray, "init", other)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        _refused(f"RAY_ADDRESS={address} does not take this driver: Version mismatch")
+    assert AccessError.exit_code == 2
+
+
 @pytest.mark.parametrize("address", ["no.such.host.invalid:6379", "127.0.0.1:99999"])
 def test_an_address_that_is_none(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
