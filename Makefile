@@ -27,7 +27,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
 
 test-slow: install
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -m slow
 
 # Much of this tier waits, for processes that start and for services that are away: two at a time,
 # each with a Ray of its own. Tests of one file share what they made, so they stay together.

@@ -113,7 +113,7 @@ def test_from_raw_data_to_boxes_on_the_laptop(dytrack, services, head, clips, ma
     assert published.returncode == 0, published.stdout + published.stderr
     evaluated = dytrack(
         *(*submit, "evaluate", "--model", "models:/dytrack@candidate", "--dataset", "got10k"),
-        *("--root", made, "--split", "test", "--out", tmp_path / "results", "--point", "full"),
+        *("--root", made, "--split", "test", "--out", tmp_path / "results", "--point", "balanced"),
     )
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
     assert (tmp_path / "results" / "report.html").is_file()
