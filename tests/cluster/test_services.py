@@ -155,12 +155,13 @@ def test_a_search_leaves_its_state_and_its_front_in_the_bucket(
     assert any(member["on_front"] for member in front)
     import mlflow
 
+    from dytrack_platform.experiment.runs.tracking import children
+
     client = mlflow.MlflowClient(services.mlflow)
-    experiment = client.get_experiment_by_name("dytrack").experiment_id
-    below = f"tags.`mlflow.parentRunId` = '{record['run_id']}'"
-    runs = client.search_runs([experiment], below)
+    above = client.get_run(record["run_id"]).info
+    runs = children(client, above.run_id, above.experiment_id)
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
-    assert client.get_run(record["run_id"]).info.status == "FINISHED"
+    assert above.status == "FINISHED"
 
 
 _WRITER = """

@@ -59,7 +59,8 @@ def test_a_name_with_another_configuration_is_refused(ray_session, store, values
 
 
 def test_a_job_larger_than_the_cluster_is_refused_at_once(ray_session, store, values):
-    with pytest.raises(ConfigurationError, match=r"train\.workers: 8 workers need 8 CPU, "):
+    refusal = r"train\.workers: 8 workers need 8 CPU, the cluster"
+    with pytest.raises(ConfigurationError, match=refusal):
         run(values, train__workers=8)
 
 

@@ -1,8 +1,8 @@
 """Give freed memory back to the system.
 
 A server decodes pictures in several threads, each with an arena of its own in glibc, and frees them
-in others. What is free inside an arena stays with the process, so that it seems to grow by some
-megabytes a minute for hours although nothing is held.
+in others. What is free inside an arena stays with the process, which seems to hold more than it
+does; docs/LOG.md has what this brings, and what it does not.
 """
 
 import ctypes

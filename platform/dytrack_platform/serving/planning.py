@@ -155,20 +155,15 @@ class Planner:
         Where a batch costs what its frames cost, as on a core of a CPU, the most urgent goes alone:
         it has its answer sooner, and the last one no later.
         """
-        chosen: list[int] = []
-        rows: list[int] = []
-        for index in sorted(indices, key=lambda one: waiting[one].deadline):
-            if chosen and sum(rows) + waiting[index].rows > self.most_rows:
-                break
-            chosen.append(index)
-            rows.append(waiting[index].rows)
-        if len(chosen) == 1:
-            return chosen
-        graph = waiting[chosen[0]].graph
-        sizes = list(itertools.accumulate(rows))
-        each = [self.table.cost(graph, size) / size for size in sizes]
-        count = next(k for k, cost in enumerate(each, 1) if cost <= min(each) * (1 + _WORTH))
-        return chosen[:count]
+        ordered = sorted(indices, key=lambda one: waiting[one].deadline)
+        if len(ordered) == 1:
+            return ordered
+        graph = waiting[ordered[0]].graph
+        sizes = list(itertools.accumulate(waiting[index].rows for index in ordered))
+        fitting = [size for size in sizes if size <= self.most_rows] or sizes[:1]
+        each = [self.table.cost(graph, size) / size for size in fitting]
+        enough = min(each) * (1 + _WORTH)
+        return ordered[: next(k for k, cost in enumerate(each, 1) if cost <= enough)]
 
     def _pays(
         self, deep: str, shallow: str, counts: tuple[int, int], backlog: int, slack: float

@@ -89,7 +89,8 @@ def record(out: Path, summary: dict[str, Any], about: Subject) -> str:
         about: What it was of.
 
     Raises:
-        StorageError: MLflow does not answer; the results stay in ``out``.
+        AccessError: MLflow does not answer, or refuses who asks; the results stay in ``out``.
+        StorageError: It fails; the results stay there too.
     """
     tags = {**about.tags, "protocol": summary["protocol"]}
     own = points_of(summary, about.name, tags["split"], tags["machine"])

@@ -55,7 +55,8 @@ def holder(name: str, alias: str) -> int | None:
     """Return the version that has an alias; None where nobody has it.
 
     Raises:
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     tracking.look()
     try:
@@ -71,7 +72,8 @@ def note(name: str, entry: Entry) -> None:
     """Write an entry to the version that it is about.
 
     Raises:
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     about = entry.after if entry.after is not None else entry.before
     client = mlflow.MlflowClient()
@@ -140,7 +142,8 @@ def history(name: str) -> list[Entry]:
 
     Raises:
         ModelLookupError: There is no such model.
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     found = []
     for version in versions(name):
@@ -158,7 +161,8 @@ def versions(name: str) -> "list[mlflow.entities.model_registry.ModelVersion]":
 
     Raises:
         ModelLookupError: There is no such model.
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     tracking.look()
     client = mlflow.MlflowClient()
@@ -185,7 +189,8 @@ def aliases(name: str) -> dict[int, tuple[str, ...]]:
 
     Raises:
         ModelLookupError: There is no such model.
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     versions(name)
     try:

@@ -107,7 +107,8 @@ def publish(
         CheckpointError: The folder holds no whole tracker.
         ConfigurationError: A name cannot be used.
         DataError: The evaluation is none, or another tracker's.
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     # Whatever can be wrong is found here, before anything is made or sent.
     check_names(name, aliases)

@@ -31,7 +31,8 @@ def logged_run(
     ``folder``, and ``say`` tells how to deliver it: by ``run``, the run's folder or URL.
 
     Raises:
-        StorageError: MLflow does not answer at the start, or another command owns the run.
+        AccessError: MLflow does not answer at the start, or refuses who asks.
+        StorageError: Another command owns the run.
     """
     with run_lock(folder):
         run_id = tracking.begin(name, run_id, kind)
@@ -55,7 +56,8 @@ def upload(folder: Path, run_id: str) -> None:
     """Deliver what MLflow lacks of a run that nobody is at work on.
 
     Raises:
-        StorageError: MLflow does not answer, or a command is at work on the run.
+        AccessError: MLflow does not answer, or refuses who asks.
+        StorageError: A command is at work on the run.
     """
     with run_lock(folder, wait_s=2.0):
         Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries)).deliver_all()

@@ -131,7 +131,8 @@ def look() -> None:
     """Choose the store to look something up in it; nothing is made where nothing is.
 
     Raises:
-        StorageError: There is no store, or it does not answer.
+        AccessError: The store does not answer.
+        StorageError: There is none.
     """
     store.check(uri(), reading=True)
     mlflow.set_tracking_uri(uri())
@@ -179,7 +180,8 @@ def begin(name: str, run_id: str | None, kind: str = "train") -> str:
     """Make a run, or open an earlier one again; returns its id.
 
     Raises:
-        StorageError: The store does not answer.
+        AccessError: The store does not answer, or refuses who asks.
+        StorageError: It fails.
     """
     experiment = connect()
     client = mlflow.MlflowClient()
@@ -341,7 +343,8 @@ def exists(run_id: str) -> bool:
     """Say whether the store knows a run (another store may be set than when it was made).
 
     Raises:
-        StorageError: The store does not answer, which says nothing about the run.
+        AccessError: The store does not answer or refuses who asks; that says nothing of the run.
+        StorageError: It fails, which says nothing either.
     """
     connect()
     try:

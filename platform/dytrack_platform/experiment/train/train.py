@@ -158,7 +158,8 @@ def upload_pending(location: str) -> str:
 
     Raises:
         ConfigurationError: There is no run in this folder.
-        StorageError: MLflow does not answer, or a command is at work on the run.
+        AccessError: MLflow does not answer, or refuses who asks.
+        StorageError: A command is at work on the run.
     """
     location = files.absolute(location)
     record = files.read_json(f"{location}/{_RECORD}") or files.read_json(f"{location}/{_SEARCH}")

@@ -1,9 +1,7 @@
 """Every planted fault is found, alone, with its cure."""
 
 import copy
-import http.server
 import json
-import threading
 
 import pytest
 
@@ -74,36 +72,6 @@ def test_a_store_that_wants_a_length_gets_its_cure():
 def test_gpus_that_nobody_has_are_said():
     checks = judge_nodes([HERE], Question(gpus=2))
     assert _wrong(checks) == ["gpu"]
-
-
-class _Server(http.server.BaseHTTPRequestHandler):
-    """An MLflow server or a dashboard, as far as it is asked here."""
-
-    version, code = "3.17.2", 401
-
-    def do_GET(self):
-        if self.path == "/version":
-            status, body = 200, self.version
-        elif self.path == "/health":
-            status, body = 200, "OK"
-        else:
-            status, body = self.code, ""
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    kind = type("Planted", (_Server,), {})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}", kind
-        running.shutdown()
 
 
 def test_a_server_that_asks_who_is_there_is_fine(server):

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
@@ -91,27 +90,15 @@ def test_a_server_that_takes_and_never_answers_is_said(monkeypatch):
         _refused(r"does not answer \(timed out\)", AccessError)
 
 
-class _Doorkeeper(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/health" else 401)
-        self.end_headers()
-
-    def log_message(self, *words):
-        pass
-
-
-def test_a_server_that_refuses_the_password_is_said_with_the_names_to_set(monkeypatch):
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Doorkeeper) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        refusal = f"{address} refuses the name and the password .*401.*MLFLOW_TRACKING_USERNAME"
-        _refused(refusal, AccessError)
-        with pytest.raises(AccessError, match=refusal):
-            registry.find("models:/dytrack@champion")
-        with pytest.raises(AccessError, match=refusal):
-            promotion.versions("dytrack")
-        server.shutdown()
+def test_a_server_that_refuses_the_password_is_said_with_the_names_to_set(server, monkeypatch):
+    address, _ = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    refusal = f"{address} refuses the name and the password .*401.*MLFLOW_TRACKING_USERNAME"
+    _refused(refusal, AccessError)
+    with pytest.raises(AccessError, match=refusal):
+        registry.find("models:/dytrack@champion")
+    with pytest.raises(AccessError, match=refusal):
+        promotion.versions("dytrack")
     assert AccessError.exit_code == 2
 
 
