@@ -13,8 +13,10 @@ _LOCK = "journal.lock"
 
 
 @contextmanager
-def run_lock(folder: Path, wait_s: float = 20.0, name: str = _LOCK) -> Iterator[None]:
+def run_lock(folder: Path, wait_s: float = 20.0, name: str = _LOCK) -> Iterator[int | None]:
     """Hold the lock of a run's folder while the body runs; the kernel frees it if the holder dies.
+
+    Yields the process that held it last, or None where nobody did.
 
     Raises:
         StorageError: Another command holds it.
@@ -35,7 +37,9 @@ def run_lock(folder: Path, wait_s: float = 20.0, name: str = _LOCK) -> Iterator[
                     ) from None
                 time.sleep(0.2)
         file.seek(0)
+        before = file.read().strip()
+        file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield int(before) if before.isdecimal() else None

@@ -6,6 +6,7 @@ all is well; then this process notes the end in the run's journal and delivers w
 It imports nothing heavy until then.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,13 +21,14 @@ from dytrack_platform.experiment.runs.run_lock import run_lock
 
 _WELL = b"well"
 _TRIES_S = 120.0
+_LOCK_S = 10.0
 
 
 @contextmanager
 def watched(folder: Path, run_id: str) -> Iterator[None]:
     """Have this process watched while the body runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(folder), run_id],
+        [sys.executable, "-m", __name__, str(folder), run_id, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -63,14 +65,17 @@ def end_killed(folder: Path, run_id: str) -> bool:
     return True
 
 
-def main(folder: str, run_id: str) -> None:
-    """Wait for the command's end, and record it where the command could not."""
+def main(folder: str, run_id: str, command: str) -> None:
+    """Wait for the end of the process ``command``, and record it where it could not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.buffer.read() == _WELL:
         return
     deadline = time.monotonic() + _TRIES_S
-    with run_lock(Path(folder), wait_s=0.0):
+    # The kernel may close the dying command's pipe before it frees its lock: that is waited for.
+    with run_lock(Path(folder), wait_s=_LOCK_S) as holder:
+        if holder != int(command):
+            return  # the same run was begun once more meanwhile: its end is not this one's to tell
         while not end_killed(Path(folder), run_id) and time.monotonic() < deadline:
             time.sleep(5.0)
 
