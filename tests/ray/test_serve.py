@@ -128,6 +128,7 @@ def test_train_publish_gate_serve_browser_and_back_under_load(trained, tmp_path)
         asyncio.run(_look_and_roll_back(served, tmp_path))
         asyncio.run(_lose_a_replica(served))
         _move_to_what_is_broken(served)
+        _send_too_fast(served)
     finally:
         code = served.stop()
     assert code == 0
@@ -218,6 +219,18 @@ def _move_to_what_is_broken(served):
         time.sleep(0.5)
     assert about["version"] == "1"
     assert about["models"][0]["refused"]["version"] == "2"
+
+
+def _send_too_fast(served):
+    """Ray Serve's proxy holds no client back: the replica bounds what waits, and says so."""
+    from tests.unit.platform.serving.test_faults import flood
+
+    before = max(replica.memory_info().rss for replica in served.replicas())
+    heard = asyncio.run(flood(served.url, 400, 500_000))
+    assert [one["code"] for one in heard if one["type"] == "error"] == ["too_fast"]
+    assert heard[-1]["reason"] == "too_fast"
+    after = max(replica.memory_info().rss for replica in served.replicas())
+    assert after - before < 120 * 2**20, "of the 190 MiB that were sent"
 
 
 def test_an_alias_that_nobody_has_is_refused_before_ray_starts(store):

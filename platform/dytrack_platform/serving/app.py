@@ -128,6 +128,7 @@ class Server:
                 "models": about,
                 "limits": {
                     "frame_bytes": limits.frame_bytes,
+                    "waiting_bytes": limits.waiting_bytes,
                     "pixels": limits.pixels,
                     "targets": limits.targets,
                     "fps": limits.fps,

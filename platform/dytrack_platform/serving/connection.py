@@ -1,6 +1,7 @@
 """One WebSocket: reads what a client sends, bounds it, and sends what comes of it.
 
-Three tasks for each connection: one reads, one computes frames in order, one watches for silence.
+Three tasks for each connection: one reads, one computes frames in order, one watches for silence;
+where not reading does not hold a client back, a fourth takes in what comes and counts it.
 Whatever ends it, the client is told why, as far as it still listens.
 """
 
@@ -10,6 +11,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dytrack_platform.serving import messages
@@ -19,12 +21,28 @@ from dytrack_platform.serving.metrics import Metrics
 from dytrack_platform.serving.stream import Stream
 
 _LOG = logging.getLogger(__name__)
+_MESSAGE_BYTES = 256
+"""What a message costs besides its content."""
 
 
 class _Ended(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+_LAST_WORDS = {
+    "failed": (("server", "the server failed"), 1011),
+    "too_fast": (
+        (
+            "too_fast",
+            "more waits for an answer than the server keeps; wait for answers, or choose the mode "
+            "realtime",
+        ),
+        1008,
+    ),
+}
+"""By reason of an end: the code and sentence of an error told before it, and the close code."""
 
 
 class Connection:
@@ -54,6 +72,8 @@ class Connection:
         self._commands: list[Command] = []
         self._dropped = 0
         self._started = False
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._waiting_bytes = 0
         self._changed = asyncio.Condition()
         self._sending = asyncio.Lock()
         self._heard = self._sent = time.monotonic()
@@ -64,7 +84,10 @@ class Connection:
 
     async def serve(self) -> str:
         """Serve it; returns why it ended."""
-        tasks = [asyncio.create_task(work()) for work in (self._read, self._compute, self._watch)]
+        works = [self._read, self._compute, self._watch]
+        if not self._settings.holds_back:
+            works.append(self._take_in)
+        tasks = [asyncio.create_task(work()) for work in works]
         reason = "failed"
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -98,21 +121,42 @@ class Connection:
             with suppress(Exception):
                 await asyncio.wait_for(self._socket.close(1008), 1.0)
             return
+        told, code = _LAST_WORDS.get(reason, (None, 1000))
         with suppress(Exception):  # the client may be gone
             async with asyncio.timeout(2.0):
-                if reason == "failed":
-                    await self._socket.send_text(messages.error("server", "the server failed"))
+                if told:
+                    await self._socket.send_text(messages.error(*told))
                 await self._socket.send_text(messages.end(reason))
-                await self._socket.close(1011 if reason == "failed" else 1000)
+                await self._socket.close(code)
 
     # What comes in.
 
+    async def _take_in(self) -> None:
+        """Keep up with the client, and end the connection where the server cannot."""
+        while True:
+            message = await self._hear()
+            self._waiting_bytes += _size(message)
+            if self._waiting_bytes > self._limits.waiting_bytes:
+                raise _Ended("too_fast")
+            self._inbox.put_nowait(message)
+
+    async def _hear(self) -> Message:
+        message = await self._socket.receive()
+        self._heard = time.monotonic()
+        if message["type"] == "websocket.disconnect":
+            raise _Ended("client_gone")
+        return message
+
+    async def _next(self) -> Message:
+        if self._settings.holds_back:
+            return await self._hear()
+        message = await self._inbox.get()
+        self._waiting_bytes -= _size(message)
+        return message
+
     async def _read(self) -> None:
         while True:
-            message = await self._socket.receive()
-            self._heard = time.monotonic()
-            if message["type"] == "websocket.disconnect":
-                raise _Ended("client_gone")
+            message = await self._next()
             try:
                 if message.get("bytes") is not None:
                     await self._take_frame(message["bytes"])
@@ -251,6 +295,10 @@ class Connection:
             except (WebSocketDisconnect, RuntimeError, OSError):
                 raise _Ended("client_gone") from None
         self._sent = time.monotonic()
+
+
+def _size(message: Message) -> int:
+    return len(message.get("bytes") or message.get("text") or "") + _MESSAGE_BYTES
 
 
 class Room:

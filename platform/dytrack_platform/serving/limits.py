@@ -26,6 +26,9 @@ class Limits:
     """Frames of one stream in a second; beyond it the server reads more slowly."""
     queued: int = 4
     """Frames of one stream that wait in the mode ``every``; then the server stops reading."""
+    waiting_bytes: int = 32 * 2**20
+    """What one connection sent and nobody has read yet, where not reading does not hold a client
+    back; beyond it the connection ends."""
     idle_s: float = 60.0
     """Time without a frame or a message after which a stream ends."""
     send_s: float = 15.0
@@ -58,6 +61,9 @@ class Settings:
     """Whether a stream's thresholds follow its audits."""
     token: str = ""
     """What clients have to show; empty: nothing."""
+    holds_back: bool = True
+    """Whether a client is held back by not reading. Behind the proxy of Ray Serve it is not: the
+    proxy reads on and keeps everything, so what waits is bounded here."""
     secret: str = ""
     """Key of resume tokens, shared by all replicas."""
     poll_s: float = 5.0

@@ -23,6 +23,10 @@ Result = TypeVar("Result")
 _MOST_AUDITS = 64
 
 
+def _nobody(job: "Job[Any]") -> None:
+    """Who waits for a job that is done."""
+
+
 @dataclass(eq=False)
 class Job(Generic[Result]):
     """One work under way."""
@@ -51,6 +55,17 @@ class Job(Generic[Result]):
     def graph(self) -> str:
         """Name of the graph that it waits for."""
         return self.call.graph
+
+    def finish(self) -> None:
+        """Tell who waits, and let go of everything but what came of it.
+
+        Who waits holds the job as what it waited for. If the job went on holding who waits, with
+        tensors between them, only the collector of cycles could free them, and it counts objects:
+        it does not know that one of them holds a megabyte.
+        """
+        done, self.done = self.done, _nobody
+        self.__dict__.pop("call", None)
+        done(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +153,7 @@ class Scheduler:
                 self.dropped_audits += 1
                 job.dropped = True
                 job.work.close()
-                job.done(job)
+                job.finish()
             elif self._advance(job):
                 (self._audits if job.audit else self._waiting).append(job)
 
@@ -193,7 +208,7 @@ class Scheduler:
         if self._held and not any(job in self._waiting for job in self._cohort):
             held, self._held = self._held, []
             for job in held:
-                job.done(job)
+                job.finish()
 
     def _fitting(self, chosen: list[Job[Any]]) -> list[Job[Any]]:
         """Leave out what would make a batch too large: searches of lost targets have many rows."""
@@ -233,4 +248,4 @@ class Scheduler:
         if self._mode == "whole" and not job.audit and job in self._cohort:
             self._held.append(job)
             return
-        job.done(job)
+        job.finish()

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dytrack_platform.experiment.cluster import session  # Ray's environment first
@@ -95,7 +95,7 @@ class Replica:
         ]
         self._name = serve.get_replica_context().replica_id.unique_id
         self._board = ray.get_actor(_BOARD, namespace=_BOARD)
-        self._server = Server(sources, settings, self._gather)
+        self._server = Server(sources, replace(settings, holds_back=False), self._gather)
         self._drained = False
 
     def __serve_build_asgi_app__(self) -> Starlette:

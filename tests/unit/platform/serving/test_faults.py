@@ -1,6 +1,7 @@
 """What goes wrong with clients and models; each row of the fault table in docs/serving.md."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import struct
@@ -210,6 +211,54 @@ def test_a_client_that_never_reads_is_let_go_and_costs_no_memory(serve, frames):
 
     text = asyncio.run(story())
     assert "dytrack_streams 0.0" in text
+
+
+async def flood(url, count, size):
+    """Send so many frames without waiting; returns what is heard until the end."""
+    frame = packed(0, cv2.imencode(".jpg", moving(0))[1].tobytes() + bytes(size))
+    heard = []
+    async with client(url, ping_interval=None) as one:
+        await one.start()
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(count):
+                await one.socket.send(frame)
+            await one.say("stop")
+        while not heard or heard[-1]["type"] != "end":
+            heard.append(await one.hear())
+    return heard
+
+
+def test_a_client_that_sends_too_fast_is_let_go_where_nothing_holds_it_back(serve):
+    running = serve(limits=Limits(waiting_bytes=2**20), holds_back=False)
+    *results, error, end = asyncio.run(flood(running.url, 400, 40_000))
+    assert all(one["type"] == "result" for one in results)
+    assert len(results) < 400
+    assert (error["type"], error["code"]) == ("error", "too_fast")
+    assert end["reason"] == "too_fast"
+    assert 'dytrack_ended_total{reason="too_fast"} 1.0' in running.get("/metrics")[1]
+
+
+def test_a_client_that_sends_too_fast_is_held_back_where_not_reading_does_it(serve):
+    running = serve(limits=Limits(waiting_bytes=2**20))
+    *results, end = asyncio.run(flood(running.url, 60, 40_000))
+    assert [one["frame"] for one in results] == [0] * 60
+    assert end["reason"] == "stopped"
+
+
+def test_nothing_but_what_waits_counts_against_a_client(serve, frames):
+    running = serve(limits=Limits(waiting_bytes=60_000), holds_back=False)
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            answers = [await one.ask(frames[k % 12]) for k in range(12)]
+            await one.say("stop")
+            return answers, await one.hear("end")
+
+    answers, end = asyncio.run(story())
+    assert sum(len(png(frame)) for frame in frames) > 60_000
+    assert [answer["frame"] for answer in answers] == list(range(12))
+    assert end["reason"] == "stopped"
 
 
 def test_frames_of_another_size_are_told(serve, frames):

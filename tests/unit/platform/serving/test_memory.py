@@ -1,5 +1,7 @@
 """Memory that is free goes back to the system."""
 
+import asyncio
+import gc
 import time
 
 import numpy as np
@@ -7,6 +9,9 @@ import psutil
 import pytest
 
 from dytrack_platform.serving import memory
+from dytrack_platform.serving.scheduler import Job
+
+from .conftest import client
 
 
 def resident():
@@ -36,3 +41,23 @@ def test_a_server_gives_back_now_and_then(serve, monkeypatch):
         time.sleep(0.02)
     assert len(times) >= 3
     assert min(np.diff(times)) >= 0.05
+
+
+def test_frames_go_without_the_collector_of_cycles(serve, frames):
+    """It counts objects, not the megabytes of a runtime's tensors behind them, and comes late."""
+    running = serve(audit_every=2)
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            await one.follow(frames)
+            await asyncio.sleep(0.2)  # the last audits
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(story())
+        left = [thing for thing in gc.get_objects() if type(thing) is Job]
+    finally:
+        gc.enable()
+    assert len(left) <= 1, "of 12 frames and 6 audits"
