@@ -8,7 +8,6 @@ does not track is refused, and the old one stays.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 
 from dytrack_platform.errors import DyTrackError, ModelLookupError
-from dytrack_platform.serving import memory
 from dytrack_platform.serving.batching import ServedTracker
 from dytrack_platform.serving.limits import Settings
 from dytrack_platform.serving.metrics import Metrics
@@ -216,9 +214,5 @@ class Models:
             self._metrics.model.remove(model.name, model.version)
 
     def _poll(self) -> None:
-        trimmed = time.monotonic()
         while not self._stopped.wait(self._settings.poll_s):
             self.look()
-            if time.monotonic() - trimmed >= memory.EVERY_S:
-                memory.give_back()
-                trimmed = time.monotonic()
