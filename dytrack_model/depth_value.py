@@ -30,6 +30,9 @@ _DROP = 6  # its place among Memory.features
 AMBIGUITY = (1.0, 0.5, 0.5)
 """What distractor, displacement and change of size count in an answer's ambiguity, at most 2."""
 
+AUDIT_EVERY = 15
+"""Frames after which a point that leaves by ambiguity runs to full depth anyhow."""
+
 
 def drop_weights(exits: int) -> tuple[tuple[float, ...], ...]:
     """Return (E - 1, FEATURES) weights of a value that nobody has to fit.

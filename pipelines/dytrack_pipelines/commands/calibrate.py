@@ -68,6 +68,7 @@ def calibrate(
     import torch
 
     from dytrack_model import checkpoint
+    from dytrack_model.depth_value import AUDIT_EVERY
     from dytrack_platform.config.schema import ResidentSource
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
@@ -103,7 +104,7 @@ def calibrate(
         line.show("reading the sequences")
         source = ResidentSource(dataset=dataset, root=root, split=split)
         by_value = value_rules.value_of(
-            rule, saved.network, source, 15 if audit_every is None else audit_every, device
+            rule, saved.network, source, AUDIT_EVERY if audit_every is None else audit_every, device
         )
         outcome = calibration.calibrate(
             saved,

@@ -27,7 +27,14 @@ from dytrack_platform.datasets.resident.store import PictureStore, build
 from dytrack_platform.datasets.resident.stream import ResidentStream
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
-from dytrack_platform.training.closed_loop import Film, ManyTargets, always, film_of, follow
+from dytrack_platform.training.closed_loop import (
+    Film,
+    ManyTargets,
+    Tracked,
+    always,
+    film_of,
+    follow,
+)
 from dytrack_platform.training.distributed import DistributedContext
 from dytrack_platform.training.metrics import dtype_of
 from dytrack_platform.training.objective import TrainModule
@@ -80,21 +87,22 @@ def check(data: DataConfig) -> None:
 
 def closed_loop(
     config: ExperimentConfig, module: TrainModule, device: torch.device
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[Tracked]]:
     """Follow the targets of ``data.resident_validation``, at every fixed exit.
 
     Returns:
         ``exit6/tracked_iou`` and the like: the mean over sequences of a sequence's mean IoU after
-        its first frame.
+        its first frame; and the tracks at full depth.
     """
     was_training = module.training
     many, films = followed(config, module, device)
     scores = {}
     for index, depth in enumerate(config.model.exits):
-        means = [np.nanmean(t.own_iou) for t in follow(many, films, always(index, films))]
+        tracks = follow(many, films, always(index, films))
+        means = [np.nanmean(track.own_iou) for track in tracks]
         scores[f"exit{depth}/tracked_iou"] = float(np.mean(means))
     module.train(was_training)
-    return scores
+    return scores, tracks
 
 
 def _rooted(data: DataConfig, sources: tuple[ResidentSource, ...]) -> tuple[ResidentSource, ...]:

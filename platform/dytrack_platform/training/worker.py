@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
-from dytrack_model.cost import exit_gmacs
+from dytrack_model.cost import exit_gmacs, planned_head_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
@@ -192,20 +192,26 @@ def steps_of(config: ExperimentConfig) -> int:
 def validate(
     config: ExperimentConfig, module: TrainModule, device: torch.device
 ) -> tuple[dict[str, float], tuple[OperatingPoint, ...]]:
-    """Score every exit on the validation pairs.
+    """Score every exit on the validation pairs, and on the validation videos where there are any.
 
     Returns:
         ``val/exit2/iou``, ``val/point/fast/gmacs`` and the like, and the operating points that the
         scores suggest.
     """
     scores = validation_scores(config, module, device)
-    summary = validation.summarise(config.model.exits, scores)
+    summary, gmacs = validation.summarise(config.model.exits, scores), exit_gmacs(module.network)
     if config.data.resident_validation:
-        summary |= memory.closed_loop(config, module, device)
-    metrics = {f"val/{name}": value for name, value in summary.items()}
-    points = validation.operating_points(scores[0])
-    metrics |= validation.point_metrics(points, scores, exit_gmacs(module.network))
-    return metrics, points
+        tracked, tracks = memory.closed_loop(config, module, device)
+        followed = validation.Followed(
+            tracks=tracks, gmacs=gmacs, heads=planned_head_gmacs(config.model)
+        )
+        summary |= tracked
+        points = followed.points()
+        found = followed.metrics(points)
+    else:
+        points = validation.operating_points(scores[0])
+        found = validation.point_metrics(points, scores, gmacs)
+    return {f"val/{name}": value for name, value in summary.items()} | found, points
 
 
 def validation_scores(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dytrack_model import Tracker
+from dytrack_model import Tracker, checkpoint
 from dytrack_platform.config import dump
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.training import state as state_files
@@ -81,6 +81,9 @@ def test_a_training_leaves_a_tracker_and_its_validation(whole, raw_folders):
         assert 0 <= validation[f"val/exit{depth}/tracked_iou"] <= 1
     assert sum(sentence.startswith("step ") for sentence in said) == 8
     assert any("val" not in sentence and "IoU exit1" in sentence for sentence in said)
+    points = {point.name: point for point in checkpoint.load(tracker).points}
+    assert points["balanced"].value is not None, "by ambiguity, for there are videos to follow"
+    assert 0 <= validation["val/point/balanced/iou"] <= 1
     followed = Tracker.load(tracker).track(raw_folders / "videos/three/img", (20, 30, 30, 24))
     assert len(list(followed)) == 9
 

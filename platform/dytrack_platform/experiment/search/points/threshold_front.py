@@ -16,7 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dytrack_model.correction import corrected_along, overlap
-from dytrack_model.depth_value import AMBIGUITY, FEATURES, ValueRule, ambiguity_weights
+from dytrack_model.depth_value import (
+    AMBIGUITY,
+    AUDIT_EVERY,
+    FEATURES,
+    ValueRule,
+    ambiguity_weights,
+)
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import exits_taken, quantile_thresholds
 from dytrack_platform.config.search import ACCURACY, GOALS, PointRule, SearchConfig
@@ -30,9 +36,6 @@ from dytrack_platform.experiment.search.points.exit_cache import (
 
 _STEEPEST = 6.0
 """Logarithm of the steepest ratio between the shares of neighbouring exits: e^6 is 400."""
-
-AUDIT_EVERY = 15
-"""Frames after which a point that leaves by ambiguity runs to full depth anyhow."""
 
 Placement = tuple[int, ...]
 
