@@ -153,7 +153,7 @@ class Hosts:
             words = [word for word in words if word != "--include-dashboard=false"]
             words += [f"--address={self.address}"]
         node = self.start(host, *words, log=f"{name}.log", before=before)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while "Ray runtime started" not in (self.folder / f"{name}.log").read_text():
             if node.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / f"{name}.log").read_text())

@@ -98,7 +98,7 @@ def losses(folder):
     ]
 
 
-def wait_for_step(process, log, folder, step, after=0.0, timeout=90):
+def wait_for_step(process, log, folder, step, after=0.0, timeout=300):
     deadline = time.monotonic() + timeout
     while True:
         found = [at for done, _, at in losses(folder) if done >= step and at > after]

@@ -142,7 +142,7 @@ def test_a_running_job_is_found_again_and_stopped(head):
         pass  # Ray says first that it sets the job up
     assert line
     watcher.send_signal(signal.SIGINT)  # nobody can be asked: the job goes on
-    rest, _ = watcher.communicate(timeout=60)
+    rest, _ = watcher.communicate(timeout=180)
     assert watcher.returncode == 130
     assert "goes on: dytrack jobs attach endless" in rest
     assert "ready" in run("jobs", "logs", "endless", "--address", head).stdout

@@ -279,7 +279,7 @@ def test_what_a_command_starts_listens_on_loopback_only(place):
         assert line
         found = listening(place, LAPTOP)
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
     assert found
     outside = [a for a in found if not a.startswith(("127.", "[::1]", "[::ffff:127."))]
     assert not outside, outside

@@ -49,7 +49,7 @@ def test_the_application_of_a_service_answers_to_who_has_the_token():
         refused.value.close()
         assert json.loads(ask(port, "open-sesame"))["version"]
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
     assert process.returncode == 0
 
 

@@ -103,7 +103,7 @@ def status_of(name):
     return found[0].info.status, found[0].data.tags.get("failure")
 
 
-def wait(condition, process, seconds=90):
+def wait(condition, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None
@@ -124,7 +124,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     wait(lambda: list(folder.glob("step_*/state.json")), killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    wait(lambda: status_of("tiny")[0] == "KILLED", None, 30)
+    wait(lambda: status_of("tiny")[0] == "KILLED", None, 120)
     assert status_of("tiny")[1] == "the command was killed"
 
     told = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -132,7 +132,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     wait(lambda: len(losses(folder)) > before + 2, told)
     began = time.monotonic()
     os.kill(told.pid, signal.SIGTERM)
-    said, _ = told.communicate(timeout=60)
+    said, _ = told.communicate(timeout=150)
     assert time.monotonic() - began < 25  # the grace period
     assert told.returncode == 128 + signal.SIGTERM
     assert int(said.split("continuing from step ")[1].split()[0]) % 40 == 0
@@ -140,7 +140,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     assert (folder / f"step_{step:08d}" / "state.json").is_file()
     assert status_of("tiny")[0] == "KILLED"
 
-    last = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    last = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert last.returncode == 0, last.stderr
     assert f"continuing from step {step} " in last.stdout
     assert checkpoint.load(folder / "tracker").notes["step"] == 400
@@ -205,7 +205,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
@@ -279,7 +279,7 @@ def test_a_minute_without_a_server_stops_no_step_and_loses_no_point(
             if "to" not in seen and time.monotonic() - seen.get("left", np.inf) > away_s:
                 seen["to"] = self.shown[-2].step  # this one is noted after it was shown
                 server.start()
-                wait(lambda: seen["to"] in server.arrived(), None, 60)
+                wait(lambda: seen["to"] in server.arrived(), None, 180)
                 os.kill(os.getpid(), signal.SIGTERM)
 
     try:
