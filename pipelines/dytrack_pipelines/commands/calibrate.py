@@ -1,7 +1,7 @@
 """Choose thresholds: ``dytrack calibrate RUN --dataset got10k --root DIR --budget-ms 8``.
 
-Takes the time of tracking the sequences twice, once through every exit; a price of depth
-(``--rule ambiguity`` and the others) takes that of nine times. They must be held out:
+Takes the time of tracking the sequences nine times for a price of depth, which is what a budget
+gets, and twice for thresholds, once through every exit. They must be held out:
 neither trained on nor reported on. The new operating point goes into the tracker's folder, with
 what it promised and what the tracker then really gave.
 """
@@ -38,14 +38,15 @@ def calibrate(
         float, typer.Option(help="How much thresholds move towards the last frame's exit.")
     ] = 0.0,
     rule: Annotated[
-        Literal["thresholds", "ambiguity", "drop", "gain", "rollouts"],
+        Literal["auto", "thresholds", "ambiguity", "drop", "gain", "rollouts"],
         typer.Option(
             help="What decides: thresholds on the predicted IoU, as in the paper; or a price of "
             "depth, compared with how ambiguous the exit's answer is (ambiguity), with what "
             "the predicted IoU fell (drop), or with what depth is expected to gain in a frame "
-            "(gain) or in it and the next ones (rollouts)."
+            "(gain) or in it and the next ones (rollouts). auto: ambiguity for a budget, "
+            "thresholds for a risk and with hysteresis."
         ),
-    ] = "thresholds",
+    ] = "auto",
     audit_every: Annotated[
         int | None,
         typer.Option(
@@ -81,6 +82,8 @@ def calibrate(
 
     # Say what must be kept, and where the result goes.
     goal = Goal(milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence)
+    if rule == "auto":
+        rule = "thresholds" if risk is not None or hysteresis else "ambiguity"
     if audit_every is not None and rule == "thresholds":
         raise ConfigurationError(
             f"--audit-every: needs a --rule with a price, got {audit_every} for thresholds"

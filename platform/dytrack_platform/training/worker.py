@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
-from dytrack_model.cost import exit_gmacs, planned_head_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
@@ -35,6 +34,7 @@ from dytrack_platform.training.ema import EMA
 from dytrack_platform.training.loop import Writer, run
 from dytrack_platform.training.objective import TrainModule
 from dytrack_platform.training.optim import optimizer
+from dytrack_platform.training.points import choose_points
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
 
@@ -199,19 +199,12 @@ def validate(
         scores suggest.
     """
     scores = validation_scores(config, module, device)
-    summary, gmacs = validation.summarise(config.model.exits, scores), exit_gmacs(module.network)
+    summary, tracks = validation.summarise(config.model.exits, scores), None
     if config.data.resident_validation:
         tracked, tracks = memory.closed_loop(config, module, device)
-        followed = validation.Followed(
-            tracks=tracks, gmacs=gmacs, heads=planned_head_gmacs(config.model)
-        )
         summary |= tracked
-        points = followed.points()
-        found = followed.metrics(points)
-    else:
-        points = validation.operating_points(scores[0])
-        found = validation.point_metrics(points, scores, gmacs)
-    return {f"val/{name}": value for name, value in summary.items()} | found, points
+    chosen, found = choose_points(module.network, scores, tracks)
+    return {f"val/{name}": value for name, value in summary.items()} | found, chosen
 
 
 def validation_scores(
@@ -313,12 +306,12 @@ class _Writer:
             rng_state.save(folder, self.context.rank)
             if self.context.rank == 0:
                 if state.step == self.steps:
-                    scores, points = validate(self.config, module, self.context.device)
+                    scores, chosen = validate(self.config, module, self.context.device)
                     metrics |= scores
                     state.notes["validation"] = scores
                     about = {"experiment": self.config.name, "step": state.step, **metrics}
                     where = folder / state_files.TRACKER
-                    tracker_files.save(where, module.network, points, about)
+                    tracker_files.save(where, module.network, chosen, about)
                 state_files.save(folder, state, self.config, tensors, module, self.context.world)
             self.callbacks.checkpoint(folder, metrics)
         except OSError as error:

@@ -48,7 +48,8 @@ def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracke
     saved = checkpoint.load(tracker)
     costs = exit_gmacs(saved.network)
     budget = 0.5 * (costs[0] + costs[2])
-    done = dytrack("calibrate", str(tracker), *held_out, "--budget-gmacs", f"{budget}")
+    words = ["calibrate", str(tracker), *held_out, "--rule", "thresholds"]
+    done = dytrack(*words, "--budget-gmacs", f"{budget}")
     assert done.returncode == 0, done.stderr
     after = checkpoint.load(tracker)
     assert [point.name for point in after.points] == ["accurate", "calibrated"]
@@ -58,7 +59,7 @@ def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracke
     assert record["full"]["shares"] == [0.0, 0.0, 1.0]
     assert record["full"]["regret"] == 0.0
     assert "got (closed loop)" in done.stdout
-    again = dytrack("calibrate", str(tracker), *held_out, "--budget-gmacs", "100", "--name", "deep")
+    again = dytrack(*words, "--budget-gmacs", "100", "--name", "deep")
     assert again.returncode == 0, again.stderr
     names = [point.name for point in checkpoint.load(tracker).points]
     assert names == ["accurate", "calibrated", "deep"]
@@ -189,7 +190,7 @@ def test_an_export_for_int8_finds_ranges_once_and_keeps_them(dytrack, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["ambiguity", "drop", "gain", "rollouts"])
+@pytest.mark.parametrize("rule", ["auto", "ambiguity", "drop", "gain", "rollouts"])
 def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, rule):
     saved = checkpoint.load(tracker)
     costs = exit_gmacs(saved.network)
@@ -203,11 +204,11 @@ def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, ru
     assert point.value.audit_every == 9
     assert point.value.costs[-1] == 1
     assert (point.value.weights == drop_weights(3)) == (rule == "drop")
-    assert (point.value.weights == ambiguity_weights(3)) == (rule == "ambiguity")
+    assert (point.value.weights == ambiguity_weights(3)) == (rule in ("auto", "ambiguity"))
     record = checkpoint.load(tracker).notes["calibration"]["calibrated"]
     assert record["promised"] is None
     assert costs[0] < record["got"]["gmacs"] <= budget
-    assert record["rule"] == rule
+    assert record["rule"] == ("ambiguity" if rule == "auto" else rule)
 
 
 def test_what_a_rule_by_value_cannot_keep_is_refused(dytrack, tracker, held_out):
@@ -216,7 +217,10 @@ def test_what_a_rule_by_value_cannot_keep_is_refused(dytrack, tracker, held_out)
     tight = ["--budget-gmacs", f"{1.05 * costs[0]}"]
     for words, said in (
         ([*tight, "--rule", "drop", "--audit-every", "2"], "full depth in one frame of 2 costs"),
-        ([*tight, "--audit-every", "2"], "--audit-every: needs a --rule with a price"),
+        (
+            [*tight, "--rule", "thresholds", "--audit-every", "2"],
+            "--audit-every: needs a --rule with a price",
+        ),
         ([*tight, "--rule", "drop", "--hysteresis", "0.1"], "--hysteresis: moves thresholds"),
     ):
         done = dytrack("calibrate", str(tracker), *held_out, *words)

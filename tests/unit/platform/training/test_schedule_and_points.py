@@ -6,9 +6,10 @@ import torch
 
 from dytrack_model.ambiguity import Ambiguity
 from dytrack_platform.config import TrainConfig
-from dytrack_platform.training.optim import rate_factor
 from dytrack_platform.training.closed_loop import Tracked
-from dytrack_platform.training.validation import Followed, operating_points, summarise
+from dytrack_platform.training.optim import rate_factor
+from dytrack_platform.training.points import Followed, operating_points
+from dytrack_platform.training.validation import summarise
 
 
 @pytest.mark.parametrize(
