@@ -259,6 +259,7 @@ def test_the_lists_show_versions_aliases_and_moves(store, tracker, tmp_path, dyt
 
 
 def test_a_reference_that_leads_nowhere_is_named(store, tmp_path):
+    (tmp_path / "mlflow.db").unlink()
     with pytest.raises(StorageError, match="nothing was recorded or published in it yet"):
         registry.load("models:/nobody@champion")
     tracking.connect()

