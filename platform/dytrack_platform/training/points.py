@@ -48,10 +48,10 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
     """
     exits = predicted.shape[0]
     if exits == 1:
-        return (OperatingPoint(name="accurate", thresholds=()),)
+        return _with_extremes(exits, [])
     scores = predicted.T.double().numpy()
     slopes = {"quick": 0.5, "balanced": 1.0, "careful": 2.0}
-    points = [OperatingPoint(name="fast", thresholds=(0.0,) * (exits - 1))]
+    points = []
     for name, ratio in slopes.items():
         weights = [ratio**index for index in range(exits)]
         shares = tuple(weight / sum(weights) for weight in weights)
@@ -59,8 +59,14 @@ def operating_points(predicted: Tensor) -> tuple[OperatingPoint, ...]:
         # its order already means something.
         thresholds = quantile_thresholds(scores, shares)
         points.append(OperatingPoint(name=name, thresholds=thresholds))
-    points.append(OperatingPoint(name="accurate", thresholds=(float("inf"),) * (exits - 1)))
-    return tuple(points)
+    return _with_extremes(exits, points)
+
+
+def _with_extremes(exits: int, between: Sequence[OperatingPoint]) -> tuple[OperatingPoint, ...]:
+    """Return points from always leaving at the first exit to never before the last."""
+    fast = OperatingPoint(name="fast", thresholds=(0.0,) * (exits - 1))
+    accurate = OperatingPoint(name="accurate", thresholds=(math.inf,) * (exits - 1))
+    return (fast, *between, accurate) if exits > 1 else (accurate,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +92,12 @@ class Followed:
         """
         exits = len(self.gmacs)
         if exits == 1:
-            return (OperatingPoint(name="accurate", thresholds=()),)
-        always = OperatingPoint(name="fast", thresholds=(0.0,) * (exits - 1))
-        points = [always]
+            return _with_extremes(exits, [])
+        points = []
         for name, share in _BETWEEN.items():
             wanted = self.gmacs[0] + share * (self.gmacs[-1] - self.gmacs[0])
             points.append(self._point(name, self._price_at(wanted)))
-        deepest = OperatingPoint(name="accurate", thresholds=(math.inf,) * (exits - 1))
-        return (*points, deepest)
+        return _with_extremes(exits, points)
 
     def metrics(self, points: Sequence[OperatingPoint]) -> dict[str, float]:
         """Return what points give along these tracks, as :func:`point_metrics` says it."""
