@@ -40,10 +40,10 @@ from dytrack_platform.experiment.search.trials.trial import pair_cache
 DEVICE = torch.device("cpu")
 
 
-def recipe(options, out):
+def recipe(options, out, exits):
     return {
         "name": "ranked",
-        "model": {"variant": "test", "depth": options.depth, "exits": [options.depth]},
+        "model": {"variant": "test", "depth": options.depth, "exits": list(exits)},
         "distillation": {"feature": 0.1, "prediction": 0.1, "start": 0.5, "ramp": 0.2},
         "data": {
             "train": [{"path": str(out / "clips-train")}],
@@ -89,9 +89,8 @@ def train(options, out, name, exits, seed, **changes):
     """Train one tracker in a process of its own, unless it is there; returns its folder."""
     folder = out / "runs" / name
     if not (folder / "tracker").exists():
-        values = recipe(options, out)
+        values = recipe(options, out, exits)
         values["name"], values["seed"] = name, seed
-        values["model"]["exits"] = list(exits)
         values["train"] |= changes
         file = out / f"{name}.yaml"
         file.write_text(yaml.safe_dump(values))
@@ -114,7 +113,7 @@ def main():
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     make_clips(out)
-    config = resolve(recipe(options, out))
+    config = resolve(recipe(options, out, [options.depth]))
     every, placements = supernet.candidates(config)
     wanted = [("plain", every, 0, {}), ("supernet", every, 0, {"sampled_placements": 1})]
     for seed in options.seeds:
@@ -140,7 +139,7 @@ def main():
     }
     columns["supernet"] = score(networks["supernet"], placements)
     plain = networks["plain"]
-    cache = pair_cache(config_of(options, out, every), plain, DEVICE)
+    cache = pair_cache(resolve(recipe(options, out, every)), plain, DEVICE)
     columns["post-hoc"] = np.array(
         [
             solving.solve(cache, [exits], costs_of(plain), config.search, reference).hypervolume
@@ -152,12 +151,6 @@ def main():
 
 def named(exits, seed):
     return f"{'-'.join(map(str, exits))}-s{seed}"
-
-
-def config_of(options, out, exits):
-    values = recipe(options, out)
-    values["model"]["exits"] = list(exits)
-    return resolve(values)
 
 
 def spearman(one, other):
