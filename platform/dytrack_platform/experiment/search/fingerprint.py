@@ -1,15 +1,19 @@
 """What a search was begun on: digests by which a change of data or of the tracker is seen."""
 
 import hashlib
-from collections.abc import Iterable
+import importlib.metadata
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.prepared.fingerprint import fingerprint
 from dytrack_platform.datasets.resident.load import wanted
+from dytrack_platform.training.closed_loop import Film
 
 
 def of_recipe(config: ExperimentConfig) -> dict[str, Any]:
@@ -45,6 +49,29 @@ def of_sequences(source: ResidentSource) -> str:
 def of_tracker(folder: Path) -> str:
     """Digest a tracker's weights."""
     return _digest(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+
+
+def of_recording(network: DyTrackNetwork, films: Sequence[Film], computed: str) -> str:
+    """Digest what decides what a tracker's exits say along films.
+
+    The version of the package is part of it: another may crop differently. Pictures are known
+    by name, number and boxes, as everywhere in a search.
+
+    Args:
+        network: The tracker.
+        films: The videos.
+        computed: Device and number format.
+    """
+    about = {
+        "version": importlib.metadata.version("dytrack"),
+        "network": network.config.to_dict(),
+        "computed": computed,
+        "films": [(film.name, film.size, len(film.pictures)) for film in films],
+    }
+    boxes = (film.boxes_xywh.tobytes() for film in films)
+    state = network.state_dict()
+    tensors = (state[name].cpu().numpy().tobytes() for name in sorted(state))
+    return _digest([json.dumps(about, sort_keys=True).encode(), *boxes, *tensors])
 
 
 def _digest(parts: Iterable[bytes]) -> str:

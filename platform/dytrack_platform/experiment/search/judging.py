@@ -19,8 +19,16 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import CycleExit, FixedExit, Policy, RandomExit, shares_to_cycle
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.config.search import Mode
-from dytrack_platform.errors import TrainingError
-from dytrack_platform.experiment.search.front.members import Candidate, Front, Member, knee, named
+from dytrack_platform.errors import StorageError, TrainingError
+from dytrack_platform.experiment.search import fingerprint
+from dytrack_platform.experiment.search.front.members import (
+    CACHE,
+    Candidate,
+    Front,
+    Member,
+    knee,
+    named,
+)
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.points.baselines import baselines, like_cheaper
 from dytrack_platform.experiment.search.points.exit_cache import ExitCache
@@ -30,6 +38,7 @@ from dytrack_platform.experiment.search.points.threshold_front import Costs, Pla
 from dytrack_platform.experiment.search.trials.trial import pair_cache
 from dytrack_platform.storage import files
 from dytrack_platform.training.closed_loop import Film, ManyTargets
+from dytrack_platform.training.metrics import dtype_of
 
 Tell = Callable[[str], None]
 
@@ -183,8 +192,7 @@ class Judge:
         config = resolve({**to_dict(self.config), "model": network.config.to_dict()})
         latency = measured(self.out, network.config, self.how)
         if self.videos is not None:
-            self.say(f"recording every exit on {len(self.videos.films)} sequences")
-            cache = record(self.videos.targets(config, network), self.videos.films)
+            cache = self._recorded(self.videos, config, network)
         else:
             cache = pair_cache(config, network, torch.device(self.how.device))
         return _Opened(
@@ -195,6 +203,30 @@ class Judge:
             latency=latency,
             cache=cache,
         )
+
+    def _recorded(
+        self, videos: Videos, config: ExperimentConfig, network: DyTrackNetwork
+    ) -> ExitCache:
+        """Return what every exit says along the videos; nothing is followed a second time.
+
+        Following takes minutes, and a search that goes on, or has more trials than before, meets
+        the same trackers again.
+        """
+        number = dtype_of(config.train.precision, videos.device)
+        digest = fingerprint.of_recording(network, videos.films, f"{videos.device} {number}")
+        kept = self.out / CACHE / f"{digest}.npz"
+        if kept.exists():
+            try:
+                cache = ExitCache.load(kept)
+            except StorageError as error:
+                self.say(f"{error}; it is recorded anew")
+            else:
+                self.say(f"what every exit says on {len(videos.films)} sequences is there already")
+                return cache
+        self.say(f"recording every exit on {len(videos.films)} sequences")
+        cache = record(videos.targets(config, network), videos.films)
+        cache.save(kept)
+        return cache
 
     def _candidate(self, point: Point, one: _Opened) -> Candidate:
         return Candidate(

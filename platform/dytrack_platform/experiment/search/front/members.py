@@ -23,7 +23,9 @@ from dytrack_platform.storage.atomic import write_atomically
 from dytrack_platform.storage.outputs import MADE_BY
 
 FRONT, DETAILS = "front.json", "details.json"
-WRITTEN = (FRONT, DETAILS, "search.json", "front", "front.html", "front.png", "latency.json")
+CACHE = "exits"
+"""Folder with what every exit says along the videos, by tracker."""
+WRITTEN = (FRONT, DETAILS, CACHE, "search.json", "front", "front.html", "front.png", "latency.json")
 """What a search writes into its folder, beside its journal and its trials."""
 MARKS = ("search.json", DETAILS, "front.html")
 """Those by which its folder is known."""

@@ -3,6 +3,7 @@
 Dimensions: N frames with a usable box, E exits.
 """
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,10 +121,11 @@ class ExitCache:
         """Read what :meth:`save` wrote.
 
         Raises:
-            StorageError: The file is damaged.
+            StorageError: The file is missing or damaged.
         """
         try:
-            with np.load(path) as kept:
+            # Opened here: NumPy leaves a file open that turns out not to be an archive.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 return cls(
                     depths=tuple(int(depth) for depth in kept["depths"]),
                     predicted=kept["predicted"],
@@ -134,7 +136,7 @@ class ExitCache:
                     truth_xywh=kept.get("truth_xywh"),
                     clear=kept.get("clear"),
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StorageError(f"{path}: cannot be read: {error}; remove it") from error
 
 
