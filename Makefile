@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # a test tier starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-slow test-ray test-cluster test-third-party test-demo check format docs reference coverage sbom clean
+.PHONY: install demo test test-slow test-ray test-cluster test-third-party test-demo fuzz check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ test-third-party: install
 
 test-demo: install
 	$(BIN)/python -m pytest -m demo
+
+# Inputs made at random from what a reader has seen, for a quarter of a minute each.
+fuzz: install
+	$(BIN)/python -m tests.fuzz --seconds 15
 
 check: install
 	$(BIN)/ruff check .
