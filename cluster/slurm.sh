@@ -58,7 +58,7 @@ common=(
 
 rays=()
 command=
-# shellcheck disable=SC2317  # a trap calls it
+# shellcheck disable=SC2317,SC2329  # a trap calls it
 end() {
     code=$?
     trap - EXIT TERM INT
@@ -76,7 +76,7 @@ end() {
 trap end EXIT
 # Slurm says two minutes before the end: the command hears it, and a training writes a checkpoint.
 interrupted=
-# shellcheck disable=SC2317  # a trap calls it
+# shellcheck disable=SC2317,SC2329  # a trap calls it
 told() {
     echo "slurm.sh: told to end"
     [ -n "$command" ] || exit 143

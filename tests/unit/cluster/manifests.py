@@ -1,5 +1,7 @@
 """Read the manifests of cluster/ for the tests."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import yaml
@@ -41,3 +43,9 @@ def pods(name):
     if job is not None:
         found.append(("submitter", job["submitterPodTemplate"]["spec"]))
     return found
+
+
+def installed(name):
+    """Return a program beside this Python or on the path; None where there is none."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)

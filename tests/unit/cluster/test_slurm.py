@@ -2,14 +2,13 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
 
 import pytest
 
-from tests.unit.cluster.manifests import FOLDER
+from tests.unit.cluster.manifests import FOLDER, installed
 
 pytestmark = pytest.mark.slow  # each waits for processes
 
@@ -168,7 +167,8 @@ def test_without_a_command_or_outside_of_slurm_nothing_starts(job):
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.sh")), ids=lambda path: path.name)
 def test_shell_is_clean(path):
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed (Debian's package of that name)")
-    done = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+    shellcheck = installed("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed (the extra test has it)")
+    done = subprocess.run([shellcheck, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
