@@ -65,12 +65,13 @@ def remove(name):
 class Hosts:
     """Some hosts that reach each other and nothing else."""
 
-    def __init__(self, count, folder, rate=None, delay=None):
+    def __init__(self, count, folder, rate=None, delay=None, programs=BIN):
         """Make them.
 
         Args:
             count: How many.
             folder: A short path for Ray's sockets and logs.
+            programs: Folder of the ``python`` and ``ray`` that nodes are started with.
             rate, delay: Shape what each host sends, as ``tc`` writes it (1gbit, 0.1ms).
         """
         sweep()
@@ -79,13 +80,14 @@ class Hosts:
         self.names = [f"dyt{os.getpid()}-{index}" for index in range(count)]
         self.addresses = [_NET.format(number=number, host=10 + i) for i in range(count)]
         self.folder = Path(folder)
+        self.programs = programs
         self.processes = []
         self.environment = {
             **os.environ,
             "RAY_USAGE_STATS_ENABLED": "0",
             "GLOO_SOCKET_IFNAME": "eth0",
             "RAY_AUTH_MODE": "disabled",
-            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
         }
         self.environment.pop("RAY_ADDRESS", None)
@@ -143,8 +145,12 @@ class Hosts:
     def ray(self, host, *, cpus=1, name=None, before=""):
         """Start a Ray node on a host: the head on the first; returns once it has answered."""
         name = name or f"n{host}"
-        words = [BIN / "ray", "start", "--block", f"--num-cpus={cpus}", "--disable-usage-stats"]
-        words += [f"--node-ip-address={self.addresses[host]}", "--object-store-memory=100000000"]
+        words = [self.programs / "ray", "start", "--block", f"--num-cpus={cpus}"]
+        words += [
+            "--disable-usage-stats",
+            f"--node-ip-address={self.addresses[host]}",
+            "--object-store-memory=100000000",
+        ]
         words += [f"--temp-dir={self.folder / name}", "--include-dashboard=false"]
         if host == 0:
             words += ["--head", "--port=6379"]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster.bare import bare_environment
+
 DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 BUCKET = "dytrack"
 KEYS = {
@@ -42,7 +44,10 @@ def ray_head(folder, log, environment, cpus):
 
 
 class Head:
-    """A head in processes of its own, which can be lost and started again at the same address."""
+    """A head in processes of its own, which can be lost and started again at the same address.
+
+    It has dytrack's dependencies and not dytrack, which jobs bring along.
+    """
 
     def __init__(self, folder, log, environment, cpus):
         """Choose its ports.
@@ -54,9 +59,10 @@ class Head:
             cpus: How many it may give.
         """
         self._log = Path(log)
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        programs = bare_environment()
+        path = f"{programs}:{os.environ['PATH']}"
         self._environment = {**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
-        ray = Path(sys.executable).with_name("ray")
+        ray = programs / "ray"
         dashboard = free_port()
         command = [ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={free_port()}"]
         # Another Ray on this machine has the agent's usual port.

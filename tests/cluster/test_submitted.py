@@ -1,5 +1,7 @@
 """A training that was submitted, on two hosts with a token, from a third that is a laptop.
 
+The hosts have dytrack's dependencies and not dytrack, which jobs bring along.
+
 Raylets die, links are cut, the submitting process is killed: the training ends all the same, and
 whoever attaches hears its true end. Nothing listens further than it has to, and no secret is told.
 """
@@ -19,7 +21,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.hosts import BIN, Hosts, run, why_not
+from tests.cluster.bare import bare_environment
+from tests.cluster.hosts import Hosts, run, why_not
 
 pytestmark = pytest.mark.cluster
 
@@ -48,7 +51,7 @@ class Place:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(self.token)
-        self.hosts = Hosts(3, folder)
+        self.hosts = Hosts(3, folder, programs=bare_environment())
         for name in ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI"):
             self.hosts.environment.pop(name, None)
         self.hosts.environment |= {**SOON, "RAY_AUTH_MODE": "token"}
@@ -72,7 +75,14 @@ class Place:
         hosts, ip = self.hosts, self.hosts.addresses[HEAD]
         up = [*DYTRACK, "mlflow", "up", "--folder", self.folder / "mlflow", "--workers", "1"]
         hosts.start(HEAD, *up, log="mlflow.log")
-        words = [BIN / "ray", "start", "--head", "--block", "--num-cpus=1", "--port=6379"]
+        words = [
+            self.hosts.programs / "ray",
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=1",
+            "--port=6379",
+        ]
         words += [f"--node-ip-address={ip}", f"--dashboard-host={ip}", "--disable-usage-stats"]
         words += [f"--temp-dir={self.folder / 'n0'}", "--object-store-memory=100000000"]
         hosts.start(HEAD, *words, log="n0.log")
