@@ -93,11 +93,26 @@ def box_from_crop(
     return np.array([left + cx - 0.5 * w, top + cy - 0.5 * h, w, h])
 
 
+LEAST_SIDE = 2.0
+"""Pixels of the frame below which no side of a tracked box falls: a smaller one has no crop that
+shows anything."""
+
+
+_MOST_IMAGES = 4
+"""Images beside each other that a given box may span: targets reach outside, but not far."""
+
+
 def clip_box(box_xywh: Box, width: int, height: int, margin: float = 10.0) -> Box:
-    """Keep at least ``margin`` pixels of a box inside the image (OSTrack's rule)."""
-    x1, y1 = float(box_xywh[0]), float(box_xywh[1])
-    x2, y2 = x1 + float(box_xywh[2]), y1 + float(box_xywh[3])
-    margin_x, margin_y = min(margin, 0.5 * width), min(margin, 0.5 * height)
+    """Keep at least ``margin`` pixels of a box inside the image, and the whole of a smaller one.
+
+    From ``margin`` on the rule is OSTrack's. There a smaller box grows to the margin, so that a
+    target of five pixels is followed with four times its area.
+    """
+    w, h = max(LEAST_SIDE, float(box_xywh[2])), max(LEAST_SIDE, float(box_xywh[3]))
+    x1 = float(box_xywh[0]) - 0.5 * (w - float(box_xywh[2]))
+    y1 = float(box_xywh[1]) - 0.5 * (h - float(box_xywh[3]))
+    x2, y2 = x1 + w, y1 + h
+    margin_x, margin_y = min(margin, w, 0.5 * width), min(margin, h, 0.5 * height)
     x1 = min(max(0.0, x1), width - margin_x)
     x2 = min(max(margin_x, x2), float(width))
     y1 = min(max(0.0, y1), height - margin_y)
@@ -109,7 +124,8 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
     """Return a target's box (4,) as an array.
 
     Raises:
-        BoxError: It has NaN, no area, or lies outside the image of that width and height.
+        BoxError: It has NaN or no area, lies outside the image of that width and height, or is
+            many times as large.
     """
     try:
         box = np.asarray(box_xywh, dtype=np.float64)
@@ -125,4 +141,18 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
     width, height = size
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         raise BoxError(f"box ({shown}) lies outside the image of {width}x{height} pixels")
+    if box[2] > _MOST_IMAGES * width or box[3] > _MOST_IMAGES * height:
+        raise BoxError(
+            f"box ({shown}) is many times as large as the image of {width}x{height} pixels; give "
+            "x, y, w, h in pixels"
+        )
     return box
+
+
+def share_inside(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> float:
+    """Return the share of a box's area that lies inside an image of that width and height."""
+    parts = [
+        max(0.0, min(start + length, whole) - max(start, 0.0)) / length
+        for start, length, whole in zip(box_xywh[:2], box_xywh[2:], size, strict=True)
+    ]
+    return float(parts[0] * parts[1])

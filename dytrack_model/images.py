@@ -22,6 +22,8 @@ uneven rate has fewer."""
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _MOST_HIDDEN_BITS = 14
 """Of 16: what uses no more is at most a quarter as bright as it should be."""
+_LOOKED_THROUGH = 2**30
+"""Bytes of a video up to which it is searched for its index."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -159,7 +161,7 @@ class VideoReader:
         # An absolute path: FFmpeg would take "word:" at the start of another for a protocol.
         self._capture = cv2.VideoCapture(str(self._path.absolute()))
         if not self._capture.isOpened():
-            raise ImageError(f"{path}: OpenCV does not open it; give a video such as .mp4 or .avi")
+            raise ImageError(f"{path}: {_why_not(self._path)}")
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         """Frames that the file's header announces; 0 where it does not say."""
@@ -180,7 +182,10 @@ class VideoReader:
             yield RGB.from_bgr(np.asarray(pixels, dtype=np.uint8))
         self._capture.release()
         if read == 0:
-            raise ImageError(f"{self._path}: not one frame decodes; the file is damaged")
+            raise ImageError(
+                f"{self._path}: not one frame decodes; the file is damaged, or of a kind that "
+                "OpenCV does not decode: give a video such as .mp4 or .avi"
+            )
         counted = self._path.suffix.lower() in _COUNTED_SUFFIXES
         spare = max(2.0, (0.02 if counted else 0.2) * self.count)
         if read < self.count - spare:
@@ -188,6 +193,23 @@ class VideoReader:
                 f"{self._path}: {read} of the {self.count} frames that its header announces "
                 "decode; the file is cut short or damaged"
             )
+
+
+def _why_not(path: Path) -> str:
+    """Say why OpenCV does not open a file, from what it begins with."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            whole = head + file.read() if path.stat().st_size < _LOOKED_THROUGH else head
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not head:
+        return "is empty; was it copied whole?"
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "is a web page and no video; download the file itself"
+    if head[4:8] == b"ftyp" and len(whole) > len(head) and b"moov" not in whole:
+        return "has no index (moov): the recording was not finished; repair it, or record again"
+    return "OpenCV does not open it; give a video such as .mp4 or .avi"
 
 
 def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb") -> Iterator[RGB]:

@@ -14,6 +14,7 @@ from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import export, onnx_engine, openvino_engine
+from dytrack_model.runtime.devices import is_cpu, torch_device
 from dytrack_model.runtime.engine import Engine, Precision
 from dytrack_model.runtime.torch_engine import TorchEngine
 
@@ -42,7 +43,8 @@ def build(
         ranges: Of activations, for int8; found while running where there are none.
 
     Raises:
-        ConfigurationError: There is no such runtime or precision, or they do not go together.
+        ConfigurationError: There is no such runtime, precision or device, or they do not go
+            together.
         RuntimeMissingError: The runtime is not installed.
     """
     require(runtime in RUNTIMES, f"runtime: must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
@@ -51,9 +53,9 @@ def build(
         f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}",
     )
     if runtime in ("torch", "compile"):
+        device = torch_device(device)
         return TorchEngine(network, precision, device, compiled=runtime == "compile")
-    on_cpu = torch.device(device).type == "cpu"
-    require(on_cpu, f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
+    require(is_cpu(device), f"device: the runtime {runtime} runs on the CPU, got {str(device)!r}")
     # Converting takes seconds: what would be refused afterwards is refused before.
     (onnx_engine if runtime == "onnx" else openvino_engine).require(precision)
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
@@ -92,10 +94,7 @@ def open_tracker(
             "Tracker.load takes a folder"
         )
     if (Path(where) / export.DESCRIPTION).is_file():
-        require(
-            torch.device(device).type == "cpu",
-            f"device: an export runs on the CPU, got {str(device)!r}",
-        )
+        require(is_cpu(device), f"device: an export runs on the CPU, got {str(device)!r}")
         exported = export.describe(where)
         require(
             exported.batch == 1,
@@ -103,6 +102,8 @@ def open_tracker(
             "target: export with --batch 1",
         )
         return Opened(export.load(where, runtime, precision, threads), exported.points)
+    if runtime in (None, "torch", "compile"):
+        torch_device(device)  # refused before the weights are read
     saved = checkpoint.load(where)
     engine = build(
         saved.network, runtime or "torch", precision, device, threads, ranges=saved.ranges

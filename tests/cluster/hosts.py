@@ -105,7 +105,7 @@ class Hosts:
             run("ip", "netns", "add", name)
             run("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", name)
             run("ip", "link", "set", outside, "master", self.bridge, "up")
-            inside = ["ip", "netns", "exec", name]
+            inside = self.inside(index)
             run(*inside, "ip", "address", "add", f"{address}/24", "dev", "eth0")
             run(*inside, "ip", "link", "set", "eth0", "up")
             run(*inside, "ip", "link", "set", "lo", "up")
@@ -115,6 +115,16 @@ class Hosts:
             if delay:
                 parent = ["parent", "1:1"] if rate else ["root"]
                 run(*inside, "tc", "qdisc", "add", "dev", "eth0", *parent, "netem", "delay", delay)
+
+    def inside(self, host):
+        """Return the words before a command that runs on a host."""
+        return ["ip", "netns", "exec", self.names[host]]
+
+    def join(self):
+        """Let this machine reach the hosts, and them it; returns its address among them."""
+        address = _NET.format(number=os.getpid() % 250, host=1)
+        run("ip", "address", "add", f"{address}/24", "dev", self.bridge)
+        return address
 
     def start(self, host, *command, log="log", environment=None, before=""):
         """Start a command on a host, in a process group of its own.
@@ -131,7 +141,7 @@ class Hosts:
         if before:
             words = ["sh", "-c", f'{before} && exec "$@"', "sh", *words]
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.names[host], *words],
+            [*self.inside(host), *words],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,

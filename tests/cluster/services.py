@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -49,7 +50,7 @@ class Head:
     It has dytrack's dependencies and not dytrack, which jobs bring along.
     """
 
-    def __init__(self, folder, log, environment, cpus):
+    def __init__(self, folder, log, environment, cpus, hosts=None):
         """Choose its ports.
 
         Args:
@@ -57,52 +58,74 @@ class Head:
             log: File for what it prints.
             environment: Its variables.
             cpus: How many it may give.
+            hosts: Two hosts: the head is on the first then, and another node with two CPUs on the
+                second. None: all of it on this machine's loopback.
         """
         self._log = Path(log)
         programs = bare_environment()
         path = f"{programs}:{os.environ['PATH']}"
         self._environment = {**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
-        ray = programs / "ray"
-        dashboard = free_port()
-        command = [ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={free_port()}"]
-        # Another Ray on this machine has the agent's usual port.
-        command += [f"--dashboard-agent-listen-port={free_port()}"]
-        command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
-        self._command = [*command, "--disable-usage-stats"]
-        self.address = f"http://127.0.0.1:{dashboard}"
-        self._process = None
+        port, dashboard = free_port(), free_port()
+        ip = "127.0.0.1" if hosts is None else hosts.addresses[0]
+        start = [programs / "ray", "start", "--block", "--disable-usage-stats"]
+        head = [*start, "--head", f"--num-cpus={cpus}", f"--port={port}", f"--temp-dir={folder}"]
+        head += [f"--dashboard-port={dashboard}", f"--dashboard-host={ip}"]
+        if hosts is None:
+            # Another Ray on this machine has the agent's usual port.
+            self._commands = [[*head, f"--dashboard-agent-listen-port={free_port()}"]]
+        else:
+            self._environment["GLOO_SOCKET_IFNAME"] = "eth0"
+            node = [*start, f"--address={ip}:{port}", f"--temp-dir={folder}-node", "--num-cpus=2"]
+            self._commands = [
+                [*inside, *words, f"--node-ip-address={own}", "--object-store-memory=100000000"]
+                for inside, words, own in zip(
+                    map(hosts.inside, (0, 1)), (head, node), hosts.addresses, strict=True
+                )
+            ]
+        self.address = f"http://{ip}:{dashboard}"
+        self._processes = []
 
     def start(self):
-        """Start it; returns once its dashboard answers."""
-        with self._log.open("w") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                stdout=output,
-                stderr=output,
-                env=self._environment,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 90
-        while not answers(self.address):
-            assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+        """Start it; returns once its dashboard answers, and its other node is there."""
+        self._log.write_text("")
+        for command in self._commands:
+            with self._log.open("a") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdout=output,
+                    stderr=output,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            self._processes.append(process)
+            deadline = time.monotonic() + 90
+            while not (self._up(len(self._processes)) and answers(self.address)):
+                assert process.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.3)
+
+    def _up(self, nodes):
+        return self._log.read_text(errors="replace").count("Ray runtime started") >= nodes
 
     def lose(self):
-        """End all of it at once, the jobs' commands too, as a machine that fails would."""
-        own = psutil.Process(self._process.pid)
-        for process in [own, *own.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait(20)
+        """End all of it at once, the jobs' commands too, as machines that fail would."""
+        for command in self._processes:
+            own = psutil.Process(command.pid)
+            for process in [own, *own.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            command.wait(20)
+        self._processes = []
 
     def close(self):
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def answers(address):
@@ -150,14 +173,15 @@ def why_not():
 class Gate:
     """A door before a service, where whoever calls can be sent away for a while."""
 
-    def __init__(self, behind):
+    def __init__(self, behind, address="127.0.0.1"):
         """Open it.
 
         Args:
-            behind: Port of the service.
+            behind: Port of the service, on loopback.
+            address: Where the door is.
         """
         self.port = free_port()
-        self._behind = behind
+        self._behind, self._address = behind, address
         self._busy = False
         self._listener = None
         self._open = set()
@@ -167,7 +191,7 @@ class Gate:
         """Let everybody through."""
         self._busy = False
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._listener = socket.create_server((self._address, self.port))
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def be_busy(self):
@@ -237,10 +261,17 @@ class Services:
     The store keeps all in its memory: it is not ended, but its ``gate`` can be closed.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, address="127.0.0.1"):
+        """Choose ports.
+
+        Args:
+            folder: For what they write.
+            address: Where the store and MLflow are; off loopback MLflow asks for a password.
+        """
         self.folder = Path(folder)
+        self.address = address
         self.ports = {name: free_port() for name in ("postgres", "s3", "mlflow")}
-        self.gate = Gate(self.ports["s3"])
+        self.gate = Gate(self.ports["s3"], address)
         self.processes = {}
         self.environment = {
             **os.environ,
@@ -252,14 +283,19 @@ class Services:
         }
         for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
             self.environment.pop(name, None)
+        if address != "127.0.0.1":  # a cluster that others reach asks for its token
+            token = self.folder / "token"
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+            self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
     @property
     def s3(self):
-        return f"http://127.0.0.1:{self.gate.port}"
+        return f"http://{self.address}:{self.gate.port}"
 
     @property
     def mlflow(self):
-        return f"http://127.0.0.1:{self.ports['mlflow']}"
+        return f"http://{self.address}:{self.ports['mlflow']}"
 
     @property
     def database(self):
@@ -270,6 +306,10 @@ class Services:
         self.start("s3")
         self.s3_client().create_bucket(Bucket=BUCKET)
         self.start("mlflow")
+        password = self.folder / "mlflow" / "admin.password"
+        if password.is_file():
+            self.environment["MLFLOW_TRACKING_USERNAME"] = "admin"
+            self.environment["MLFLOW_TRACKING_PASSWORD"] = password.read_text()
         return self
 
     def s3_client(self):
@@ -345,6 +385,8 @@ class Services:
     def _mlflow(self):
         words = ["mlflow", "up", "--folder", self.folder / "mlflow", "--backend", self.database]
         words += ["--artifacts", f"s3://{BUCKET}/mlflow", "--port", self.ports["mlflow"]]
+        if self.address != "127.0.0.1":
+            words += ["--host", self.address, "--auth"]
         return [*DYTRACK, *words, "--workers", 1]
 
     def _answers(self, name):

@@ -1,4 +1,8 @@
-"""Everything from a laptop: jobs on a cluster, MLflow on PostgreSQL, data and runs in a bucket."""
+"""Everything from a laptop: jobs on a cluster, MLflow on PostgreSQL, data and runs in a bucket.
+
+The cluster is two hosts that have dytrack's dependencies only, and MLflow asks who one is; where
+namespaces cannot be had, it is one host on loopback without a password.
+"""
 
 import contextlib
 import json
@@ -16,30 +20,54 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.cluster import hosts
+from tests.cluster.bare import bare_environment
 from tests.cluster.services import BUCKET, DYTRACK, KEYS, Head, Services, free_port, rclone, why_not
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def services():
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="dyts", dir="/tmp"))
-    running = Services(folder)
-    try:
-        yield running.start_all()
-    finally:
-        running.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def folder():
+    folder = Path(tempfile.mkdtemp(prefix="dyts", dir="/tmp"))  # sockets' paths may not be long
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def head(services):
-    """A head that has the secrets of the store, and dytrack's dependencies only."""
-    folder, log = services.folder / "ray", services.folder / "head.log"
-    head = Head(folder, log, services.environment, cpus=3)
+def two_hosts(folder):
+    if hosts.why_not():
+        yield None
+        return
+    made = hosts.Hosts(2, folder, programs=bare_environment())
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def services(folder, two_hosts):
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    running = Services(folder, "127.0.0.1" if two_hosts is None else two_hosts.join())
+    try:
+        running.start_all()
+        with pytest.MonkeyPatch.context() as here:
+            for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+                if name in running.environment:
+                    here.setenv(name, running.environment[name])
+            yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def head(services, two_hosts):
+    """A head that has the secrets of the store and of MLflow."""
+    ray, log = services.folder / "ray", services.folder / "head.log"
+    head = Head(ray, log, services.environment, cpus=3 if two_hosts is None else 1, hosts=two_hosts)
     head.start()
     try:
         yield head
@@ -60,7 +88,8 @@ def dytrack(services, tmp_path):
             env={**services.environment, "MLFLOW_TRACKING_URI": services.mlflow, **settings},
             cwd=tmp_path,
         )
-        assert "hush" not in done.stdout + done.stderr
+        for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
+            assert services.environment.get(name, "hush") not in done.stdout + done.stderr
         return done
 
     return run
@@ -298,16 +327,16 @@ def test_another_store_refuses_a_wrong_key_and_takes_clips(services, head, dytra
     port, folder = free_port(), tmp_path / "store"
     (folder / BUCKET).mkdir(parents=True)
     keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
-    words = ["serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{port}", str(folder)]
+    words = ["serve", "s3", "--auth-key", keys, "--addr", f"{services.address}:{port}", str(folder)]
     settings = {
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL_S3": f"http://{services.address}:{port}",
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }
     with (tmp_path / "rclone.log").open("w") as output:
         server = subprocess.Popen([program, *words], stdout=output, stderr=output)
     try:
-        until_it_listens(port, server)
+        until_it_listens((services.address, port), server)
         prepare = ["prepare", "--dataset", "got10k", "--root", made, "--split", "test"]
         prepare += ["--out", f"s3://{BUCKET}/clips", "--search-size", 128, "--frames", 8]
         wrong = dytrack(*prepare, **settings, AWS_SECRET_ACCESS_KEY="another")
@@ -329,10 +358,10 @@ def test_another_store_refuses_a_wrong_key_and_takes_clips(services, head, dytra
         server.wait()
 
 
-def until_it_listens(port, process):
+def until_it_listens(address, process):
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(address, 1):
             return
         time.sleep(0.1)
     raise AssertionError("it does not listen")

@@ -162,7 +162,7 @@ def test_a_sequence_that_cannot_be_tracked_is_listed_and_the_others_are_scored(
     [
         ({"points": ("0.5",)}, "this tracker takes 2 thresholds"),
         ({"points": ("quick",)}, "operating point 'quick'"),
-        ({"baselines": ("best",)}, "baselines: must be of fixed"),
+        ({"baselines": ("best",)}, "baselines and trackers: must be of fixed"),
         ({"protocol": "otb"}, "protocol: must be one of"),
         ({"model": None, "baselines": ("fixed",)}, "fixed needs a tracker of ours"),
         ({"model": None, "baselines": ()}, "give a tracker of ours, or another one"),

@@ -10,12 +10,12 @@ also after Ctrl-C or a source that ends early.
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -62,7 +62,11 @@ def track(
         ),
     ] = "reference",
     point: Annotated[
-        str, typer.Option(help="Operating point: fast, quick, balanced, careful or accurate.")
+        str,
+        typer.Option(
+            help="Operating point of the tracker (fast, balanced or accurate of reference), full "
+            "depth, or an exit's thresholds such as 0.6,0.8."
+        ),
     ] = "balanced",
     out: Annotated[
         Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
@@ -95,6 +99,12 @@ def track(
 
     from dytrack_model.errors import ImageError
     from dytrack_pipelines.media.boxes import require_window
+    from dytrack_pipelines.media.outputs import (
+        check_files,
+        check_labels,
+        check_recording,
+        spread,
+    )
     from dytrack_pipelines.media.results import BoxFiles
     from dytrack_pipelines.media.sources import open_source
     from dytrack_pipelines.media.video import VideoWriter
@@ -109,6 +119,7 @@ def track(
             require_window(option)
     check_files({"--out": out, "--rerun": rerun, **files}, [video, model, init_from])
     check_labels(yolo)
+    check_recording(rerun)
     typed = first_boxes(init or (), None, None)
     torch.set_num_threads(threads)
     source = open_source(video)
@@ -121,6 +132,7 @@ def track(
     first = next(source.frames)
     starts = typed or first_boxes((), init_from, first, select=select)
     check_files({"--out": out, **spread(files, list(starts))}, [video, model, init_from])
+    _doubt(starts, first)
     so_far = Followed(starts, tracker, first)
     stopped: BaseException | None = None
     with (
@@ -142,15 +154,32 @@ def track(
     engine = tracker.engine
     _say_runtime(engine, threads, chosen=runtime is not None or device != "cpu")
     _report(so_far, source, as_json)
-    for file in (out, *spread(files, list(starts)).values(), yolo, rerun):
-        if file is not None:
-            screen.say(f"wrote {file}")
-    if isinstance(stopped, KeyboardInterrupt):
-        of = f" of {source.count}" if source.count else ""
-        screen.say(f"interrupted after {1 + so_far.frames}{of} frames")
-        raise typer.Exit(130)
+    _say_files((out, *spread(files, list(starts)).values(), yolo, rerun), seen=show or as_json)
     if stopped is not None:
+        _end(stopped, so_far, source)
+
+
+def _end(stopped: BaseException, so_far: "Followed", source: "Source") -> NoReturn:
+    """Leave with what ended the frames before their end."""
+    if not isinstance(stopped, KeyboardInterrupt):
         raise stopped
+    of = f" of {source.count}" if source.count else ""
+    screen.say(f"interrupted after {so_far.kept}{of} frames")
+    raise typer.Exit(130)
+
+
+def _doubt(starts: "Boxes", first: "RGB") -> None:
+    """Say so where a box lies mostly outside of the frame: corners were given, as often as not."""
+    from dytrack_model.crops import share_inside
+
+    for box in starts.values():
+        share = share_inside(box, first.size)
+        if 0 < share < 0.5:
+            shown = ",".join(f"{value:g}" for value in box)
+            screen.say(
+                f"only {share:.0%} of the box {shown} lies inside the {first.size[0]}x"
+                f"{first.size[1]} frame; a box is x,y,width,height"
+            )
 
 
 def require_one_way(init: list[str] | None, init_from: Path | None, select: bool) -> None:
@@ -166,34 +195,6 @@ def require_one_way(init: list[str] | None, init_from: Path | None, select: bool
             "--init: give the targets' first boxes one way: --init x,y,w,h (repeatable), "
             "--init-from FILE, or --select"
         )
-
-
-def check_files(outputs: Mapping[str, Path | None], inputs: "Sequence[str | Path | None]") -> None:
-    """Refuse outputs that would destroy something; see :func:`check_outputs`."""
-    from dytrack_platform.storage.outputs import check_outputs
-
-    check_outputs(outputs, [one for one in inputs if one is not None])
-
-
-def check_labels(folder: Path | None) -> None:
-    """Refuse a folder that holds anything but the labels of an earlier run."""
-    from dytrack_pipelines.media.yolo import YOLO_MARK
-    from dytrack_platform.storage.outputs import check_folder
-
-    if folder is not None:
-        check_folder("--yolo", folder, [file.name for file in folder.glob("*")], [YOLO_MARK])
-
-
-def spread(files: Mapping[str, Path | None], targets: list[str]) -> dict[str, Path | None]:
-    """Return every file that will be there: LaSOT's text is one for each target."""
-    from dytrack_pipelines.media.results import LasotFile
-
-    found = dict(files)
-    path = found.pop("--lasot", None)
-    if path is not None:
-        for name, place in LasotFile.places(path, targets).items():
-            found[f"--lasot ({name})"] = place
-    return found
 
 
 def first_boxes(
@@ -256,6 +257,8 @@ class Followed:
     lost: int = 0
     frames: int = 0
     """Frames after the first."""
+    kept: int = 0
+    """Frames that stand in the files."""
     seconds: float = 0.0
     changes: list[str] = field(default_factory=list)
     """Which target was lost and found when; the first of them."""
@@ -317,6 +320,7 @@ class Followed:
         lead = self._names[0]
         self._recent.append(self._marks[lead])
         del self._recent[:-_SHOWN]
+        self.kept += 1
         if not (show or writer.wanted):
             return
         others = {name: mark for name, mark in self._marks.items() if name != lead}
@@ -335,6 +339,15 @@ def _say_runtime(engine: "Engine", threads: int, *, chosen: bool) -> None:
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} {many}")
     if not chosen and engine.runtime == "torch" and find_spec("openvino"):
         screen.say("--runtime openvino is two to four times as fast on most processors")
+
+
+def _say_files(files: "Sequence[Path | None]", *, seen: bool) -> None:
+    """Say what was written, and how to have something where nobody would see a box."""
+    written = [file for file in files if file is not None]
+    for file in written:
+        screen.say(f"wrote {file}")
+    if not written and not seen:
+        screen.say("no file was asked for: --out VIDEO draws the boxes, --csv FILE lists them")
 
 
 def _report(so_far: Followed, source: "Source", as_json: bool) -> None:

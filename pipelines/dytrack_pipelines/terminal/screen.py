@@ -2,10 +2,11 @@
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from json import dumps
 from pathlib import Path
 
@@ -15,8 +16,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dytrack_model.errors import InputError
+
 LOG_HEAD = 'log of {"generator": "dytrack"}'
 """First line of a log, by which :mod:`dytrack_platform.storage.outputs` knows it."""
+if sys.stdout is None:  # the shell closed it
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (stays open)
 # A log has no width of its own; a table needs one that fits it.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -136,10 +141,15 @@ def _finite(value: object) -> object:
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append what the platform has to tell, with its time, to a file."""
+    """Append what the platform has to tell, with its time, to a file.
+
+    Where the body is refused before there is anything to tell, no file is left, and no folder.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"{LOG_HEAD}\n"
     if not path.exists() or not path.stat().st_size:
-        path.write_text(f"{LOG_HEAD}\n", encoding="utf-8")
+        path.write_text(head, encoding="utf-8")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dytrack_platform")
@@ -148,6 +158,14 @@ def log_file(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         yield
+    except InputError:
+        handler.close()
+        if path.read_text(encoding="utf-8") == head:
+            path.unlink()
+            with suppress(OSError):  # something else is there
+                for folder in new:
+                    folder.rmdir()
+        raise
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

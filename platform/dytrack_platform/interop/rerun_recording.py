@@ -5,6 +5,7 @@ Needs the package ``rerun-sdk`` (extra ``interop``). Open the file with ``rerun 
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -37,6 +38,12 @@ class Seen(Protocol):
         """Whether the target is believed lost; it then has no box."""
 
 
+def require_rerun() -> None:
+    """Raise RuntimeMissingError where Rerun is not installed."""
+    if find_spec("rerun") is None:
+        raise RuntimeMissingError("--rerun: needs pip install 'dytrack[interop]'")
+
+
 class RerunRecording:
     """One ``.rrd`` file; it takes its place when the body of the ``with`` ends, however it ends.
 
@@ -49,10 +56,9 @@ class RerunRecording:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import rerun
-        except ImportError as error:
-            raise RuntimeMissingError("--rerun: needs pip install 'dytrack[interop]'") from error
+        require_rerun()
+        import rerun
+
         self._rerun, self._path, self._frame = rerun, path, 0
         self._beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
         self._recording = rerun.RecordingStream("dytrack")

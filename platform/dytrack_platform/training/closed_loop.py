@@ -23,6 +23,7 @@ from torch import Tensor
 from dytrack_model.ambiguity import Ambiguity, distraction, motion
 from dytrack_model.config import ModelConfig
 from dytrack_model.correction import BoxCorrection, agreement, overlap
+from dytrack_model.crops import LEAST_SIDE
 from dytrack_model.exits.heads import read_boxes
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FixedExit, Policy
@@ -330,9 +331,11 @@ def clip_boxes(boxes_xywh: Floats, sizes: Integers, margin: float = 10.0) -> Flo
 
     The rule is that of :func:`~dytrack_model.crops.clip_box`.
     """
-    low, high = boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]
+    sides = np.maximum(LEAST_SIDE, boxes_xywh[..., 2:])
+    low = boxes_xywh[..., :2] - 0.5 * (sides - boxes_xywh[..., 2:])
+    high = low + sides
     sizes = sizes.astype(np.float64)
-    margins = np.minimum(margin, 0.5 * sizes)
+    margins = np.minimum(np.minimum(margin, sides), 0.5 * sizes)
     low = np.minimum(np.maximum(low, 0.0), sizes - margins)
     high = np.minimum(np.maximum(high, margins), sizes)
     return np.concatenate([low, np.maximum(margins, high - low)], axis=-1)

@@ -11,6 +11,7 @@ from dytrack_model.crops import (
     clip_box,
     crop,
     crop_side,
+    share_inside,
 )
 from dytrack_model.errors import BoxError
 
@@ -80,10 +81,34 @@ def test_a_clipped_box_keeps_ten_pixels_inside():
         ((-5.0, -7.0, 40.0, 30.0), (0.0, 0.0, 35.0, 23.0)),
         ((300.0, 220.0, 40.0, 30.0), (300.0, 220.0, 20.0, 20.0)),
         ((50.5, 60.5, 40.0, 30.0), (50.5, 60.5, 40.0, 30.0)),
+        # A smaller target keeps its size, and all of it is inside.
+        ((50.5, 60.5, 5.0, 4.5), (50.5, 60.5, 5.0, 4.5)),
+        ((-3.0, 238.0, 5.0, 40.0), (0.0, 230.0, 5.0, 10.0)),
+        ((400.0, 100.0, 6.0, 6.0), (314.0, 100.0, 6.0, 6.0)),
+        ((100.0, 100.0, 0.5, 1.0), (99.25, 99.5, 2.0, 2.0)),
     ],
 )
-def test_a_clipped_box_is_its_part_inside_and_ten_pixels_at_least(box, clipped):
+def test_a_clipped_box_keeps_ten_pixels_inside_or_all_of_a_smaller_one(box, clipped):
     np.testing.assert_allclose(clip_box(np.array(box), 320, 240), clipped)
+
+
+@pytest.mark.parametrize("box", [(1, 1, 1e300, 1e300), (100, 100, 1300, 20), (5, 5, 10, 970)])
+def test_a_box_of_many_images_is_refused(box):
+    with pytest.raises(BoxError, match="is many times as large as the image of 320x240 pixels"):
+        check_box(box, (320, 240))
+
+
+@pytest.mark.parametrize(
+    ("box", "share"),
+    [
+        ((10, 10, 20, 20), 1.0),
+        ((-10, 0, 20, 20), 0.5),
+        ((300, 220, 40, 40), 0.25),
+        ((400, 0, 5, 5), 0.0),
+    ],
+)
+def test_how_much_of_a_box_lies_inside(box, share):
+    assert share_inside(box, (320, 240)) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("side", [2, 3])

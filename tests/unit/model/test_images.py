@@ -63,6 +63,21 @@ def test_a_source_without_frames_is_named(tmp_path):
         next(read_frames(tmp_path / "bad.mp4"))
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is empty; was it copied whole"),
+        (b"\n<!DOCTYPE html><html><body>Log in</body></html>", "is a web page and no video"),
+        (b"\0\0\0\x20ftypisom" + bytes(8000), "the recording was not finished"),
+        (b"not a video", "give a video such as"),
+    ],
+)
+def test_a_file_that_is_no_video_is_told_by_what_it_is(tmp_path, data, said):
+    (tmp_path / "v.mp4").write_bytes(data)
+    with pytest.raises(ImageError, match=said):
+        next(read_frames(tmp_path / "v.mp4"))
+
+
 def test_a_header_of_a_size_that_opencv_does_not_allow_is_no_image(tmp_path):
     """OpenCV raises there, where it answers None for other files that it cannot read."""
     header = b"BMf\0\0\0\0\0\0\0" + b"6\0\0\0(\0\0\0" + b"\x04*+,\x04\0\0\0\x01\0\x18\0" + bytes(10)

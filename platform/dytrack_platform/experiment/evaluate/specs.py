@@ -108,7 +108,7 @@ def baseline_specs(names: Sequence[str], saved: SavedTracker | None) -> list[Tra
             )
         elif name not in BASELINES:
             known = ", ".join((*BASELINES, "cv2:NAME"))
-            raise ConfigurationError(f"baselines: must be of {known}, got {name!r}")
+            raise ConfigurationError(f"baselines and trackers: must be of {known}, got {name!r}")
         elif saved is None:
             raise ConfigurationError(f"baselines: {name} needs a tracker of ours; give --model")
     if saved is not None and {"fixed", "oracle"} & set(names):

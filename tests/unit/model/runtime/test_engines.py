@@ -403,3 +403,16 @@ def test_an_export_for_several_targets_is_not_tracked_with(exported, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "batch": 2}))
     with pytest.raises(ConfigurationError, match=r"batches of 2; .* export with --batch 1"):
         Tracker.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("tpu", "must be cpu, cuda, cuda:NUMBER or mps, got 'tpu'"),
+        ("meta", "must be cpu, cuda, cuda:NUMBER or mps, got 'meta'"),
+        ("cuda:99", "got 'cuda:99'; take cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_weights_are_read(device, said, tmp_path):
+    with pytest.raises(ConfigurationError, match=said):
+        Tracker.load(tmp_path / "nowhere", device=device)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from dytrack_model import Tracker
 from dytrack_pipelines.commands import track as commands
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_pipelines.media.yolo import YoloFolder
+from dytrack_platform.interop import rerun_recording
 from tests.unit.platform.serving.test_faults import moving
 
 GOLDEN = "tests/golden/tracker"
@@ -191,3 +193,26 @@ def test_a_network_stream_is_followed_to_its_end(dytrack, pictures, tmp_path):
         sender.wait()
     assert ended.returncode == 0, ended.stderr
     assert len(boxes_of(out)) > 50
+
+
+def test_a_box_that_is_mostly_outside_is_doubted(dytrack, pictures):
+    """Corners given as x,y,width,height reach outside on the right and below."""
+    done = dytrack("track", str(pictures), "--init", "100,60,70,84", "--model", GOLDEN)
+    assert done.returncode == 0, done.stderr
+    assert "only 17% of the box 100,60,70,84 lies inside the 128x96 frame" in done.stdout
+    assert "no file was asked for: --out VIDEO draws the boxes" in done.stdout
+    huge = dytrack("track", str(pictures), "--init", "1,1,1e300,1e300", "--model", GOLDEN)
+    assert huge.returncode == 2
+    assert "is many times as large as the image" in huge.stderr
+
+
+def test_what_is_not_installed_is_told_before_anything_is_opened(
+    dytrack, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    monkeypatch.setattr(rerun_recording, "find_spec", lambda name: None)
+    words = ("--init", ",".join(map(str, BOX)), "--model", GOLDEN, "--mot", str(tmp_path / "m.txt"))
+    done = dytrack("track", str(pictures), *words, "--rerun", str(tmp_path / "r.rrd"))
+    assert done.returncode == 1
+    assert "--rerun: needs pip install 'dytrack[interop]'" in done.stderr
+    assert not list(tmp_path.glob("*.txt"))

@@ -1,10 +1,14 @@
 """No name and no number on the screen is ever cut."""
 
 import io
+import logging
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
+from dytrack_model.errors import InputError
 from dytrack_pipelines.terminal import screen
 
 COLUMNS = ["point", "AUC", "P", "ms p50", "GMACs", "exits after block 2 / 6 / 12"]
@@ -71,3 +75,29 @@ def test_the_tables_of_evaluation_and_scores_are_whole(shown, monkeypatch, width
     assert "random-balanced" in text
     assert text.count("0.1235") == 8 or text.count("0.123") >= 8
     assert "…" not in text
+
+
+def test_a_log_of_what_was_refused_at_once_is_not_left(tmp_path):
+    path = tmp_path / "new" / "out" / "evaluation.log"
+
+    def refuse(*told):
+        with screen.log_file(path):
+            for sentence in told:
+                logging.getLogger("dytrack_platform").info(sentence)
+            raise InputError("no such tracker")
+
+    with pytest.raises(InputError):
+        refuse()
+    assert not list(tmp_path.iterdir())
+    for told in (("begun",), ("begun",), ()):  # what was told stays
+        with pytest.raises(InputError):
+            refuse(*told)
+    assert path.read_text().count("begun") == 2
+
+
+def test_a_closed_standard_output_is_no_error():
+    words = [sys.executable, "-m", "dytrack_pipelines.cli", "--version"]
+    shell = 'exec "$@" >&-'
+    done = subprocess.run(["sh", "-c", shell, "sh", *words], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr

@@ -9,6 +9,7 @@ import torch
 from dytrack_model import Tracker
 from dytrack_model.config import variant
 from dytrack_model.correction import overlap
+from dytrack_model.crops import clip_box
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule, ambiguity_weights
 from dytrack_model.exits.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
@@ -16,7 +17,13 @@ from dytrack_model.policy import FixedExit, RandomExit
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.resident.load import Pictures, read_pictures, shots_of, wanted
 from dytrack_platform.datasets.resident.store import build
-from dytrack_platform.training.closed_loop import ManyTargets, always, film_of, follow
+from dytrack_platform.training.closed_loop import (
+    ManyTargets,
+    always,
+    clip_boxes,
+    film_of,
+    follow,
+)
 
 NETWORKS = {
     "plain": {},
@@ -113,3 +120,11 @@ def test_iou():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [0, 0, 10, 10]], float)
     truth = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [np.nan] * 4], float)
     np.testing.assert_allclose(overlap(boxes, truth), [1, 1 / 3, 0, np.nan])
+
+
+def test_boxes_of_many_targets_are_clipped_as_one_targets():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(5, 500, (300, 2))
+    boxes = np.concatenate([rng.uniform(-300, 600, (300, 2)), rng.uniform(0, 60, (300, 2))], axis=1)
+    one_by_one = [clip_box(box, *size) for box, size in zip(boxes, sizes.tolist(), strict=True)]
+    np.testing.assert_allclose(clip_boxes(boxes[None], sizes)[0], one_by_one)
