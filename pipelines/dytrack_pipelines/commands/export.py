@@ -50,6 +50,7 @@ def export(
     if precision == "int8":
         saved = with_ranges(saved, model, calibrate)
     # Write its graphs and run them beside PyTorch.
+    screen.say("writing and checking a graph for each stage: half a minute or so")
     difference = exports.export(saved, out, runtime, batch)
     # Say what is there, and in which precision this machine runs it by itself.
     engine = exports.load(out)

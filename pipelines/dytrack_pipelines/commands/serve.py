@@ -110,6 +110,7 @@ def serve(
     )
     # Start the replicas, and serve until told to end.
     stopped = threading.Event()
+    screen.say(f"starting Ray and {replicas} replica{'s' * (replicas > 1)}: half a minute or so")
     with serving(config, settings) as address:
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put its own in the way
             signal.signal(number, lambda *_: stopped.set())

@@ -37,8 +37,8 @@ def open_source(given: str) -> Source:
     """Open what a user named.
 
     Args:
-        given: A video file, a folder of images, a pattern such as ``frames/*.jpg``, the number of
-            a camera, or the address of a stream.
+        given: A video file, a folder of images, a pattern such as ``frames/*.jpg`` or
+            ``frames/%04d.jpg``, the number of a camera, or the address of a stream.
 
     Raises:
         ImageError: There is no such thing, or it does not open.
@@ -50,8 +50,10 @@ def open_source(given: str) -> Source:
     path = Path(given)
     if path.is_dir():
         return _images(given, image_files(path))
-    if not path.exists() and any(sign in given for sign in "*?["):
-        found = [Path(name) for name in glob.glob(given)]  # noqa: PTH207  (absolute patterns too)
+    # FFmpeg and OpenCV number images with %d and %03d.
+    pattern = re.sub(r"%(0\d)?d", "[0-9]*", given)
+    if not path.exists() and any(sign in pattern for sign in "*?["):
+        found = [Path(name) for name in glob.glob(pattern)]  # noqa: PTH207  (absolute ones too)
         return _images(given, image_files(found, given))
     reader = VideoReader(path)
     return Source(given, reader.frames(), reader.fps, reader.count, (path,))

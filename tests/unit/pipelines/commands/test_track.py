@@ -43,7 +43,8 @@ def test_a_folder_and_a_pattern_give_the_boxes_that_python_gives(dytrack, pictur
     frames = [pictures / f"frame{k}.png" for k in range(12)]
     expected = np.stack([BOX, *(one.box_xywh for one in tracker.track(frames, BOX))])
     init = ",".join(map(str, BOX))
-    for number, source in enumerate((str(pictures), str(pictures / "frame*.png"))):
+    sources = (pictures, pictures / "frame*.png", pictures / "frame%d.png")
+    for number, source in enumerate(map(str, sources)):
         out = tmp_path / f"{number}.csv"
         ended = dytrack("track", source, "--init", init, "--model", GOLDEN, "--csv", str(out))
         assert ended.returncode == 0, ended.stderr
