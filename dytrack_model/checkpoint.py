@@ -305,8 +305,8 @@ def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
+        description = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}; it is damaged") from error
     if not isinstance(description, dict) or "format" not in description:
         raise CheckpointError(f"{path}: not the description of a tracker")

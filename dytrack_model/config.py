@@ -13,7 +13,7 @@ the reference page say the same::
 import itertools
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from dytrack_model.errors import ConfigurationError
 
@@ -85,14 +85,31 @@ Share = Annotated[float, Bounds(low=0, high=1)]
 
 
 def check_bounds(config: "DataclassInstance") -> None:
-    """Check every field of a configuration that has bounds.
+    """Check every field of a configuration that has bounds, or a few values to choose from.
 
     Raises:
         ConfigurationError: A value lies outside, as ``field: must ..., got ...``.
     """
     for name, bounds in bounds_of(type(config)).items():
         value = getattr(config, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(number, f"{name}: must be a number, got {value!r}")
         require(bounds.hold(value), f"{name}: must {bounds}, got {value}")
+    for name, choices in choices_of(type(config)).items():
+        value = getattr(config, name)
+        known = ", ".join(map(str, choices))
+        require(value in choices, f"{name}: must be one of {known}, got {value!r}")
+
+
+@lru_cache
+def choices_of(owner: type) -> dict[str, tuple[Any, ...]]:
+    """Return the values of a configuration's fields that take one of a few, by name."""
+    hints = get_type_hints(owner)
+    return {
+        field.name: get_args(hints[field.name])
+        for field in fields(owner)
+        if get_origin(hints[field.name]) is Literal
+    }
 
 
 @lru_cache
@@ -137,9 +154,9 @@ class ModelConfig:
     """Side of the template crop in pixels."""
     search_size: AtLeastOne = 256
     """Side of the search crop in pixels."""
-    template_factor: Annotated[float, Bounds(low=1)] = 2.0
+    template_factor: Annotated[float, Bounds(low=1, high=64)] = 2.0
     """Side of the template crop over the square root of the target's area."""
-    search_factor: Annotated[float, Bounds(low=1)] = 4.0
+    search_factor: Annotated[float, Bounds(low=1, high=64)] = 4.0
     """Side of the search crop over the square root of the target's area."""
     exits: tuple[int, ...] = (2, 6, 12)
     """After which blocks the tracker may stop; the last one must be the depth."""

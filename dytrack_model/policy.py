@@ -105,13 +105,16 @@ class OperatingPoint:
 
         Raises:
             KeyError: A key is missing.
-            ValueError: A threshold is no number.
+            ValueError: A threshold is no number, or the name is no text.
             ConfigurationError: A rule by value does not fit itself.
         """
+        name = values["name"]
+        if not isinstance(name, str):
+            raise ValueError(f"name: must be a text, got {name!r}")
         thresholds = tuple(float(value) for value in values["thresholds"])
         hysteresis = float(values.get("hysteresis", 0.0))
         value = ValueRule.from_dict(values["value"]) if "value" in values else None
-        return cls(name=values["name"], thresholds=thresholds, hysteresis=hysteresis, value=value)
+        return cls(name=name, thresholds=thresholds, hysteresis=hysteresis, value=value)
 
 
 FULL = "full"

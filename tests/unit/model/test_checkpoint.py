@@ -47,7 +47,9 @@ def test_weights_of_another_configuration_are_refused(network, tmp_path):
         checkpoint.load_weights(network, tmp_path / "t" / checkpoint.WEIGHTS)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "not json", "newer", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "not json", "nested", "newer", "gone", "named 5", "of text"]
+)
 def test_a_damaged_tracker_is_refused_with_its_file(network, tmp_path, damage):
     folder = checkpoint.save(tmp_path / "t", network)
     description = folder / checkpoint.DESCRIPTION
@@ -56,6 +58,17 @@ def test_a_damaged_tracker_is_refused_with_its_file(network, tmp_path, damage):
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "not json":
         description.write_text("{")
+    elif damage == "nested":
+        description.write_text("[" * 100_000)
+    elif damage == "named 5":
+        point = {"name": 5, "thresholds": [0.5, 0.5]}
+        description.write_text(
+            json.dumps({**json.loads(description.read_text()), "points": [point]})
+        )
+    elif damage == "of text":
+        values = json.loads(description.read_text())
+        values["model"]["width"] = "wide"
+        description.write_text(json.dumps(values))
     elif damage == "newer":
         description.write_text(json.dumps({**json.loads(description.read_text()), "format": 99}))
     else:

@@ -20,7 +20,10 @@ from dytrack_model.network import DyTrackNetwork
         ({"heads": 5}, "heads: must divide width 192, got 5"),
         ({"template_size": 100}, "template_size: must be a positive multiple of patch 16"),
         ({"head_width": 12}, "head_width: must be a positive multiple of 8"),
-        ({"search_factor": 0.5}, "search_factor: must be at least 1"),
+        ({"search_factor": 0.5}, r"search_factor: must lie in \[1, 64\], got 0.5"),
+        ({"template_factor": float("inf")}, r"template_factor: must lie in \[1, 64\], got inf"),
+        ({"width": "192"}, "width: must be a number, got '192'"),
+        ({"decisioner": "zz"}, "decisioner: must be one of token, map, both, got 'zz'"),
     ],
 )
 def test_a_wrong_value_is_named(changes, message):
