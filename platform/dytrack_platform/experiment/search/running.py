@@ -11,7 +11,7 @@ from dytrack_platform.experiment.cluster import session  # sets Ray's environmen
 import torch  # isort: skip
 
 from dytrack_model import checkpoint
-from dytrack_model.config import ModelConfig, require
+from dytrack_model.config import ModelConfig
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.errors import TrainingError
 from dytrack_platform.experiment.runs import pareto
@@ -68,9 +68,8 @@ class Running:
         return self._keep(front)
 
     def _post_hoc(self, model: Path) -> Front:
-        config = checkpoint.read_config(model)
-        own = resolve({**to_dict(self._config), "model": config.to_dict()})
-        chosen = spaces.placements(own, config.exits)
+        config = self._config.model  # the tracker's own
+        chosen = spaces.placements(self._config, config.exits)
         self._reference = self._stated(config)
         entry = Entry(weights=str(model.absolute()), placements=tuple(chosen), changes={})
         self._say(f"{len(chosen)} placements among the exits {list(config.exits)}")
@@ -170,16 +169,17 @@ class Running:
     def _stated(self, model: ModelConfig) -> tuple[float, ...]:
         """Return the reference point, and refuse one that no exit of the model can beat."""
         latency = measured(self._folder, model, self._request.how) if self._needs_ms() else None
-        costs = planned_costs(model, latency)
-        reference = solving.reference_point(self._config.search, full_depth(costs))
-        for name, value in zip(self._config.search.objectives, reference, strict=True):
-            if name == "ms" or (name == "params" and self._request.mode == "post-hoc"):
-                least = float(costs.stop[name][0 if name == "ms" else -1])
-                require(
-                    value > least,
-                    f"search.reference.{name}: nothing can beat {value:g}: the cheapest exit "
-                    f"takes {least:.4g} here",
-                )
+        reference = solving.reference_point(
+            self._config.search, full_depth(planned_costs(model, latency))
+        )
+        quickest = spaces.cheapest_model(self._config, self._request.mode)
+        if latency is not None and quickest is not None:
+            spaces.refuse_unreachable(
+                self._config.search,
+                "ms",
+                measured(self._folder, quickest, self._request.how).milliseconds[0],
+                "the cheapest exit takes here",
+            )
         return reference
 
     def _needs_ms(self) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch  # isort: skip
 
+from dytrack_model import checkpoint
 from dytrack_model.config import require
-from dytrack_platform.config import ExperimentConfig, dump, flatten, to_dict
+from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
 from dytrack_platform.config.search import PointRule
 from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.experiment.paths import with_absolute_paths
@@ -93,13 +94,18 @@ def foretell(request: Request, say: Say) -> SearchCost:
 
 def _checked(request: Request, say: Say) -> tuple[ExperimentConfig, Path | None, dict[str, Any]]:
     """Refuse what could not be searched; return recipe, tracker of post-hoc, and fingerprint."""
-    spaces.check(request.config, request.mode)
     _check_request(request)
+    model = _model(request)
+    config = request.config
+    if model is not None:
+        # The tracker is there: what the recipe says of a model is not what is searched.
+        own = checkpoint.read_config(model).to_dict()
+        config = resolve({**to_dict(config), "model": own})
+    spaces.check(config, request.mode)
     check_folder("--out", request.location, members.WRITTEN, members.MARKS)
-    config = with_absolute_paths(request.config)
+    config = with_absolute_paths(config)
     # What auto comes to stands in the record: a search that goes on must not change it.
     config = replace(config, search=replace(config.search, rule=rule_of(request)))
-    model = _model(request)
     if model is None or request.source is None:
         _check_held_out(config)
     if request.mode != "post-hoc":

@@ -4,17 +4,32 @@ A sampler sees numbers: a choice is an index, and so is an exit placement, whose
 lexicographic order resemble each other in cost.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from dytrack_model.config import ModelConfig, require
-from dytrack_model.cost import planned_gmacs
+from dytrack_model.cost import exit_parameters, planned_gmacs
+from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import Dimension, ExperimentConfig, resolve, to_dict
-from dytrack_platform.config.search import ACCURACY, GOALS, Mode
+from dytrack_platform.config.search import ACCURACY, GOALS, Mode, SearchConfig
 from dytrack_platform.errors import ConfigurationError
 
 EXITS = "model.exits"
+_SIZES = 16
+"""Sizes of models of which each one's cost is looked at before the first trial."""
+_FIXED = {
+    "train.workers": "a search starts its trials' processes",
+    "train.gpu": "a search starts its trials' processes",
+    "train.cpus_per_worker": "a search starts its trials' processes",
+    "train.storage": "a search says where its trials lie",
+    "train.checkpoint_steps": "a trial is scored after every epoch",
+    "train.sample_images": "a trial draws no pictures",
+}
+"""Keys that a trial does not take from its changes, and why."""
 
 Values = dict[str, Any]
 """Dotted keys of a recipe and their values."""
@@ -149,22 +164,53 @@ def check(config: ExperimentConfig, mode: Mode) -> None:
                 key == EXITS,
                 f"search.space.{key}: mode {mode} chooses exits alone; search it in mode full",
             )
-    cheapest = _cheapest(config)
+    _check_bounds(config, mode)
+
+
+def _check_bounds(config: ExperimentConfig, mode: Mode) -> None:
+    """Refuse constraints and reference values that nothing in the space can keep or beat."""
+    search = config.search
     for bound in search.bounds:
-        require(
-            bound.name != "gmacs" or not bound.most or bound.value >= cheapest,
-            f"search.constraints: gmacs <= {bound.value:g} cannot be kept: the cheapest exit of "
-            f"the space costs {cheapest:.4g}",
-        )
         require(
             bound.name != ACCURACY or bound.most or bound.value < 1,
             f"search.constraints: iou >= {bound.value:g} cannot be kept",
         )
-    least = search.reference.get("gmacs")
+        require(
+            bound.name == ACCURACY or not bound.most or bound.value > 0,
+            f"search.constraints: {bound.name} <= {bound.value:g} cannot be kept: no frame and no "
+            "network is free",
+        )
+    stated = {name for name in search.reference if name != ACCURACY}
+    wanted = {b.name for b in search.bounds if b.most and b.name != ACCURACY} | stated
+    least = cheapest(config, mode, wanted & {"gmacs", "params"})
+    for name, cost in least.items():
+        refuse_unreachable(search, name, cost, f"the cheapest {_WHAT[name]} of the space costs")
+
+
+_WHAT = {"gmacs": "exit", "params": "tracker"}
+
+
+def refuse_unreachable(search: SearchConfig, name: str, least: float, why: str) -> None:
+    """Refuse an upper bound or a reference value of a cost below the least one there is.
+
+    Args:
+        search: Constraints and reference values.
+        name: gmacs, ms or params.
+        least: The least cost.
+        why: Says what that is of; the number is put behind it.
+
+    Raises:
+        ConfigurationError: It is below.
+    """
+    for bound in search.bounds:
+        require(
+            bound.name != name or not bound.most or bound.value >= least,
+            f"search.constraints: {name} <= {bound.value:g} cannot be kept: {why} {least:.4g}",
+        )
+    stated = search.reference.get(name)
     require(
-        least is None or least > cheapest,
-        f"search.reference.gmacs: nothing can beat {least}: the cheapest exit of the space costs "
-        f"{cheapest:.4g}",
+        stated is None or stated > least,
+        f"search.reference.{name}: nothing can beat {stated}: {why} {least:.4g}",
     )
 
 
@@ -174,6 +220,11 @@ def _check_dimension(
     where = f"search.space.{key}"
     section = key.partition(".")[0]
     require(section not in ("search", "name"), f"{where}: a search cannot change its own {section}")
+    require(key not in _FIXED, f"{where}: cannot be searched: {_FIXED.get(key)}")
+    require(
+        key != "data.pairs_per_epoch" or not config.search.pairs_per_epoch,
+        f"{where}: search.pairs_per_epoch says how many pairs an epoch has; leave one out",
+    )
     if dimension.placements is not None:
         require(key == EXITS, f"{where}: placements are for {EXITS} only")
         last, depths = config.model.depth, dimension.placements.depths
@@ -193,23 +244,68 @@ def _check_dimension(
             raise ConfigurationError(f"{where}: {error}") from None
 
 
-def _cheapest(config: ExperimentConfig) -> float:
-    """Return the GMACs of the cheapest exit that the space's placements hold."""
-    return min(planned_gmacs(model)[0] for model in _models(config))
+def cheapest(config: ExperimentConfig, mode: Mode, wanted: Collection[str]) -> dict[str, float]:
+    """Return the least ``gmacs`` of a frame and ``params`` of a tracker in the space, as wanted.
+
+    Nothing is returned of a space with too many models to look at each: every trial's own is
+    checked before it trains.
+    """
+    found: dict[str, float] = {}
+    models = _models(config, mode) if wanted else []
+    if models and "gmacs" in wanted:
+        found["gmacs"] = min(planned_gmacs(model)[0] for model in models)
+    if models and "params" in wanted:
+        found["params"] = float(min(_parameters(model) for model in models))
+    return found
 
 
-def _models(config: ExperimentConfig) -> list[ModelConfig]:
-    """Return the recipe's model with the shallowest placement of each length of first exit."""
+def cheapest_model(config: ExperimentConfig, mode: Mode) -> ModelConfig | None:
+    """Return the model with the cheapest exit, or None where the space has many sizes of models."""
+    models = _models(config, mode)
+    sizes = {key for key in config.search.space if key.startswith("model.") and key != EXITS}
+    return None if sizes or not models else min(models, key=lambda model: model.exits)
+
+
+def _parameters(model: ModelConfig) -> int:
+    with torch.device("meta"):
+        network = DyTrackNetwork(model)
+    return exit_parameters(network)[-1]
+
+
+def _models(config: ExperimentConfig, mode: Mode) -> list[ModelConfig]:
+    """Return models of which one has the cheapest exit, and one the fewest parameters.
+
+    They are those with the shallowest first exit and with the fewest exits, in every size that the
+    space names; of a range its ends. A post-hoc search has the tracker's own only.
+    """
+    if mode == "post-hoc":
+        return [config.model]
+    space = config.search.space
+    keys = [key for key in space if key.startswith("model.") and key != EXITS]
+    sizes = list(itertools.product(*(space[key].corners() for key in keys)))
+    if len(sizes) > _SIZES:
+        return []
+    found = []
+    for values in sizes:
+        try:
+            sized = resolve(to_dict(config), dict(zip(keys, values, strict=True)))
+            for changes in _extremes(sized):
+                found.append(resolve(to_dict(sized), changes).model)
+        except ConfigurationError:
+            continue  # such a pair of values is never tried
+    return found
+
+
+def _extremes(config: ExperimentConfig) -> list[Values]:
     dimension = config.search.space.get(EXITS)
     if dimension is None:
-        return [config.model]
+        return [{}]
     if dimension.choice is not None:
         chosen = [tuple(exits) for exits in dimension.choice]
     else:
         assert dimension.placements is not None  # model.exits takes no other kind
         chosen = dimension.placements.all(config.model.depth)
-    first = min(chosen)
-    return [resolve(to_dict(config), {EXITS: first}).model]
+    return [{EXITS: exits} for exits in dict.fromkeys((min(chosen), min(chosen, key=len)))]
 
 
 def goal_directions(objectives: Sequence[str]) -> list[Any]:

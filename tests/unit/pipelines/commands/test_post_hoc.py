@@ -11,14 +11,14 @@ import yaml
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.config import load
 from dytrack_platform.datasets.synthetic import SynthConfig, make
 from dytrack_platform.experiment.search import judging
 
 pytestmark = pytest.mark.slow
 
 RECIPE = {
-    "name": "x",
-    "model": {"variant": "test"},
+    "name": "x",  # no word of a model: the tracker has its own
     "search": {
         "space": {"model.exits": {"placements": {"count": [1, 3]}}},
         "reference": {"iou": -0.1},  # an untrained tracker finds nothing
@@ -47,6 +47,10 @@ def test_videos_are_followed_once_for_each_tracker(dytrack, tmp_path, monkeypatc
     rows = json.loads((tmp_path / "out/front.json").read_text())
     assert rows
     assert recorded == [1]
+    for row in rows:
+        if row["on_front"]:
+            own = load(tmp_path / f"out/front/{row['name']}.yaml").model
+            assert (own.depth, list(own.exits)) == (4, row["exits"])
     for row in rows:
         assert row["exits"][-1] == 4
         assert set(row["closed_loop"]) == {"success_auc", "iou", "ms", "gmacs"}

@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from dytrack_model import checkpoint
+from dytrack_model.config import variant
+from dytrack_model.cost import planned_gmacs
+from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.config import resolve
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.experiment.search import search as searching
 from dytrack_platform.experiment.search.request import Request
 from dytrack_platform.experiment.search.search import foretell, rule_of
 
@@ -39,3 +45,26 @@ def test_auto_is_ambiguity_where_sequences_are_followed(recipe, mode, source, re
     assert rule_of(Request(config=config, mode=mode, source=source)) == rule
     chosen = recipe(rule="thresholds")
     assert rule_of(Request(config=chosen, mode=mode, source=source)) == "thresholds"
+
+
+def test_post_hoc_is_checked_by_the_tracker_and_not_by_the_recipes_model(tmp_path, monkeypatch):
+    """The recipe's own model has 12 blocks here, and the tracker 4."""
+    monkeypatch.setattr(searching.fingerprint, "of_sequences", lambda source: "abc")
+    model = checkpoint.save(tmp_path / "tracker", DyTrackNetwork(variant("test")))
+    least = planned_gmacs(variant("test"))[0]
+
+    def ask(**search):
+        space = {"model.exits": {"placements": {"count": [1, 2]}}}
+        config = resolve({"name": "x", "search": {"space": space, **search}})
+        request = Request(
+            config=config, mode="post-hoc", model=str(model), source=VIDEOS, out=str(tmp_path / "o")
+        )
+        return foretell(request, print)
+
+    assert ask(reference={"gmacs": 2 * least}, constraints=[f"gmacs <= {2 * least}"]).placements
+    with pytest.raises(
+        ConfigurationError, match=r"^search\.constraints: gmacs <= .* cannot be kept"
+    ):
+        ask(constraints=[f"gmacs <= {0.9 * least}"])
+    with pytest.raises(ConfigurationError, match="the network has 4 blocks"):
+        ask(space={"model.exits": {"placements": {"depths": [2, 9]}}})

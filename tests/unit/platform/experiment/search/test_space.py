@@ -2,6 +2,7 @@
 
 import pytest
 
+from dytrack_model.cost import planned_gmacs
 from dytrack_platform.config import Placements, parse_override, resolve
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.search.space import Space, check, placements
@@ -87,11 +88,36 @@ def test_placements_of_a_tracker_are_those_among_its_exits(recipe):
         ),
         ({"constraints": ["iou >= 1.5"]}, r"^search\.constraints: iou >= 1.5 cannot be kept"),
         ({"reference": {"gmacs": 1e-6}}, r"^search\.reference\.gmacs: nothing can beat 1e-06"),
+        (
+            {"constraints": ["params <= 9"]},
+            r"^search\.constraints: params <= 9 cannot be kept: the",
+        ),
+        ({"constraints": ["ms <= 0"]}, r"^search\.constraints: ms <= 0 cannot be kept: no frame"),
+        (
+            {"objectives": ["iou", "params"], "reference": {"params": 9}},
+            r"^search\.reference\.params: nothing can beat 9\.0: the cheapest tracker of the space",
+        ),
+        (
+            {"space": {"train.workers": {"randint": [1, 2]}}},
+            r"^search\.space\.train\.workers: cannot be searched: a search starts",
+        ),
+        (
+            {"space": {"data.pairs_per_epoch": {"choice": [256]}}, "pairs_per_epoch": 512},
+            r"^search\.space\.data\.pairs_per_epoch: search\.pairs_per_epoch says how many",
+        ),
     ],
 )
 def test_what_no_trial_can_be_made_of_is_refused(recipe, search, message):
     with pytest.raises(ConfigurationError, match=message):
         check(recipe(**search), "full")
+
+
+def test_a_bound_that_only_the_smaller_models_of_the_space_keep_is_none_too_tight(recipe):
+    space = {"model.head_width": {"choice": [8, 32]}, "model.exits": {"placements": {}}}
+    own = planned_gmacs(recipe().model)[0]
+    check(recipe(space=space, constraints=[f"gmacs <= {0.95 * own}"]), "full")
+    with pytest.raises(ConfigurationError, match="cannot be kept"):
+        check(recipe(constraints=[f"gmacs <= {0.95 * own}"]), "full")
 
 
 def test_a_key_that_a_mode_does_not_search_is_refused(recipe):
