@@ -47,10 +47,10 @@ def quietly(standing):
     """Show nothing."""
 
 
-def run(values, said=None, **changes):
+def run(values, said=None, show=quietly, **changes):
     config = resolve(values, {"train.workers": 1, **{f"search.{k}": v for k, v in changes.items()}})
     said = [] if said is None else said
-    return search(Request(config=config), quietly, said.append)
+    return search(Request(config=config), show, said.append)
 
 
 def children(run_id):
@@ -61,8 +61,10 @@ def children(run_id):
 def test_a_search_leaves_nested_runs_a_front_and_what_others_need(
     ray_session, store, values, tmp_path
 ):
-    said = []
-    searched = run(values, said, epochs=2)
+    said, shown = [], []
+    searched = run(values, said, shown.append, epochs=2)
+    assert searched.front.hypervolume == pytest.approx(shown[-1].hypervolume)
+    assert not list(searched.folder.glob("trials/*/state"))
     assert [trial.status for trial in searched.record.trials].count("failed") == 0
     assert len(searched.record.trials) == 3
     # What is on disk, in MLflow and on the page is the same.

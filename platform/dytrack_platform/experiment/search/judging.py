@@ -99,8 +99,14 @@ class Judge:
     reference: tuple[float, ...]
     say: Tell
 
-    def front(self, mode: Mode, entries: Sequence[Entry]) -> Front:
+    def front(self, mode: Mode, entries: Sequence[Entry], promised: Sequence[Point] = ()) -> Front:
         """Judge trackers and return their front.
+
+        Args:
+            mode: Of the search.
+            entries: The trackers.
+            promised: Points on validation data that count for the hypervolume whether or not
+                their tracker is looked at again; with sequences to follow none of them do.
 
         Raises:
             TrainingError: No point keeps the constraints and beats the reference point.
@@ -155,7 +161,11 @@ class Judge:
             candidates=tuple(candidates),
             objectives=search.objectives,
             reference=self.reference,
-            hypervolume=solving.volume([p for p, _ in kept], search.objectives, self.reference),
+            hypervolume=solving.volume(
+                [p for p, _ in kept] + ([] if self.videos is not None else list(promised)),
+                search.objectives,
+                self.reference,
+            ),
             latency=tuple(dict.fromkeys(one.latency for one in opened)),
             baselines=beside,
             measured_baselines=measured_beside,

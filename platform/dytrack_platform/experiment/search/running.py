@@ -32,7 +32,14 @@ from dytrack_platform.experiment.search.request import Request, Say, Searched, S
 from dytrack_platform.experiment.search.trials import supernet
 from dytrack_platform.experiment.search.trials.full import Watching, run_listed, run_trials
 from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
-from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, TRACKER, Job
+from dytrack_platform.experiment.search.trials.trial import (
+    EPOCH,
+    METRIC,
+    TRACKER,
+    Job,
+    has_tracker,
+    tidy,
+)
 from dytrack_platform.storage import files
 
 
@@ -64,7 +71,10 @@ class Running:
             with session.ray_session(dashboard=self._config.train.workers > 1):
                 self._reference = self._stated(self._config.model)
                 entries = self._full() if mode == "full" else self._supernet()
-            front = self._judge().front(mode, entries)
+            # All of them are of the same validation data, also those that are not looked at again.
+            promised = [point for entry in entries for point in entry.points]
+            promised += self._record.union() if mode == "full" else []
+            front = self._judge().front(mode, entries, promised)
         return self._keep(front)
 
     def _post_hoc(self, model: Path) -> Front:
@@ -125,13 +135,16 @@ class Running:
         return entries + self._entries(record.trials[1:], beside=True)
 
     def _entries(self, trials: list[TrialRecord], *, beside: bool = False) -> list[Entry]:
-        """Return the trackers that finished trials left; ``beside`` others there may be none."""
-        found = []
+        """Return the trackers that trials left; ``beside`` others there may be none."""
+        found, job = [], self._job()
         for trial in trials:
-            weights = f"{self._job().folder(trial.number)}/{TRACKER}"
+            weights = f"{job.folder(trial.number)}/{TRACKER}"
+            if trial.status == "running":
+                continue
+            # A kill may have come between its end and this.
+            tidy(job, trial.number, stopped=trial.status == "stopped")
             # Weights that an earlier front did not need were removed.
-            left = trial.status == "finished" and files.exists(weights)
-            if left and trial.kept_points:
+            if trial.kept_points and has_tracker(job, trial.number):
                 exits = resolve(to_dict(self._config), trial.changes).model.exits
                 found.append(
                     Entry(
@@ -214,6 +227,7 @@ class Running:
 
     def _on_end(self, trial: TrialRecord) -> None:
         self._fresh += 1
+        tidy(self._job(), trial.number, stopped=trial.status == "stopped")
         child = self._log.child(trial.name)
         child.tags({"outcome": trial.status, "failure": trial.reason})
         child.end("FAILED" if trial.status == "failed" else "FINISHED")

@@ -33,7 +33,13 @@ from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.search.points.latency import Latency, latency_from, planned_costs
 from dytrack_platform.experiment.search.space import Space, Values
 from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
-from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, Job, train_lean
+from dytrack_platform.experiment.search.trials.trial import (
+    EPOCH,
+    METRIC,
+    Job,
+    has_tracker,
+    train_lean,
+)
 
 _REASON = 300
 _WAITING_BYTES = 300e6
@@ -69,6 +75,7 @@ def run_trials(
         ConfigurationError: No configuration keeps the constraints.
     """
     search = config.search
+    note_finished(config, job, record, watching)
     done = len(record.trials) - len(record.unfinished())
     searcher = RecordedSearch(
         Space(config), search, record, lambda changes: allowed(config, changes), timed
@@ -92,9 +99,25 @@ def run_listed(
         watching: Is told of every event.
         listed: Changes of all trials, in the order of their numbers.
     """
+    note_finished(config, job, record, watching)
     searcher = ListedSearch(record, listed)
     wanted = len(searcher.waiting)
     _fit(config, job, record, watching, searcher, wanted, _fifo())
+
+
+def note_finished(
+    config: ExperimentConfig, job: Job, record: SearchRecord, watching: Watching
+) -> None:
+    """Note trials as finished that left all they had to when the search was killed.
+
+    Between a trial's last report and the word that it ended a search can be killed too.
+    """
+    for trial in record.unfinished():
+        epochs = int(trial.changes.get("train.epochs", config.search.epochs))
+        whole = bool(trial.reports) and trial.reports[-1][EPOCH] >= epochs
+        if whole and has_tracker(job, trial.number):
+            record.end(trial, "finished")
+            watching.ended(trial)
 
 
 def _fit(
@@ -163,11 +186,17 @@ def scheduler(config: ExperimentConfig) -> TrialScheduler:
         time_attr=EPOCH,
         metric=METRIC,
         mode="max",
-        max_t=search.epochs,
+        max_t=_longest(config),
         grace_period=1,
         reduction_factor=2,
         stop_last_trials=False,
     )
+
+
+def _longest(config: ExperimentConfig) -> int:
+    """Return the most epochs that a trial may have: a space can have that key too."""
+    own = config.search.space.get("train.epochs")
+    return max([config.search.epochs, *(int(value) for value in (own.corners() if own else ()))])
 
 
 def _fifo() -> TrialScheduler:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,26 @@ class Job:
     def folder(self, number: int) -> str:
         """Return a trial's own folder."""
         return f"{self.location}/trials/{number:03d}"
+
+
+def has_tracker(job: Job, number: int) -> bool:
+    """Say whether a trial's tracker is there as a whole."""
+    return files.exists(f"{job.folder(number)}/{TRACKER}/{checkpoint.DESCRIPTION}")
+
+
+def tidy(job: Job, number: int, *, stopped: bool) -> None:
+    """Remove the state of a trial that ended; one that was stopped keeps its tracker of then.
+
+    Its points count like those of all others, and cheap trackers are stopped sooner: a small
+    hypervolume of their own may be what the front lacks.
+
+    Raises:
+        StorageError: The tracker cannot be written.
+    """
+    state = f"{job.folder(number)}/{STATE}"
+    if stopped and not has_tracker(job, number) and files.exists(f"{state}/{state_files.SEAL}"):
+        files.copy_folder(f"{state}/{state_files.TRACKER}", f"{job.folder(number)}/{TRACKER}")
+    files.remove_folder(state)
 
 
 def shortened(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> ExperimentConfig:
@@ -105,12 +125,21 @@ def held_out(config: ExperimentConfig, module: TrainModule, device: torch.device
     return from_pairs(config.model.exits, *found, names)
 
 
-def points_of(solved: solving.Solved, search: SearchConfig, reference: tuple[float, ...]) -> Any:  # noqa: ANN401  (JSON)
-    """Return the points of a trial that are kept, as plain JSON."""
-    kept = [point for point in solved.points if solving.keeps(point.values, search)]
-    values = [point.values for point in kept]
-    chosen = solving.spread(values, search.objectives, reference, search.members)
-    return [point_to_dict(kept[k]) for k in chosen]
+def points_of(
+    solved: solving.Solved, search: SearchConfig, reference: tuple[float, ...]
+) -> list[dict[str, Any]]:
+    """Return a trial's points that beat the reference and that no other beats, as plain JSON.
+
+    Their hypervolume is the trial's own. What each sequence gives is left out: it would be most
+    of the record, and whoever judges the tracker finds it again.
+    """
+    kept = [
+        replace(point, by_sequence={})
+        for point in solved.points
+        if solving.keeps(point.values, search)
+        and solving.volume([point], search.objectives, reference) > 0
+    ]
+    return [point_to_dict(kept[k]) for k in solving.unbeaten(kept, search.objectives)]
 
 
 def point_to_dict(point: Point) -> dict[str, Any]:
@@ -209,7 +238,6 @@ class Writer:
                 point = OperatingPoint(name="accurate", thresholds=(math.inf,) * (exits - 1))
                 checkpoint.save(folder / TRACKER, module.network, [point], about)
                 files.put_folder(folder / TRACKER, f"{target}/{TRACKER}")
-                files.remove_folder(f"{target}/{STATE}")
             elif self._context.world == 1:
                 rng_state.save(folder, 0)
                 state_files.save(folder, state, self._config, tensors, module, 1)
