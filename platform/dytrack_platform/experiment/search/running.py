@@ -1,6 +1,7 @@
 """A search under way: its trials or its tracker, its judgement, and what is kept and logged."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from dytrack_platform.errors import TrainingError
 from dytrack_platform.experiment.runs import pareto
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.search import space as spaces
-from dytrack_platform.experiment.search.front import members, page
+from dytrack_platform.experiment.search.front import members, page, rebuild
 from dytrack_platform.experiment.search.front.members import Front
 from dytrack_platform.experiment.search.judging import Entry, Judge
 from dytrack_platform.experiment.search.points import threshold_front as solving
@@ -70,10 +71,7 @@ class Running:
         else:
             with session.ray_session(dashboard=self._config.train.workers > 1):
                 self._reference = self._stated(self._config.model)
-                entries = self._full() if mode == "full" else self._supernet()
-            # All of them are of the same validation data, also those that are not looked at again.
-            promised = [point for entry in entries for point in entry.points]
-            promised += self._record.union() if mode == "full" else []
+                entries, promised = self._full() if mode == "full" else self._supernet()
             front = self._judge().front(mode, entries, promised)
         return self._keep(front)
 
@@ -85,19 +83,26 @@ class Running:
         self._say(f"{len(chosen)} placements among the exits {list(config.exits)}")
         return self._judge().front("post-hoc", [entry])
 
-    def _full(self) -> list[Entry]:
+    def _full(self) -> tuple[list[Entry], list[solving.Point]]:
+        """Run the trials; return the trackers that they left, and the points of all."""
         timed = self._timed if self._needs_ms() else lambda changes: None
         run_trials(self._config, self._job(), self._record, self._watching(), timed)
-        return self._entries(self._record.trials)
+        return self._entries(self._record.trials), self._record.union()
 
-    def _supernet(self) -> list[Entry]:
-        """Train the supernet, score what inherits from it, and train the best ones on."""
+    def _supernet(self) -> tuple[list[Entry], list[solving.Point]]:
+        """Train the supernet, score what inherits from it, and train the best ones on.
+
+        Returns:
+            The trackers, and the points of all placements.
+        """
         config, record, job = self._config, self._record, self._job()
         changes = supernet.training(config)
         run_listed(config, job, record, self._watching(), [changes])
         whole = record.trials[0]
         if whole.status != "finished":
-            raise TrainingError(f"the supernet's training failed: {whole.reason}")
+            raise TrainingError(
+                f"the supernet's training failed: {whole.reason}; the same command trains it again"
+            )
         with files.local_copy(f"{job.folder(0)}/{TRACKER}") as folder:
             network = checkpoint.load(folder).network
         _, chosen = supernet.candidates(config)
@@ -110,6 +115,7 @@ class Running:
             ).encode(),
         )
         best = supernet.best(inherited, config, self._reference)
+        worth = supernet.worth(inherited, config, self._reference)
         entries = [
             Entry(
                 weights=supernet.keep(network, one.exits, self._request.location),
@@ -118,7 +124,7 @@ class Running:
                 points=one.points,
             )
             for one in inherited
-            if one.points
+            if one.exits in {*best, *worth}
         ]
         tuned = [
             {
@@ -132,7 +138,10 @@ class Running:
         self._say(f"{len(inherited)} placements inherit; training on {len(tuned)}: {best}")
         if tuned:
             run_listed(config, job, record, self._watching(), [changes, *tuned])
-        return entries + self._entries(record.trials[1:], beside=True)
+        entries += self._entries(record.trials[1:], beside=True)
+        promised = [point for one in inherited for point in one.points]
+        kept = [point for point in promised if solving.keeps(point.values, config.search)]
+        return entries, kept + [point for trial in record.trials[1:] for point in trial.kept_points]
 
     def _entries(self, trials: list[TrialRecord], *, beside: bool = False) -> list[Entry]:
         """Return the trackers that trials left; ``beside`` others there may be none."""
@@ -259,23 +268,31 @@ class Running:
             where = f"{self._job().folder(trial.number)}/{TRACKER}"
             if where not in needed and self._request.mode == "full":
                 files.remove_folder(where)
+        assert record.run_id is not None  # set when the run was opened
+        before = members.load(folder)
         written = members.write(front, config, folder)
         written += pareto.write(folder, members.run_points(front, self._data()))
         rows = [member.to_dict() for member in front.members]
-        pages = page.write(folder, rows, members.details(front), record.to_dict())
+        links = rebuild.links_of(record.run_id)
+        pages = page.write(folder, rows, members.details(front), record.to_dict(), links)
+        elsewhere = self._request.location != str(folder)
+        if elsewhere:
+            files.remove_folder(f"{self._request.location}/front")
         for path in (*written, *pages):
             if path.is_file():
                 name = str(path.relative_to(folder))
                 self._log.append({"file": name})
-                if self._request.location != str(folder):
+                if elsewhere:
                     files.write_bytes(f"{self._request.location}/{name}", path.read_bytes())
-        self._log.append({"file": "search.json"}) if (folder / "search.json").is_file() else None
+        if elsewhere:
+            self._log.file("search.json", (json.dumps(record.to_dict()) + "\n").encode())
+        else:
+            self._log.append({"file": "search.json"})
         on_front = sum(member.on_front for member in front.members)
         step = len(record.trials)
         self._log.metrics({METRIC: front.hypervolume, "on_front": float(on_front)}, step=step)
-        self._log.metrics(members.metrics(front), step=0)
+        self._log.metrics(members.metrics(front.members, before), step=0)
         self._log_weights(front)
-        assert record.run_id is not None  # set when the run was opened
         return Searched(
             front=front,
             record=record,
@@ -291,16 +308,25 @@ class Running:
         return f"{source.dataset} {source.split or 'default'}"
 
     def _log_weights(self, front: Front) -> None:
-        """Keep the weights and operating points of members that trials made with their runs."""
+        """Keep weights and operating points of members: with their trials, or with the search.
+
+        Those of mode post-hoc are of a tracker that was there before.
+        """
+        shutil.rmtree(self._folder / members.WEIGHTS, ignore_errors=True)  # of an earlier front
         for member, one in zip(front.members, front.candidates, strict=True):
-            if not member.on_front or one.trial is None or member.weights is None:
+            if not member.on_front or member.weights is None or front.mode == "post-hoc":
                 continue
-            target = self._folder / "members" / member.name
+            target = self._folder / members.WEIGHTS / member.name
             with files.local_copy(member.weights) as folder:
                 saved = checkpoint.load(folder)
             points = [members.point_of(member), *saved.points]
             checkpoint.save(target, saved.network, points, saved.notes)
+            names = [str(path.relative_to(self._folder)) for path in sorted(target.iterdir())]
+            if one.trial is None:
+                for name in names:
+                    self._log.append({"file": name})
+                continue
             child = self._log.child(self._record.trials[one.trial].name)
-            for path in sorted(target.iterdir()):
-                child.append({"file": str(path.relative_to(self._folder)), "as": member.name})
+            for name in names:
+                child.append({"file": name, "as": member.name})
             child.append({"file": f"front/{member.name}.yaml"})

@@ -1,7 +1,8 @@
 """Members of a front, as others read them: ``front.json``, a recipe for each, and the details."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, dump, resolve, to_dict
 from dytrack_platform.config.search import ACCURACY, Mode
+from dytrack_platform.errors import StorageError
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
 from dytrack_platform.experiment.search.points.latency import Latency, Measuring, machine
 from dytrack_platform.experiment.search.points.rerun import Measured, Rerun
@@ -23,6 +25,8 @@ from dytrack_platform.storage.atomic import write_atomically
 from dytrack_platform.storage.outputs import MADE_BY
 
 FRONT, DETAILS = "front.json", "details.json"
+WEIGHTS = "members"
+"""Folder with the weights and operating points of members that no other run keeps."""
 CACHE = "exits"
 """Folder with what every exit says along the videos, by tracker."""
 WRITTEN = (FRONT, DETAILS, CACHE, "search.json", "front", "front.html", "front.png", "latency.json")
@@ -184,12 +188,47 @@ def write(front: Front, config: ExperimentConfig, out: Path) -> list[Path]:
     files = [out / FRONT, out / DETAILS]
     write_atomically(files[0], json.dumps(rows, indent=2, allow_nan=False) + "\n")
     write_atomically(files[1], json.dumps(details(front), indent=1) + "\n")
-    for member in front.members:
+    return files + write_recipes(front.members, config, out)
+
+
+def write_recipes(found: Sequence[Member], config: ExperimentConfig, out: Path) -> list[Path]:
+    """Write ``front/NN.yaml`` for members of the front; those of an earlier front go.
+
+    Raises:
+        StorageError: A file cannot be written or removed.
+    """
+    files = []
+    for member in found:
         if member.on_front:
-            path = out / "front" / f"{member.name}.yaml"
-            write_atomically(path, recipe(config, member))
-            files.append(path)
+            files.append(out / "front" / f"{member.name}.yaml")
+            write_atomically(files[-1], recipe(config, member))
+    try:
+        for path in (out / "front").glob("*.yaml"):
+            if path.stem.isdecimal() and path not in files:
+                path.unlink()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
     return files
+
+
+def load(folder: Path) -> list[Member]:
+    """Read the members that ``front.json`` of a folder holds; none where there is no such file.
+
+    Raises:
+        StorageError: The file is damaged, or of another version.
+    """
+    path = folder / FRONT
+    try:
+        return [member_of(row) for row in json.loads(path.read_text())]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"{path}: cannot be read: {error}; remove it") from error
+
+
+def member_of(row: Mapping[str, Any]) -> Member:
+    """Build a member from its row of ``front.json``."""
+    return Member(**{**row, "exits": tuple(row["exits"])})
 
 
 def recipe(config: ExperimentConfig, member: Member) -> str:
@@ -241,14 +280,27 @@ def point_of(member: Member) -> OperatingPoint:
     return OperatingPoint.from_dict(member.policy)
 
 
-def metrics(front: Front) -> dict[str, float]:
-    """Return every member's values by name, for MLflow: ``01/iou``, ``01/closed_loop/iou``."""
-    found: dict[str, float] = {}
-    for member in front.members:
-        values = {"iou": member.iou, "gmacs": member.gmacs, "ms": member.ms}
-        values |= {f"closed_loop/{k}": v for k, v in (member.closed_loop or {}).items()}
-        found |= {f"{member.name}/{k}": v for k, v in values.items() if v is not None}
-    return found
+def metrics(found: Sequence[Member], before: Sequence[Member] = ()) -> dict[str, float]:
+    """Return every member's values by name, for MLflow: ``01/iou``, ``01/closed_loop/iou``.
+
+    Args:
+        found: The members.
+        before: Those of the search's front before. MLflow forgets no metric: what the front has
+            no more is not a number.
+    """
+    gone = {key: math.nan for member in before for key in _metrics(member)}
+    return gone | {key: value for member in found for key, value in _metrics(member).items()}
+
+
+def _metrics(member: Member) -> dict[str, float]:
+    values = {"iou": member.iou, "gmacs": member.gmacs, "ms": member.ms}
+    values |= {f"closed_loop/{k}": v for k, v in (member.closed_loop or {}).items()}
+    return {f"{member.name}/{k}": v for k, v in values.items() if v is not None}
+
+
+def trial_name(number: int) -> str:
+    """Return what a trial is called in MLflow."""
+    return f"trial-{number:03d}"
 
 
 def machine_of(how: Measuring) -> str:

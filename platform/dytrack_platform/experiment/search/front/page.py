@@ -9,6 +9,7 @@ import numpy as np
 from dytrack_platform.config.search import ACCURACY
 from dytrack_platform.evaluation.report.figures import pareto_figure, write_still
 from dytrack_platform.evaluation.report.page import Figure, Section, number, table, write_page
+from dytrack_platform.experiment.search.front.members import trial_name
 
 PAGE, STILL = "front.html", "front.png"
 
@@ -100,7 +101,7 @@ def _point(row: Row, details: Mapping[str, Any], links: Mapping[str, str]) -> di
         "gmacs": row["gmacs"],
         "ms": row["ms"],
         "params": own["params"],
-        "url": None if trial is None else links.get(f"trial-{trial:03d}"),
+        "url": None if trial is None else links.get(trial_name(trial)),
     }
 
 
@@ -181,7 +182,7 @@ def _trial_sections(
         last = trial["reports"][-1] if trial["reports"] else {}
         cells.append(
             [
-                f"trial-{trial['number']:03d}",
+                trial_name(trial["number"]),
                 trial["status"],
                 str(last.get("epoch", "")),
                 number(last.get("hypervolume"), 4),
@@ -241,7 +242,7 @@ def progress_figure(trials: Sequence[Mapping[str, Any]], details: Mapping[str, A
             {
                 "x": np.cumsum([t["seconds"].get("all", 0.0) for t in own]).tolist(),
                 "y": [t["reports"][-1]["hypervolume"] for t in own],
-                "text": [f"trial-{t['number']:03d}, {t['status']}" for t in own],
+                "text": [f"{trial_name(t['number'])}, {t['status']}" for t in own],
                 "mode": "markers",
                 "name": "one trial",
             },

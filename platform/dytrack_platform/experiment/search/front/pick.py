@@ -12,7 +12,12 @@ from dytrack_model import checkpoint
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.errors import ModelLookupError
 from dytrack_platform.experiment.search.front import rebuild
-from dytrack_platform.experiment.search.front.members import Member, point_of
+from dytrack_platform.experiment.search.front.members import (
+    WEIGHTS,
+    Member,
+    point_of,
+    trial_name,
+)
 from dytrack_platform.storage import files
 
 POINT = "balanced"
@@ -31,8 +36,8 @@ def tracker_of(reference: str, pick: str | None = None) -> str:
         ModelLookupError: There is no such search or member, or its weights are gone.
     """
     member = rebuild.pick_member(reference, pick)
-    others, _ = rebuild.load_front(reference)
-    saved = _saved(reference, member)
+    others, details = rebuild.load_front(reference)
+    saved = _saved(reference, member, details["members"][member.name]["trial"])
     chosen = point_of(member)
     picked = OperatingPoint(name=POINT, thresholds=chosen.thresholds, value=chosen.value)
     # Other members with these weights are further operating points of the same tracker.
@@ -44,23 +49,27 @@ def tracker_of(reference: str, pick: str | None = None) -> str:
     return str(checkpoint.save(folder, saved.network, points, notes))
 
 
-def _saved(reference: str, member: Member) -> checkpoint.SavedTracker:
+def _saved(reference: str, member: Member, trial: int | None) -> checkpoint.SavedTracker:
     """Read a member's weights: where the search left them, else from MLflow."""
     if member.weights is not None and files.exists(member.weights):
         with files.local_copy(member.weights) as folder:
             return checkpoint.load(folder)
     client, run_id = mlflow.MlflowClient(), rebuild.run_of(reference)
-    experiment = client.get_run(run_id).info.experiment_id
-    for child in tracking.children(client, run_id, experiment):
-        with TemporaryDirectory(prefix="dytrack-") as name:
-            try:
-                found = mlflow.artifacts.download_artifacts(
-                    run_id=child.info.run_id, artifact_path=member.name, dst_path=name
-                )
-            except (MlflowException, OSError):
-                continue  # another trial's run
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        try:
+            place = (run_id, f"{WEIGHTS}/{member.name}")
+            if trial is not None:
+                # A front that came earlier may have had a member of this name from another trial.
+                above = client.get_run(run_id).info.experiment_id
+                called = f"AND tags.`mlflow.runName` = '{trial_name(trial)}'"
+                (child,) = tracking.children(client, run_id, above, called)
+                place = (child.info.run_id, member.name)
+            found = mlflow.artifacts.download_artifacts(
+                run_id=place[0], artifact_path=place[1], dst_path=name
+            )
             return checkpoint.load(found)
-    raise ModelLookupError(
-        f"{reference}: the weights of member {member.name} are neither at {member.weights} nor in "
-        f"the store {tracking.uri()}"
-    )
+        except (MlflowException, OSError, ValueError) as error:
+            raise ModelLookupError(
+                f"{reference}: the weights of member {member.name} are neither at "
+                f"{member.weights} nor in the store {tracking.uri()}"
+            ) from error

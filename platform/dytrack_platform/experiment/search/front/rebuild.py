@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from dytrack_platform.experiment.runs import tracking  # sets MLflow's environment first
 
@@ -56,40 +57,30 @@ def rebuild(reference: str, out: Path | None = None) -> list[Path]:
         kept = {file: _json(run_id, file, Path(name)) for file in (FRONT, DETAILS)}
         record = _json(run_id, _RECORD, Path(name), required=False) or {"trials": []}
         recipe = _text(run_id, "recipe.yaml", Path(name))
-    links = _links(client, run)
+    links = links_of(run_id)
     rows, details = kept[FRONT], kept[DETAILS]
     write_atomically(folder / FRONT, json.dumps(rows, indent=2) + "\n")
     write_atomically(folder / DETAILS, json.dumps(details, indent=1) + "\n")
     written = [folder / FRONT, folder / DETAILS, *page.write(folder, rows, details, record, links)]
     config = parse_text(recipe, f"recipe of run {run_id}")
-    for row in rows:
-        if row["on_front"]:
-            path = folder / "front" / f"{row['name']}.yaml"
-            write_atomically(path, members.recipe(config, member_of(row)))
-            written.append(path)
-    return written
+    found = [members.member_of(row) for row in rows]
+    return written + members.write_recipes(found, config, folder)
 
 
-def member_of(row: dict[str, Any]) -> Member:
-    """Build a member from its row of ``front.json``."""
-    return Member(**{**row, "exits": tuple(row["exits"])})
-
-
-def load_front(reference: str) -> tuple[list[Member], tuple[str, ...]]:
-    """Read the members and objectives of a search: from its folder, else from MLflow.
+def load_front(reference: str) -> tuple[list[Member], dict[str, Any]]:
+    """Read the members and the details of a search: from its folder, else from MLflow.
 
     Raises:
         ModelLookupError: There is no finished search.
+        StorageError: A file in the folder is damaged.
     """
     folder = Path(reference)
     if (folder / FRONT).is_file() and (folder / DETAILS).is_file():
-        rows = json.loads((folder / FRONT).read_text())
-        details = json.loads((folder / DETAILS).read_text())
-    else:
-        run_id = run_of(reference)
-        with TemporaryDirectory(prefix="dytrack-") as name:
-            rows, details = (_json(run_id, file, Path(name)) for file in (FRONT, DETAILS))
-    return [member_of(row) for row in rows], tuple(details["objectives"])
+        return members.load(folder), files.read_json(str((folder / DETAILS).absolute())) or {}
+    run_id = run_of(reference)
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        rows, details = (_json(run_id, file, Path(name)) for file in (FRONT, DETAILS))
+    return [members.member_of(row) for row in rows], details
 
 
 def pick_member(reference: str, pick: str | None) -> Member:
@@ -100,18 +91,26 @@ def pick_member(reference: str, pick: str | None) -> Member:
         ModelLookupError: There is no such search, or no member keeps what is asked for.
     """
     wanted = None if pick is None else picking.parse(pick)
-    found, objectives = load_front(reference)
-    return picking.choose(found, objectives, wanted)
+    found, details = load_front(reference)
+    return picking.choose(found, tuple(details["objectives"]), wanted)
 
 
-def _links(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, str]:
-    """Return the address of each trial's run, where the store is a server with pages."""
-    store = tracking.uri()
-    if not store.startswith("http"):
+def links_of(run_id: str) -> dict[str, str]:
+    """Return the address of each trial's run by its name, where the store is a server with pages.
+
+    Nothing where it does not answer: a page without links is better than none.
+    """
+    store = urlsplit(tracking.uri())
+    if not store.scheme.startswith("http"):
         return {}
-    experiment = run.info.experiment_id
-    below = tracking.children(client, run.info.run_id, experiment)
-    base = f"{store.rstrip('/')}/#/experiments/{experiment}/runs/"
+    client = mlflow.MlflowClient()
+    try:
+        experiment = client.get_run(run_id).info.experiment_id
+        below = tracking.children(client, run_id, experiment)
+    except tracking.STORE_ERRORS:
+        return {}
+    plain = store._replace(netloc=store.netloc.rpartition("@")[2]).geturl()  # without a password
+    base = f"{plain.rstrip('/')}/#/experiments/{experiment}/runs/"
     return {str(child.info.run_name): base + str(child.info.run_id) for child in below}
 
 

@@ -237,7 +237,8 @@ class ListedSearch(Searcher):
         """By Ray's identifiers."""
         self.error: Exception | None = None
         """What was raised here."""
-        ended = {t.number for t in record.trials if t.status != "running"}
+        # One that failed is tried again by the next command: others build on it.
+        ended = {t.number for t in record.trials if t.status in ("finished", "stopped")}
         self.waiting = [n for n in range(len(listed)) if n not in ended]
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401  (or the word FINISHED)
@@ -247,6 +248,7 @@ class ListedSearch(Searcher):
         number = self.waiting.pop(0)
         known = number < len(self._record.trials)
         trial = self._record.trials[number] if known else self._record.begin(self._listed[number])
+        trial.status, trial.reason = "running", ""
         self.trials[trial_id] = trial
         return {
             "number": trial.number,

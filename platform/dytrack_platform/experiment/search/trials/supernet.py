@@ -106,14 +106,31 @@ def best(
 
     Of equal ones those with the larger hypervolume of their own.
     """
+    taken = _covering(inherited, config, reference, sum(len(one.points) for one in inherited))
+    own = {one.exits: one.hypervolume for one in inherited}
+    counted = sorted(set(taken), key=lambda exits: (-taken.count(exits), -own[exits], exits))
+    return counted[: config.search.finetuned]
+
+
+def worth(
+    inherited: Sequence[Inherited], config: ExperimentConfig, reference: Sequence[float]
+) -> set[Placement]:
+    """Return the placements that members of a front could have without being trained on.
+
+    There are ``search.members`` at most, and only for these a tracker is written.
+    """
+    return set(_covering(inherited, config, reference, config.search.members))
+
+
+def _covering(
+    inherited: Sequence[Inherited], config: ExperimentConfig, reference: Sequence[float], most: int
+) -> list[Placement]:
+    """Return the placements of the points that cover most together, once for each of them."""
     search = config.search
     points = [(p, one) for one in inherited for p in one.points if solving.keeps(p.values, search)]
-    order: list[Placement] = []
-    values = [p.values for p, _ in points]
-    for k in solving.spread(values, search.objectives, reference, len(points)):
-        order.append(points[k][1].exits)
-    counted = sorted(set(order), key=lambda exits: (-order.count(exits), exits))
-    return counted[: search.finetuned]
+    values = [point.values for point, _ in points]
+    chosen = solving.spread(values, search.objectives, reference, most)
+    return [points[k][1].exits for k in chosen]
 
 
 def keep(network: DyTrackNetwork, exits: Placement, location: str) -> str:

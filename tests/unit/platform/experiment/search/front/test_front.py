@@ -1,17 +1,18 @@
 """Members of a front: what others read, what is picked, and a page whose numbers agree."""
 
 import json
+import math
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import load
-from dytrack_platform.errors import ConfigurationError, ModelLookupError
+from dytrack_platform.errors import ConfigurationError, ModelLookupError, StorageError
 from dytrack_platform.experiment.search.front import members, page, picking
-from dytrack_platform.experiment.search.front.members import Candidate, Front
-from dytrack_platform.experiment.search.front.rebuild import member_of
+from dytrack_platform.experiment.search.front.members import Candidate, Front, member_of
 from dytrack_platform.experiment.search.points import baselines
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.points.latency import Latency
@@ -127,7 +128,7 @@ def test_numbers_on_page_in_metrics_in_json_and_in_recipes_agree(front, recipe, 
     text = (tmp_path / "front.html").read_text()
     embedded = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     assert embedded["front"] == rows
-    logged = members.metrics(front)
+    logged = members.metrics(front.members)
     for row in rows:
         assert logged[f"{row['name']}/iou"] == row["iou"]
         assert f"<td>{row['gmacs']:.4f}</td>" in text
@@ -136,6 +137,30 @@ def test_numbers_on_page_in_metrics_in_json_and_in_recipes_agree(front, recipe, 
             assert f"IoU {row['iou']:.3f}, {row['gmacs']:.4f} GMACs" in lead
             assert yaml.safe_load((tmp_path / f"front/{row['name']}.yaml").read_text())
     assert (tmp_path / "front.png").stat().st_size > 1000
+
+
+def test_recipes_and_metrics_of_an_earlier_front_do_not_stay(front, recipe, tmp_path):
+    (tmp_path / "front").mkdir()
+    (tmp_path / "front/mine.yaml").write_text("name: mine")
+    members.write(front, recipe(), tmp_path)
+    before = members.load(tmp_path)
+    assert before == list(front.members)
+    fewer = replace(front, members=front.members[:2], candidates=front.candidates[:2])
+    members.write(fewer, recipe(), tmp_path)
+    wanted = {member.name for member in fewer.members if member.on_front} | {"mine"}
+    assert {path.stem for path in (tmp_path / "front").iterdir()} == wanted
+    logged = members.metrics(fewer.members, before)
+    gone = front.members[-1].name
+    assert math.isnan(logged[f"{gone}/iou"])
+    assert logged["01/iou"] == front.members[0].iou
+
+
+def test_a_damaged_front_is_one_sentence(tmp_path):
+    assert members.load(tmp_path) == []
+    for text in ("{", "[{}]", '[{"exits": [1]}]'):
+        (tmp_path / "front.json").write_text(text)
+        with pytest.raises(StorageError, match=r"front\.json: cannot be read: .*; remove it"):
+            members.load(tmp_path)
 
 
 def test_the_page_says_what_mattered():
