@@ -26,7 +26,7 @@ def pareto(
 
     check_folder("--out", out, (fronts.PAGE, fronts.STILL), (fronts.PAGE,))
     # Read what each run kept of its points.
-    found = [fronts.find(run) for run in runs]
+    found = fronts.told_apart([fronts.find(run) for run in runs], runs)
     # Draw them, and say how much each covers.
     files = fronts.draw(out, found)
     rows = [

@@ -43,7 +43,9 @@ def subject(job: Evaluation, sequences: Sequence[VideoSequence], split: str | No
         if record.get("run_id"):
             tags["model.run"] = str(record["run_id"])
         if job.model.startswith("models:/"):
-            tags["model.version"] = job.model.removeprefix("models:/")
+            tags["model.version"], trained = registry.version_of(job.model)
+            if trained is not None:
+                tags["model.run"] = trained
     return Subject(tags=tags, name=f"evaluate {job.dataset}")
 
 
@@ -63,7 +65,8 @@ def points_of(summary: dict[str, Any], name: str, split: str, machine: str) -> R
         name=name,
         kind="evaluate",
         measure="success_auc",
-        data=f"{summary['dataset']} {split}",
+        # Another part of a dataset, or another version of it, is no place to compare.
+        data=f"{summary['dataset']} {split} ({summary['data']})",
         protocol=summary["protocol"],
         machine=machine,
         points=tuple(
@@ -93,6 +96,8 @@ def record(out: Path, summary: dict[str, Any], about: Subject) -> str:
         StorageError: It fails; the results stay there too.
     """
     tags = {**about.tags, "protocol": summary["protocol"]}
+    if summary["rejected"]:
+        tags["rejected"] = ", ".join(summary["rejected"])[:5000]
     own = points_of(summary, about.name, tags["split"], tags["machine"])
     # The evaluation's own still image has milliseconds beside GMACs.
     written = [*pareto.write(out, own, still=False), out / pareto.STILL]

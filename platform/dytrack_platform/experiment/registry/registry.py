@@ -59,6 +59,29 @@ def located(reference: str) -> Iterator[Path]:
         yield find(reference, Path(name))
 
 
+def version_of(reference: str) -> tuple[str, str | None]:
+    """Return ``NAME/3``, and the run that trained that version where it says so.
+
+    An alias moves on; the number stays. What the registry cannot say stays as it was named.
+
+    Args:
+        reference: ``models:/NAME@ALIAS`` or ``models:/NAME/3``.
+    """
+    named = reference.removeprefix("models:/")
+    name, _, which = named.replace("@", "/").rpartition("/")
+    tracking.look()
+    client = mlflow.MlflowClient()
+    try:
+        if "@" in named:
+            found = client.get_model_version_by_alias(name, which)
+        else:
+            found = client.get_model_version(name, which)
+    except tracking.STORE_ERRORS:
+        return named, None
+    trained = found.tags.get("lineage.training_run")
+    return f"{found.name}/{found.version}", None if trained is None else str(trained)
+
+
 def load(reference: str) -> checkpoint.SavedTracker:
     """Load a tracker by path or registry name.
 

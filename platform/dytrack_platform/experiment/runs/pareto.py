@@ -6,7 +6,8 @@ points. Runs of trainings, evaluations and searches have one; ``dytrack pareto``
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from dytrack_platform.errors import ConfigurationError, ModelLookupError
 from dytrack_platform.evaluation.report.figures import pareto_figure, write_still
+from dytrack_platform.evaluation.report.labels import sensible_range
 from dytrack_platform.evaluation.report.page import (
     Figure,
     Section,
@@ -135,8 +137,10 @@ def draw(folder: Path, runs: Sequence[RunPoints], *, still: bool = True) -> list
     if not still:
         return [folder / PAGE]
     first = next(iter(groups.values()))
-    ours = [_shown(one, p) for one in first for p in one.points if not p.baseline]
-    rest = [_shown(one, p) for one in first for p in one.points if p.baseline]
+    many = len(first) > 1  # names of points are those of a run
+    every = [(p.baseline, _shown(one, p, whole=many)) for one in first for p in one.points]
+    ours = [point for beside, point in every if not beside]
+    rest = [point for beside, point in every if beside]
     write_still(
         folder / STILL, ours, rest, costs=("gmacs",), accuracy=first[0].measure, kind="members"
     )
@@ -166,6 +170,26 @@ def find(reference: str) -> RunPoints:
             raise ConfigurationError(f"run {reference}: its {FILE} is damaged: {error}") from error
 
 
+def told_apart(runs: Sequence[RunPoints], references: Sequence[str]) -> list[RunPoints]:
+    """Give runs of one name, as all evaluations on one dataset have, a part of their id besides.
+
+    Args:
+        runs: The runs.
+        references: The id of each.
+
+    Raises:
+        ConfigurationError: A run was named twice.
+    """
+    for reference in references:
+        if list(references).count(reference) > 1:
+            raise ConfigurationError(f"{reference}: was named twice; name each run once")
+    names = [one.name for one in runs]
+    return [
+        replace(one, name=f"{one.name} {own[:8]}") if names.count(one.name) > 1 else one
+        for one, own in zip(runs, references, strict=True)
+    ]
+
+
 def _figure(runs: Sequence[RunPoints], cost: str) -> Figure:
     figure: Figure = {"data": [], "layout": {}}
     for place, one in enumerate(runs):
@@ -182,12 +206,18 @@ def _figure(runs: Sequence[RunPoints], cost: str) -> Figure:
                     trace["line"] = {**trace["line"], "color": colour(place)}
         figure["data"] += own["data"]
         figure["layout"] = own["layout"]
+    # Each picture's axes are for its own points; the page's are for all of them.
+    every = [p for one in runs for p in map(partial(_shown, one), one.points)]
+    shown = [p for p in every if p[cost] is not None]
+    for axis, key, from_zero in (("xaxis", cost, True), ("yaxis", runs[0].measure, False)):
+        limits = sensible_range((p[key] for p in shown), from_zero=from_zero)
+        figure["layout"][axis]["range"] = list(limits)
     return figure
 
 
-def _shown(one: RunPoints, point: RunPoint) -> dict[str, Any]:
+def _shown(one: RunPoints, point: RunPoint, *, whole: bool = False) -> dict[str, Any]:
     return {
-        "name": point.name,
+        "name": f"{point.name} of {one.name}" if whole else point.name,
         one.measure: point.accuracy,
         "gmacs": point.gmacs,
         "ms": point.ms,

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from dytrack_platform.errors import ModelLookupError
+from dytrack_platform.errors import ConfigurationError, ModelLookupError
 from dytrack_platform.evaluation.report.pareto import standard_volume
 from dytrack_platform.experiment.runs import pareto, tracking
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
@@ -51,6 +51,30 @@ def test_milliseconds_of_two_machines_are_never_on_one_picture(tmp_path):
     assert names["ms-0-0"] == {"a", "b"}
     assert names["ms-0-1"] == {"c: front", "c"} or names["ms-0-1"] >= {"front"}
     assert "lasot test" in text
+
+
+def test_every_run_lies_within_the_axes(tmp_path):
+    """The last run's own range would leave the others outside."""
+    pareto.draw(tmp_path, [points("bad", 0.3), points("good", 0.9)])
+    text = (tmp_path / "pareto.html").read_text()
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.DOTALL).group(1))
+    for key, figure in figures.items():
+        for axis in "xy":
+            low, high = figure["layout"][f"{axis}axis"]["range"]
+            shown = [v for trace in figure["data"] for v in trace[axis]]
+            assert low <= min(shown) <= max(shown) <= high, (key, axis)
+
+
+def test_runs_of_one_name_are_told_apart():
+    runs = [points("evaluate got10k", 0.7), points("evaluate got10k", 0.6), points("c", 0.5)]
+    found = pareto.told_apart(runs, ["aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccc"])
+    assert [one.name for one in found] == [
+        "evaluate got10k aaaaaaaa",
+        "evaluate got10k bbbbbbbb",
+        "c",
+    ]
+    with pytest.raises(ConfigurationError, match=r"^a: was named twice"):
+        pareto.told_apart(runs[:2], ["a", "a"])
 
 
 @pytest.mark.slow
