@@ -119,9 +119,15 @@ def show_front(searched: "Searched") -> None:
 
 
 def in_words(member: "Member", why: str) -> str:
-    """Return a member in one line."""
-    ms = "" if member.ms is None else f", {member.ms:.2f} ms"
+    """Return a member in one line; it is picked by what was measured, where anything was."""
+    loop = member.closed_loop or {}
+
+    def beside(name: str, digits: int) -> str:
+        return f" ({loop[name]:.{digits}f} measured)" if name in loop else ""
+
+    ms = "" if member.ms is None else f", {member.ms:.2f} ms{beside('ms', 2)}"
     return (
-        f"{why}: {member.name}, exits {'-'.join(map(str, member.exits))}, IoU {member.iou:.3f}, "
-        f"{member.gmacs:.4f} GMACs{ms}"
+        f"{why}: {member.name}, exits {'-'.join(map(str, member.exits))}, "
+        f"IoU {member.iou:.3f}{beside('iou', 3)}, "
+        f"{member.gmacs:.4f} GMACs{beside('gmacs', 4)}{ms}"
     )

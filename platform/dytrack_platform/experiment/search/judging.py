@@ -30,8 +30,8 @@ from dytrack_platform.experiment.search.front.members import (
     named,
 )
 from dytrack_platform.experiment.search.points import threshold_front as solving
-from dytrack_platform.experiment.search.points.baselines import baselines, like_cheaper
-from dytrack_platform.experiment.search.points.exit_cache import ExitCache
+from dytrack_platform.experiment.search.points.baselines import at_shares, baselines, like_cheaper
+from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Flags
 from dytrack_platform.experiment.search.points.latency import Latency, Measuring, costs_of, measured
 from dytrack_platform.experiment.search.points.rerun import Measured, Videos, record, rerun, run
 from dytrack_platform.experiment.search.points.threshold_front import Costs, Placement, Point
@@ -143,7 +143,7 @@ class Judge:
         if self.videos is not None:
             began = time.monotonic()
             candidates = self._closed_loop(chosen)
-            candidates.sort(key=lambda c: c.point.values[search.objectives[-1]])
+            candidates.sort(key=lambda c: c.point.values[solving.ordering_cost(search.objectives)])
         members = named(candidates, search)
         middle = candidates[members.index(knee(members, search.objectives))]
         its = next(o for o in opened if o.entry.weights == middle.weights)
@@ -151,9 +151,9 @@ class Judge:
             name = members[candidates.index(middle)].name
             measured_beside = self._beside(middle, name, its)
             seconds["closed loop"] = time.monotonic() - began
-        beside = baselines(
-            its.cache, [c.point for c in candidates if c.weights == middle.weights], its.costs
-        )
+        beside = baselines(its.cache, _own(its, members, candidates), its.costs)
+        for one in (other for other in opened if other is not its):
+            beside |= at_shares(one.cache, _own(one, members, candidates), one.costs)
         return Front(
             mode=mode,
             name=self.config.name,
@@ -176,7 +176,9 @@ class Judge:
                 "sequences": len(set(its.cache.sequence.tolist())),
                 "frames": len(its.cache.sequence),
                 "seconds": seconds,
-                "undecided": undecided(members, candidates, search.objectives[-1]),
+                "undecided": undecided(
+                    members, candidates, solving.ordering_cost(search.objectives)
+                ),
                 "points": [
                     {"exits": list(p.exits), **p.values, "trial": one.entry.trial}
                     for p, one in best
@@ -251,10 +253,17 @@ class Judge:
         candidates: list[Candidate] = []
         for number, (point, one) in enumerate(chosen):
             self.say(f"closed loop: member {number + 1} of {len(chosen)}")
-            half = one.cache.part(one.cache.halves()[1])
-            promise = partial(_promise, half, one.costs)
-            tolerance = self.config.search.tolerance
-            again = rerun(self._many(one), self._films(one), [point], one.costs, tolerance, promise)
+            choosing, scoring = one.cache.halves()
+            promise = partial(_promise, one.cache.part(scoring), one.costs)
+            again = rerun(
+                self._many(one),
+                self._films(one, scoring),
+                self._films(one, choosing),
+                [point],
+                one.costs,
+                self.config.search.tolerance,
+                promise,
+            )
             candidates.append(self._candidate(point, one).after(again[0]))
         return candidates
 
@@ -262,10 +271,10 @@ class Judge:
         assert self.videos is not None  # who asks for the closed loop has them
         return self.videos.targets(one.config, one.network)
 
-    def _films(self, one: _Opened) -> list[Film]:
-        """Return the films that no threshold was chosen on."""
+    def _films(self, one: _Opened, which: Flags) -> list[Film]:
+        """Return the films of a half of the cache."""
         assert self.videos is not None  # as above
-        half = one.cache.part(one.cache.halves()[1])
+        half = one.cache.part(which)
         names = {one.cache.names[number] for number in half.sequence.tolist()}
         return [film for film in self.videos.films if film.name in names]
 
@@ -278,7 +287,7 @@ class Judge:
         shares = [0.0] * len(depths)
         for depth, share in zip(point.exits, point.shares, strict=True):
             shares[depths.index(depth)] = share
-        films = self._films(one)
+        films = self._films(one, one.cache.halves()[1])
         cycle, seeds = shares_to_cycle(shares), iter(range(len(films)))
         policies: dict[str, Callable[[], Policy]] = {
             f"random at {name}": lambda: RandomExit(shares, seed=next(seeds)),
@@ -288,6 +297,14 @@ class Judge:
             policies[f"exit-{depth}"] = partial(FixedExit, depths.index(depth))
         found = run(self._many(one), films, policies, one.costs)
         return {key: measured_one for key, (measured_one, _) in found.items()}
+
+
+def _own(
+    one: _Opened, members: Sequence[Member], candidates: Sequence[Candidate]
+) -> dict[str, Point]:
+    """Return the points of a tracker's members by their names."""
+    pairs = zip(members, candidates, strict=True)
+    return {member.name: c.point for member, c in pairs if c.weights == one.entry.weights}
 
 
 def _promise(half: ExitCache, costs: Costs, points: Sequence[Point]) -> list[Point]:

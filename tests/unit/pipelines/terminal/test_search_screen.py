@@ -37,7 +37,7 @@ def member(name, *, on_front=True, measured=True, ms=2.5):
         iou=0.7,
         ms=ms,
         gmacs=0.0345,
-        closed_loop={"iou": 0.68, "success_auc": 0.61} if measured else None,
+        closed_loop={"iou": 0.68, "success_auc": 0.61, "gmacs": 0.03} if measured else None,
         on_front=on_front,
         weights=None,
     )
@@ -92,4 +92,7 @@ def test_the_front_has_promise_and_measurement_side_by_side(capsys):
 @pytest.mark.parametrize(("ms", "told"), [(2.5, ", 2.50 ms"), (None, "")])
 def test_a_member_in_one_line(ms, told):
     line = search_screen.in_words(member("01", ms=ms), "picked")
+    measured = "IoU 0.700 (0.680 measured), 0.0345 GMACs (0.0300 measured)"
+    assert line == f"picked: 01, exits 1-4, {measured}{told}"
+    line = search_screen.in_words(member("01", ms=ms, measured=False), "picked")
     assert line == f"picked: 01, exits 1-4, IoU 0.700, 0.0345 GMACs{told}"

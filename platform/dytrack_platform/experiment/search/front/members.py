@@ -16,6 +16,7 @@ from dytrack_platform.experiment.search.points.latency import Latency, Measuring
 from dytrack_platform.experiment.search.points.rerun import Measured, Rerun
 from dytrack_platform.experiment.search.points.threshold_front import (
     Point,
+    keeps,
     operating_point,
     table_of,
     unbeaten_values,
@@ -120,7 +121,8 @@ class Front:
 def named(candidates: Sequence[Candidate], search: SearchConfig) -> list[Member]:
     """Turn candidates into members, cheap to dear, and say which of them nothing beats.
 
-    Where a member was measured, that counts; what was only promised is compared by its promise.
+    Where a member was measured, that counts; what was only promised is compared by its promise. One
+    that breaks a constraint as measured is not on the front, unless all do.
     """
     members = []
     for number, one in enumerate(candidates, 1):
@@ -144,7 +146,10 @@ def named(candidates: Sequence[Candidate], search: SearchConfig) -> list[Member]
         member.costs() | {"params": one.point.values.get("params", float("nan"))}
         for member, one in zip(members, candidates, strict=True)
     ]
-    best = set(unbeaten_values(counted, search.objectives))
+    kept = [k for k, values in enumerate(counted) if keeps(values, search)]
+    kept = kept or list(range(len(counted)))
+    unbeaten = unbeaten_values([counted[k] for k in kept], search.objectives)
+    best = {kept[k] for k in unbeaten}
     return [
         Member(**{**_fields(member), "on_front": number in best})
         for number, member in enumerate(members)
@@ -166,16 +171,17 @@ def _loop(measured: Measured) -> dict[str, float]:
 def knee(members: Sequence[Member], objectives: Sequence[str]) -> Member:
     """Return the member of the front that lies farthest from the line between its ends.
 
-    Each goal is scaled to the front's own range; of two members the more accurate one.
+    The line is one of accuracy and the first cost that a member states (gmacs or ms). Each is
+    scaled to the front's own range; of equally far ones, as any two are, the most accurate one.
     """
     best = [member for member in members if member.on_front]
-    values = table_of([member.costs() for member in best], objectives[:2])
-    signs = [1.0 if name == ACCURACY else -1.0 for name in objectives[:2]]
-    up = values * signs
+    cost = next((name for name in objectives if name in ("gmacs", "ms")), "gmacs")
+    up = table_of([member.costs() for member in best], (ACCURACY, cost)) * [1.0, -1.0]
     spans = up.max(axis=0) - up.min(axis=0)
     scaled = (up - up.min(axis=0)) / [span or 1.0 for span in spans]
     # On the line between the two ends the scaled goals sum to one.
-    return best[int(scaled.sum(axis=1).argmax())]
+    far = scaled.sum(axis=1).round(9).tolist()
+    return best[max(range(len(best)), key=lambda k: (far[k], up[k, 0]))]
 
 
 def write(front: Front, config: ExperimentConfig, out: Path) -> list[Path]:

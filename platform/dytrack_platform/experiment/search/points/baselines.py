@@ -28,18 +28,31 @@ PAPER = (2, 6, 12)
 """Exits of the paper's tracker of 12 blocks."""
 
 
-def baselines(cache: ExitCache, members: Sequence[Point], costs: Costs) -> dict[str, Point]:
-    """Return, by name, what members are to be measured by, on the half that scores them.
+def at_shares(cache: ExitCache, members: Mapping[str, Point], costs: Costs) -> dict[str, Point]:
+    """Return exits drawn at random with each member's shares, and the fixed cycle of these shares.
 
-    For every member exits drawn at random with its shares, and the fixed cycle of these shares;
-    every exit alone; the paper's placement along its thresholds; the oracle over all exits.
+    Args:
+        cache: Of the members' tracker.
+        members: By name; ``random NAME`` and ``cycle NAME`` stand beside it.
+        costs: Of the tracker's exits.
     """
     half = cache.part(cache.halves()[1])
     found: dict[str, Point] = {}
-    for number, member in enumerate(members, 1):
+    for name, member in members.items():
         if len(member.exits) > 1 and max(member.shares) < 1:
-            found[f"random {number:02d}"] = random_exits(half, member, costs)
-            found[f"cycle {number:02d}"] = cycled(half, member, costs)
+            found[f"random {name}"] = random_exits(half, member, costs)
+            found[f"cycle {name}"] = cycled(half, member, costs)
+    return found
+
+
+def baselines(cache: ExitCache, members: Mapping[str, Point], costs: Costs) -> dict[str, Point]:
+    """Return, by name, what a tracker's members are to be measured by, on the half that scores.
+
+    What :func:`at_shares` gives; every exit alone; the paper's placement along its thresholds; the
+    oracle over all exits.
+    """
+    half = cache.part(cache.halves()[1])
+    found = at_shares(cache, members, costs)
     alone = [Setting((depth,)) for depth in cache.depths]
     for depth, point in zip(cache.depths, score(half, alone, costs), strict=True):
         found[f"exit-{depth}"] = point
@@ -87,10 +100,13 @@ def paired_interval(
 ) -> tuple[float, float, float]:
     """Return the mean difference one - other over sequences, and its 95 % bootstrap interval.
 
-    One sequence is one sample: the frames of a video resemble each other.
+    One sequence is one sample: the frames of a video resemble each other. A single one tells
+    nothing of others, so that its interval is all that two values of IoU can differ by.
     """
     names = sorted(set(one) & set(other))
     differences = np.array([one[name] - other[name] for name in names])
+    if len(names) == 1:
+        return float(differences[0]), -1.0, 1.0
     chosen = np.random.default_rng(0).integers(0, len(names), (draws, len(names)))
     means = differences[chosen].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -4,6 +4,7 @@ Dimensions: N frames with a usable box, E exits.
 """
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ class ExitCache:
                     truth_xywh=kept.get("truth_xywh"),
                     clear=kept.get("clear"),
                 )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise StorageError(f"{path}: cannot be read: {error}; remove it") from error
 
 

@@ -26,6 +26,7 @@ from dytrack_model.cost import (
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision, locate
+from dytrack_platform.errors import StorageError
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.experiment.search.points.threshold_front import Costs
 from dytrack_platform.storage.atomic import write_atomically
@@ -65,6 +66,8 @@ class Latency:
     """(E,) median time of a frame that stops at each, network only."""
     heads: float
     """Time of all heads but the deepest one's: what a frame costs that others learn from."""
+    asked: str = ""
+    """Precision that was asked for, which may be auto."""
 
 
 def machine(device: str = "cpu") -> str:
@@ -84,10 +87,10 @@ def measured(folder: Path, config: ModelConfig, how: Measuring) -> Latency:
 
     Raises:
         ConfigurationError: Runtime, precision and device do not go together.
-        StorageError: The table cannot be written.
+        StorageError: The table cannot be written, or is damaged.
     """
     path, here, model = folder / TABLE, machine(how.device), _digest(config)
-    rows = [latency_from(row) for row in json.loads(path.read_text())] if path.is_file() else []
+    rows = _read(path)
     for row in rows:
         same = (row.machine, row.model, row.runtime, row.threads) == (
             here,
@@ -95,11 +98,21 @@ def measured(folder: Path, config: ModelConfig, how: Measuring) -> Latency:
             how.runtime,
             how.threads,
         )
-        if same and how.precision in ("auto", row.precision):
+        # What a runtime does by itself is not what it was told to do before.
+        if same and how.precision in (row.asked, row.precision):
             return row
     found = _measure(config, how, here, model)
     write_atomically(path, json.dumps([asdict(row) for row in (*rows, found)], indent=1) + "\n")
     return found
+
+
+def _read(path: Path) -> list[Latency]:
+    try:
+        return [latency_from(row) for row in json.loads(path.read_text())]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path}: cannot be read: {error}; remove it") from error
 
 
 def _measure(config: ModelConfig, how: Measuring, here: str, model: str) -> Latency:
@@ -123,6 +136,7 @@ def _measure(config: ModelConfig, how: Measuring, here: str, model: str) -> Late
         # A noisy clock can say that a deeper exit is faster; no route is shorter than one in it.
         milliseconds=tuple(np.maximum.accumulate(times).tolist()),
         heads=heads,
+        asked=how.precision,
     )
 
 

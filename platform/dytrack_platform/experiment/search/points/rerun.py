@@ -2,7 +2,7 @@
 
 A cache holds one track's crops; an exit's box moves the next crop. Where promise and measurement
 differ by more than the recipe tolerates, thresholds are fitted once more on what the member's own
-track showed.
+tracks showed on the half of the sequences that thresholds are chosen on.
 
 Dimensions: E exits, K exits of a placement.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from dytrack_model.depth_value import AUDIT_EVERY
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import Policy
 from dytrack_model.thresholds import quantile_thresholds
@@ -159,6 +160,7 @@ class Rerun:
 def rerun(
     many: ManyTargets,
     films: Sequence[Film],
+    choosing: Sequence[Film],
     points: Sequence[Point],
     costs: Costs,
     tolerance: float,
@@ -169,7 +171,8 @@ def rerun(
 
     Args:
         many: Follows targets with the tracker that the points are of.
-        films: Sequences that no threshold was chosen on.
+        films: Sequences that no threshold is chosen on.
+        choosing: Those that thresholds are fitted again on.
         points: The members.
         costs: Of the tracker's exits.
         tolerance: Difference in IoU from which on thresholds are fitted again.
@@ -179,9 +182,10 @@ def rerun(
     depths, done = many.network.config.exits, []
     for number, point in enumerate(points):
         tell(number, len(points))
-        measured, tracked = run(many, films, {"": policy_of(depths, point)}, costs)[""]
+        measured, _ = run(many, films, {"": policy_of(depths, point)}, costs)[""]
         own = Rerun(point=point, measured=measured, refitted=False)
         if abs(measured.iou - point.values[ACCURACY]) > tolerance and len(point.exits) > 1:
+            _, tracked = run(many, choosing, {"": policy_of(depths, point)}, costs)[""]
             again = promise([_refitted(depths, point, tracked)])[0]
             if again.thresholds != point.thresholds:
                 second, _ = run(many, films, {"": policy_of(depths, again)}, costs)[""]
@@ -197,14 +201,22 @@ def _misses(one: Rerun) -> float:
 
 
 def _refitted(depths: Sequence[int], point: Point, tracked: Sequence[Tracked]) -> Point:
-    """Choose thresholds that give the promised shares on what the member's own track showed."""
+    """Choose thresholds that give the promised shares on what the member's own tracks showed."""
+    fixed = point.thresholds[0] == 0 or all(math.isinf(value) for value in point.thresholds)
+    if fixed:
+        return point  # one depth only: no threshold is compared with
     places = [depths.index(depth) for depth in point.exits]
     said = [
         track.predicted_iou if point.rule == "thresholds" else clearness(track.shown)
         for track in tracked
     ]
     scores: Floats = np.concatenate(said)[:, places]
-    fixed = point.thresholds[0] == 0 or all(math.isinf(value) for value in point.thresholds)
-    if fixed:
-        return point  # one depth only: no threshold is compared with
-    return replace(point, thresholds=quantile_thresholds(scores, point.shares))
+    shares = np.array(point.shares)
+    if point.setting.reads_heads:
+        # Frames that run to full depth whatever they show are no business of the thresholds.
+        age = np.concatenate([np.arange(len(track.exits)) for track in tracked])
+        audited = age % AUDIT_EVERY == 0
+        scores = scores[~audited]
+        shares[-1] = max(0.0, shares[-1] - float(audited.mean()))
+        shares /= shares.sum()
+    return replace(point, thresholds=quantile_thresholds(scores, shares.tolist()))

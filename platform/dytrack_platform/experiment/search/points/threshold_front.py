@@ -316,7 +316,12 @@ def spread(
             break
         covered += gains[best]
         chosen.append(left.pop(best))
-    return sorted(chosen, key=lambda k: points[k][objectives[-1]])
+    return sorted(chosen, key=lambda k: points[k][ordering_cost(objectives)])
+
+
+def ordering_cost(objectives: Sequence[str]) -> str:
+    """Return the cost that members are put in order by: the last one of the objectives."""
+    return [name for name in objectives if name != ACCURACY][-1]
 
 
 def reference_point(search: SearchConfig, full_depth: Mapping[str, float]) -> tuple[float, ...]:

@@ -43,8 +43,12 @@ MANY = 200
 _TRIES = 200
 
 
-def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
+def make_sampler(search: SearchConfig, known: int = 0) -> optuna.samplers.BaseSampler:
     """Return the sampler that a recipe asks for.
+
+    Args:
+        search: Sampler, trials and seed.
+        known: Trials that are there already: a search that goes on must not draw them again.
 
     Raises:
         ConfigurationError: The Gaussian process lacks SciPy.
@@ -52,12 +56,13 @@ def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
     kind = search.sampler
     if kind == "auto":
         kind = "nsga2" if search.trials >= MANY else "tpe"
+    seed = search.seed + known
     startup = min(STARTUP, max(1, search.trials // 2))
     if kind == "random":
-        return optuna.samplers.RandomSampler(seed=search.seed)
+        return optuna.samplers.RandomSampler(seed=seed)
     if kind == "nsga2":
         return optuna.samplers.NSGAIISampler(
-            population_size=max(2, min(50, search.trials // 8)), seed=search.seed
+            population_size=max(2, min(50, search.trials // 8)), seed=seed
         )
     if kind == "gp":
         try:
@@ -66,8 +71,8 @@ def make_sampler(search: SearchConfig) -> optuna.samplers.BaseSampler:
             raise ConfigurationError(
                 "search.sampler: gp needs scipy, which is not installed; take tpe"
             ) from None
-        return optuna.samplers.GPSampler(seed=search.seed, n_startup_trials=startup)
-    return optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=startup)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
 
 
 def distribution(limits: Range) -> BaseDistribution:
@@ -102,7 +107,10 @@ class RecordedSearch(OptunaSearch):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         distributions = {key: distribution(one) for key, one in space.ranges().items()}
         super().__init__(
-            space=distributions, metric=METRIC, mode="max", sampler=make_sampler(search)
+            space=distributions,
+            metric=METRIC,
+            mode="max",
+            sampler=make_sampler(search, len(record.trials)),
         )
         self._own, self._search, self._record = space, search, record
         self._allowed, self._timed = allowed, timed
@@ -180,9 +188,15 @@ class RecordedSearch(OptunaSearch):
             else:
                 self._ot_trials[trial_id] = asked
                 return changes
+        bounds = " and ".join(self._search.constraints)
+        if not bounds:
+            raise ConfigurationError(
+                f"search.space: {_TRIES} configurations in a row make no valid recipe, although "
+                "each key's values do by themselves; narrow it"
+            )
         raise ConfigurationError(
-            f"search.constraints: {_TRIES} configurations in a row break "
-            f"{' and '.join(self._search.constraints)}; loosen them, or narrow search.space"
+            f"search.constraints: {_TRIES} configurations in a row break {bounds}, or make no "
+            "valid recipe; loosen them, or narrow search.space"
         )
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -51,7 +51,9 @@ def front(cache, costs, recipe):
         reference=REFERENCE,
         hypervolume=solved.hypervolume,
         latency=(table,),
-        baselines=baselines.baselines(cache, chosen, costs),
+        baselines=baselines.baselines(
+            cache, {m.name: c.point for m, c in zip(found, candidates, strict=True)}, costs
+        ),
         notes={"knee": found[1].name, "tried": 9, "sequences": 6, "undecided": {}},
     )
 
@@ -178,12 +180,50 @@ def test_no_rule_that_looks_at_nothing_beats_the_bound(front, cache, costs):
     assert drawn.values["gmacs"] == pytest.approx(member.values["gmacs"], rel=0.15)
 
 
+def test_what_looks_at_nothing_has_the_members_own_name(front, cache, costs):
+    """Members of one tracker need not be the first ones of the front."""
+    point = front.candidates[1].point
+    assert set(baselines.at_shares(cache, {"07": point}, costs)) == {"random 07", "cycle 07"}
+
+
+def made_member(name, iou, gmacs, ms=1.0):
+    values = {"policy": {}, "changes": {}, "closed_loop": None, "weights": None, "on_front": True}
+    return members.Member(name=name, exits=(4,), iou=iou, ms=ms, gmacs=gmacs, **values)
+
+
+def test_the_knee_is_of_accuracy_and_a_cost_whatever_the_order_of_the_objectives():
+    ends = [made_member("01", 0.5, 1.0), made_member("02", 0.8, 4.0)]
+    for objectives in (("iou", "gmacs"), ("iou", "params"), ("gmacs", "params", "iou")):
+        assert members.knee(ends, objectives).name == "02"
+    bent = [ends[0], made_member("03", 0.78, 1.5), ends[1]]
+    for objectives in (("iou", "gmacs"), ("params", "gmacs", "iou"), ("params", "iou")):
+        assert members.knee(bent, objectives).name == "03"
+    assert solving.ordering_cost(("gmacs", "iou")) == "gmacs"
+
+
+def test_a_member_that_breaks_a_constraint_as_measured_is_not_on_the_front(front, recipe):
+    limit = front.members[1].gmacs
+
+    def looped(iou, gmacs):
+        values = {"iou": iou, "gmacs": gmacs}
+        return Measured(success_auc=iou, iou=iou, values=values, shares=(), by_sequence={})
+
+    first, second = (
+        replace(one, measured=looped(iou, limit * factor))
+        for one, iou, factor in zip(front.candidates[:2], (0.5, 0.6), (0.9, 1.1), strict=True)
+    )
+    search = recipe(constraints=[f"gmacs <= {limit}"]).search
+    assert [m.on_front for m in members.named([first, second], search)] == [True, False]
+    assert [m.on_front for m in members.named([second], search)] == [True]
+
+
 def test_one_sequence_is_one_sample():
     one = {"a": 0.9, "b": 0.1, "c": 0.5}
     mean, low, high = baselines.paired_interval(one, {k: v - 0.1 for k, v in one.items()})
     assert mean == pytest.approx(low) == pytest.approx(high) == pytest.approx(0.1)
     cheap, dear = {"a": 0.5, "b": 0.6}, {"a": 0.6, "b": 0.5}
     assert baselines.like_cheaper([cheap, dear], [1.0, 2.0])[1][0] == 0
+    assert baselines.like_cheaper([{"a": 0.5}, {"a": 0.9}], [1.0, 2.0])[1] is not None  # one video
     better = {k: v + 0.2 for k, v in cheap.items()}
     assert baselines.like_cheaper([cheap, better], [1.0, 2.0]) == [None, None]
 

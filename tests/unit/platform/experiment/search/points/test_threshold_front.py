@@ -12,7 +12,7 @@ from dytrack_model.correction import BoxCorrection, corrected_along
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import exits_taken
 from dytrack_platform.config import Placements, SearchConfig
-from dytrack_platform.errors import DataError
+from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
 from dytrack_platform.experiment.search.points.threshold_front import Setting
@@ -204,6 +204,16 @@ def test_a_cache_survives_the_disk(tmp_path):
         np.testing.assert_array_equal(again.predicted, cache.predicted)
         assert (again.depths, again.names) == (cache.depths, cache.names)
         assert (again.boxes_xywh is None) is not boxes
+
+
+def test_a_damaged_cache_is_one_sentence_wherever_the_damage_is(cache, tmp_path):
+    path = tmp_path / "a.npz"
+    cache.save(path)
+    whole = path.read_bytes()
+    for at in range(0, len(whole) - 40, len(whole) // 60):
+        path.write_bytes(whole[:at] + b"\xff" * 40 + whole[at + 40 :])
+        with pytest.raises(StorageError, match=r"a\.npz: cannot be read"):
+            ExitCache.load(path)
 
 
 def test_pairs_of_one_sequence_lie_together():

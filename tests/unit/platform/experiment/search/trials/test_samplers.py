@@ -57,6 +57,16 @@ def best_of(kind, seed, surrogate):
     return study.best_value
 
 
+def test_a_search_that_goes_on_does_not_draw_its_first_trials_again():
+    drawn = []
+    for known in (0, 5):
+        search = SearchConfig(trials=24, sampler="random")
+        study = optuna.create_study(sampler=make_sampler(search, known))
+        asked = (study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}) for _ in range(5))
+        drawn.append({trial.params["x"] for trial in asked})
+    assert not drawn[0] & drawn[1]
+
+
 @pytest.mark.slow
 def test_tpe_beats_random_at_an_equal_budget():
     surrogate = Surrogate()
