@@ -13,6 +13,8 @@ from dytrack_platform.storage.job import in_job
 _WAIT_S = 20.0
 _WAIT_IN_JOB_S = 600.0
 """A job's own folder is removed with it, and nobody could deliver later."""
+_WAIT_TOLD_S = 10.0
+"""Who tells a command to end kills it soon after: it does not wait for a server any longer."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def logged_run(
                 yield run_id, journal
             except (KeyboardInterrupt, SystemExit) as error:
                 journal.tags({"failure": f"told to end ({type(error).__name__})"})
-                _end(journal, "KILLED", folder, say, run)
+                _end(journal, "KILLED", folder, say, run, _WAIT_TOLD_S)
                 raise
             except Exception as error:
                 journal.tags({"failure": f"{type(error).__name__}: {error}"[:5000]})
@@ -63,9 +65,18 @@ def upload(folder: Path, run_id: str) -> None:
         Journal(folder, lambda entries: tracking.deliver(run_id, folder, entries)).deliver_all()
 
 
-def _end(journal: Journal, status: str, folder: Path, say: Callable[[str], None], run: str) -> None:
+def _end(
+    journal: Journal,
+    status: str,
+    folder: Path,
+    say: Callable[[str], None],
+    run: str,
+    wait_s: float | None = None,
+) -> None:
     journal.end(status)
-    if not journal.stop(_WAIT_IN_JOB_S if in_job() else _WAIT_S):
+    if wait_s is None:
+        wait_s = _WAIT_IN_JOB_S if in_job() else _WAIT_S
+    if not journal.stop(wait_s):
         say(
             f"MLflow lacks a part of this run ({journal.trouble or 'it was too slow'}); it is kept "
             f"in {folder}: deliver it with  dytrack upload {run or folder}"

@@ -3,7 +3,8 @@
 A command that records a run starts this module as a process of its own and keeps its standard
 input open. When the command is killed, even with SIGKILL, that pipe closes without the word that
 all is well; then this process notes the end in the run's journal and delivers what is left of it.
-It imports nothing heavy until then.
+It imports nothing heavy until then, and it is nobody's child: Ray, which stops a job by killing its
+command with all children, and theirs, does not find it.
 """
 
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dytrack_platform.errors import StorageError
@@ -22,13 +23,15 @@ from dytrack_platform.experiment.runs.run_lock import run_lock
 _WELL = b"well"
 _TRIES_S = 120.0
 _LOCK_S = 10.0
+_ORPHANED = ("/bin/sh", "-c", '{ "$@" <&3 3<&- & } 3<&0', "sh")
+"""Starts the words behind it with the same standard input, and leaves them to init."""
 
 
 @contextmanager
 def watched(folder: Path, run_id: str) -> Iterator[None]:
     """Have this process watched while the body runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(folder), run_id, str(os.getpid())],
+        [*_ORPHANED, sys.executable, "-m", __name__, str(folder), run_id, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -36,15 +39,15 @@ def watched(folder: Path, run_id: str) -> Iterator[None]:
         start_new_session=True,
     )
     assert process.stdin is not None  # a pipe, as asked for
+    process.wait()
     try:
         yield
     finally:
         # Whatever happens from here on, the run's end is in the journal already.
-        try:
-            process.communicate(_WELL, timeout=10)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            process.kill()
-            process.wait()
+        with suppress(BrokenPipeError):
+            process.stdin.write(_WELL)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def end_killed(folder: Path, run_id: str) -> bool:
