@@ -3,6 +3,7 @@
 import pytest
 
 from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.experiment.cluster import shipment
 from dytrack_platform.experiment.cluster.shipment import pack
 from dytrack_platform.storage import job
 from dytrack_platform.storage.outputs import check_folder, check_outputs
@@ -50,6 +51,43 @@ def test_what_tells_two_jobs_apart_is_what_they_run(tmp_path, package):
         folder.mkdir()
         digests.append(pack(("train", str(recipe)), [package], folder).digest)
     assert digests[0] == digests[2] != digests[1]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "large.json", "folder"])
+def test_what_lies_here_and_does_not_travel_is_said_or_refused(
+    tmp_path, package, monkeypatch, name
+):
+    monkeypatch.setattr(shipment, "_LARGEST", 100)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "here" / name
+    if name == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(bytes(101))
+    with pytest.raises(ConfigurationError, match=rf"^here/{name}: lies on this machine and does"):
+        _pack(tmp_path, package, "evaluate", f"--model=here/{name}")
+    folder = tmp_path / "another"
+    folder.mkdir()
+    packed = pack(("evaluate", "--model", str(path)), [package], folder)
+    assert packed.left == (path,)
+    assert packed.sentence().endswith(
+        f"; {path} does not: the job opens it at this path on its node"
+    )
+
+
+def test_a_word_that_is_also_a_folders_name_is_a_word(tmp_path, package, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word in ("train", "val"):
+        (tmp_path / word).mkdir()
+    packed, _ = _pack(tmp_path, package, "train", "--split", "val")
+    assert packed.left == ()
+
+
+def test_a_package_that_ray_would_not_take_is_refused(tmp_path, package, monkeypatch):
+    monkeypatch.setattr(shipment, "_LARGEST_PACKAGE", 999)
+    with pytest.raises(ConfigurationError, match="MiB, and Ray takes a package of at most"):
+        _pack(tmp_path, package, "train")
 
 
 @pytest.fixture
