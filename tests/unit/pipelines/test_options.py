@@ -31,6 +31,8 @@ def _options():
     for name, function in _functions():
         hints = typing.get_type_hints(function, include_extras=True)
         for key in inspect.signature(function).parameters:
+            if hints[key] is typer.Context:  # typer's own, and no option
+                continue
             kind, *more = typing.get_args(hints[key])
             told = next(one for one in more if isinstance(one, typer.models.ParameterInfo))
             yield pytest.param(name, kind, told, id=f"{name} {key}")

@@ -2,15 +2,18 @@
 
 The cluster's image needs the dependencies only; the three packages travel with the job, and so do
 recipes named in the command. The log streams here, and the exit code is the command's own. Sent
-again while it runs, the same command is not started twice: it is followed again.
+again while it runs, the same command is not started twice: it is followed again. A training's or
+search's job is named after its run, and another recipe of that name is refused while it runs.
 """
 
-import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dytrack_pipelines import recipes
 from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Address
 
@@ -19,10 +22,12 @@ if TYPE_CHECKING:
 
 
 def submit(
+    context: typer.Context,
     command: Annotated[list[str], typer.Argument(help="The command and its options.")],
     address: Address = "http://127.0.0.1:8265",
     name: Annotated[
-        str | None, typer.Option(help="Name of the job; made of the command where left out.")
+        str | None,
+        typer.Option(help="Name of the job; its run's, or made of the command, if none."),
     ] = None,
     env: Annotated[
         list[str], typer.Option(help="Environment variable for the job: --env NAME=VALUE.")
@@ -46,18 +51,21 @@ def submit(
     """Run a command on a Ray cluster as a job, stream its log, and end as it ends."""
     from dytrack_platform.experiment.cluster import jobs
 
+    said = _said(context, command)
     request = jobs.JobRequest(
         command=tuple(command),
         address=address,
         name=name,
+        recipe=_recipe(command[0], said),
+        changes=tuple(said.get("overrides") or ()),
+        root=said.get("root"),
+        records=said.get("mlflow", True) and not said.get("local") and not said.get("dry_run"),
         environment=dict(_pair(text, "--env") for text in env),
         secrets=tuple(secret),
         cpus=cpus,
         gpus=gpus,
         resources={key: _amount(value) for key, value in map(_resource, resources)},
     )
-    # An address given here is the cluster's; the job itself finds its own.
-    os.environ.pop("RAY_ADDRESS", None)
     job = jobs.submit(request, screen.raw)
     screen.say(f"job {job.id}{' runs already' if job.attached else ''}: {job.link}")
     if not wait:
@@ -80,8 +88,35 @@ def stay(job: "Job") -> int:
             jobs.stop(job, screen.raw)
             return 130
         if answer == "leave":
-            screen.say(f"job {job.id} goes on: dytrack jobs attach {job.id} follows it again")
+            screen.say(
+                f"job {job.id} goes on: dytrack jobs attach {job.id} --address {job.address} "
+                "follows it again"
+            )
             return 130
+
+
+def _said(context: typer.Context, words: Sequence[str]) -> dict[str, Any]:
+    """Read a command's arguments and options by name, without judging them: the job does that."""
+    known: dict[str, Any] = getattr(context.find_root().command, "commands", {})
+    command = known.get(words[0])
+    if command is None or hasattr(command, "commands"):
+        return {}
+    rest = [word for word in words[1:] if word != "--debug"]
+    with command.make_context(words[0], rest, resilient_parsing=True) as read:
+        return dict(read.params)
+
+
+def _recipe(command: str, said: dict[str, Any]) -> Path | None:
+    """Return the recipe's file of a command that makes a run of it, if the file is here.
+
+    Raises:
+        ConfigurationError: The recipe is no file, and none that comes with dytrack.
+    """
+    name = said.get("recipe")
+    if command not in ("train", "search") or name in (None, "report") or said.get("dry_run"):
+        return None
+    path = recipes.find(name)
+    return path if path.is_file() else None
 
 
 def _asked() -> str:

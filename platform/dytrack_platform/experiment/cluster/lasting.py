@@ -1,57 +1,108 @@
 """What a job leaves has to last: refused is what would be removed with the job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.experiment.cluster.job_settings import holds_key
 
 if TYPE_CHECKING:
+    from dytrack_platform.config import ExperimentConfig
     from dytrack_platform.experiment.cluster.jobs import JobRequest
 
 _RECORDING = ("train", "search", "evaluate", "publish")
 """Commands that write to MLflow."""
+_DATABASES = ("postgresql", "mysql", "mssql")
+_SQLITE = "sqlite:///"
+_SERVER = (
+    "set it to the address of a server that the cluster reaches (dytrack mlflow up starts one)"
+)
 
 
-def require_lasting(request: "JobRequest", environment: Mapping[str, str]) -> None:
+def require_lasting(
+    request: "JobRequest", config: "ExperimentConfig | None", environment: Mapping[str, str]
+) -> None:
     """Refuse what would be written into the job's own folder, or to a file of one machine.
 
+    Args:
+        request: What is to run.
+        config: Its recipe; None where it has none.
+        environment: Its variables.
+
     Raises:
-        ConfigurationError: The store or ``train.storage`` is such a place, or the recipe is wrong.
+        ConfigurationError: The store, ``train.storage``, the data or ``--root`` is such a place.
     """
-    command, *rest = request.command
-    here = urlsplit(request.address).hostname in ("127.0.0.1", "localhost", "::1")
-    store = environment.get("MLFLOW_TRACKING_URI", "")
-    named = store or "MLFLOW_TRACKING_URI" in request.secrets
-    file = store.removeprefix("sqlite:///") if store.startswith("sqlite:///") else None
-    lost = not named or (file is not None and not (here and file.startswith("/")))
-    if command in _RECORDING and lost:
-        raise ConfigurationError(
-            "MLFLOW_TRACKING_URI: a job's records go to a server that the cluster reaches, got "
-            f"{store or 'nothing'}; set it to the server's address (dytrack mlflow up starts one)"
-        )
-    if command in ("train", "search") and rest:
-        _recipe(rest)
-
-
-def _recipe(words: Sequence[str]) -> None:
-    from dytrack_platform.config import load, parse_override
-
-    path = Path(words[0])
-    if not path.is_file():  # the name of one that comes with dytrack, or a mistake: the job says so
-        return
-    changes = [
-        second if first == "--set" else first.removeprefix("--set=")
-        for first, second in zip(words, [*words[1:], ""], strict=True)
-        if first == "--set" or first.startswith("--set=")
-    ]
-    config = load(path, dict(parse_override(text) for text in changes))
-    sources = {f"data.train.{n}.path": s.path for n, s in enumerate(config.data.train)}
-    sources |= {f"data.validation.{n}.path": s.path for n, s in enumerate(config.data.validation)}
-    for key, place in {"train.storage": config.train.storage, **sources}.items():
-        if "://" not in place and not Path(place).is_absolute():
+    if records(request):
+        store = environment.get("MLFLOW_TRACKING_URI", "")
+        if not _lasts(store) and not (not store and "MLFLOW_TRACKING_URI" in request.secrets):
             raise ConfigurationError(
-                f"{key}: {place} is a folder of this machine, and the job runs elsewhere; name an "
-                "absolute path that all nodes share, or a URL such as s3://bucket/runs"
+                "MLFLOW_TRACKING_URI: a job's records go to a server that the cluster reaches, got "
+                f"{store or 'nothing'}; {_SERVER}"
             )
+    if request.root is not None:
+        _require_shared("--root", request.root)
+    if config is not None:
+        for key, place in _places(config):
+            _require_shared(key, place)
+
+
+def records(request: "JobRequest") -> bool:
+    """Say whether a command writes to MLflow."""
+    return request.command[0] in _RECORDING and request.records
+
+
+def one_machines_store(environment: Mapping[str, str]) -> str | None:
+    """Return the store if it is a file, which only this machine has; None if it is not."""
+    store = environment.get("MLFLOW_TRACKING_URI", "")
+    return store if store.startswith(_SQLITE) else None
+
+
+def require_this_machine(store: str, address: str, *, here: bool) -> None:
+    """Refuse a store in a file for a cluster elsewhere, be it behind a forwarded port.
+
+    Raises:
+        ConfigurationError: ``here`` does not hold: nodes of the cluster are other machines.
+    """
+    if not here:
+        raise ConfigurationError(
+            f"MLFLOW_TRACKING_URI: {store} is a file of this machine, and nodes of the cluster at "
+            f"{address} are others; {_SERVER}"
+        )
+
+
+def _lasts(store: str) -> bool:
+    scheme = urlsplit(store).scheme.partition("+")[0]
+    if scheme in ("http", "https", *_DATABASES):
+        return True
+    return store.startswith(f"{_SQLITE}/")
+
+
+def _places(config: "ExperimentConfig") -> Iterator[tuple[str, str]]:
+    """Name the keys of a recipe that lead to folders and files, with what they say."""
+    yield "train.storage", config.train.storage
+    for number, source in enumerate(config.data.train):
+        yield f"data.train.{number}.path", source.path
+    for number, source in enumerate(config.data.validation):
+        yield f"data.validation.{number}.path", source.path
+    for held in (*config.data.resident, *config.data.resident_validation):
+        if "://" in held.root or held.root.startswith("/"):
+            yield "data.resident", held.root
+        else:
+            yield "data.root", config.data.root
+    if config.train.init_from is not None:
+        yield "train.init_from", config.train.init_from
+
+
+def _require_shared(key: str, place: str) -> None:
+    if holds_key(place):
+        raise ConfigurationError(
+            f"{key}: holds a user's name, a password or a key, which would be stored with what the "
+            "job leaves; set it where the nodes are started, and give its name with --secret"
+        )
+    if "://" not in place and not Path(place).is_absolute():
+        raise ConfigurationError(
+            f"{key}: {place} is a folder of this machine, and the job runs elsewhere; name an "
+            "absolute path that all nodes share, or a URL such as s3://bucket/runs"
+        )

@@ -46,6 +46,27 @@ def test_the_command_and_its_surroundings_are_sent_and_its_exit_code_is_ours(dyt
     assert "12 files travel" in done.stdout
 
 
+def test_what_the_command_says_is_read_wherever_its_options_stand(dytrack, cluster, tmp_path):
+    cluster.ends = [0] * 5
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: one\n")
+    words = ["--set", "name=two", str(recipe), "--set=seed=1", "--debug"]
+    dytrack("submit", "train", *words)
+    dytrack("submit", "train", "tiny", "--local")
+    dytrack("submit", "train", "/nfs/r.yaml", "--dry-run")
+    dytrack("submit", "evaluate", "--no-mlflow", "--root", "GOT", "--no-such")
+    dytrack("submit", "search", "report", "RUN")
+    train, shipped, elsewhere, evaluate, report = cluster.requests
+    assert (train.recipe, train.changes) == (recipe, ("name=two", "seed=1"))
+    assert shipped.recipe.name == "tiny.yaml"
+    assert [one.records for one in cluster.requests] == [True, False, False, False, True]
+    assert (elsewhere.recipe, report.recipe) == (None, None)
+    assert evaluate.root == "GOT"
+    done = dytrack("submit", "train", "tinny")
+    assert done.returncode == 2
+    assert "tinny: no such recipe; give a YAML file, or a name; did you mean tiny?" in done.stderr
+
+
 def test_a_job_that_runs_already_is_said_and_one_may_be_left_at_once(dytrack, cluster):
     dytrack("submit", "--address", AT, "train", "tiny")
     done = dytrack("submit", "--address", AT, "--detach", "train", "tiny")
@@ -91,7 +112,8 @@ def test_ctrl_c_asks_what_becomes_of_the_job(dytrack, cluster, monkeypatch, answ
     done = dytrack("jobs", "attach", "train-1", "--address", AT)
     assert done.returncode == code
     assert cluster.stopped == stopped
-    assert ("goes on: dytrack jobs attach train-1" in done.stdout) == (code == 130 and not stopped)
+    left = f"goes on: dytrack jobs attach train-1 --address {AT} follows"
+    assert (left in done.stdout) == (code == 130 and not stopped)
 
 
 def test_where_nobody_can_answer_the_job_goes_on(dytrack, cluster, monkeypatch):
