@@ -4,13 +4,14 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from dytrack_platform.experiment.cluster import jobs, session, shipment
+from dytrack_platform.experiment.cluster import client, jobs, session, shipment
 from tests.cluster.services import DYTRACK, free_port, ray_head
 
 pytestmark = pytest.mark.cluster
@@ -114,7 +115,12 @@ def test_secrets_do_not_travel(head):
     assert "a job's record shows its environment to everybody" in " ".join(told.stderr.split())
     url = {"MLFLOW_TRACKING_URI": "http://me:hush@server"}
     assert submit(head, "describe", "test", **url).returncode == 2
+    url = submit(head, "prepare", "--root", "s3://me:hush@data", "--dataset", "got10k")
+    assert url.returncode == 2
+    assert "hush" not in url.stdout + url.stderr
+    began = time.monotonic()
     lacks = submit(head, "--secret", "NO_SUCH_SECRET", "describe", "test")
+    assert time.monotonic() - began < 20
     assert lacks.returncode == 2
     assert "NO_SUCH_SECRET: the job needs this secret and its node does not" in lacks.stdout
     assert "hush" not in run("jobs", "list", "--address", head).stdout
@@ -126,7 +132,9 @@ def test_a_running_job_is_found_again_and_stopped(head):
         submission_id="endless",
         metadata={"dytrack": "another", "command": "sleep"},
     )
+    began = time.monotonic()
     other = submit(head, "--name", "endless", "describe", "test")
+    assert time.monotonic() - began < 20
     assert other.returncode == 2
     said = " ".join(other.stderr.split())
     assert "a job endless runs another command (sleep); choose another --name" in said
@@ -151,15 +159,39 @@ def test_a_running_job_is_found_again_and_stopped(head):
     assert "STOPPED" in run("jobs", "list", "--address", head).stdout
 
 
+def test_two_at_once_start_one_job(head):
+    words = [*DYTRACK, "submit", "--address", head, "--detach", "describe", "test", "--frames", "1"]
+    both = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len({re.search(r"job (describe-\S+?)(?: runs already)?:", one)[1] for one in said}) == 1
+    assert sum("runs already" in one for one in said) == 1
+
+
+def test_a_file_as_store_needs_a_cluster_of_this_machine(head, tmp_path):
+    """Which this head is, and one behind a forwarded port is not."""
+    assert client.same_machine(jobs.connect(head), head)
+
+
 def test_a_job_that_is_not_there_is_said(head):
     done = run("jobs", "attach", "nobody", "--address", head)
     assert done.returncode == 2
-    assert "knows no such job; dytrack jobs list shows them" in " ".join(done.stderr.split())
+    assert f"knows no such job; dytrack jobs list --address {head} shows" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_a_cluster_that_does_not_answer_is_named():
-    began = time.monotonic()
-    done = submit(f"http://127.0.0.1:{free_port()}", "describe", "test")
-    assert time.monotonic() - began < 20
-    assert done.returncode == 2
-    assert "nobody answers at --address http://127.0.0.1" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port, sentence in (
+            (free_port(), "nobody answers at --address http://127.0.0.1"),
+            (silent.getsockname()[1], "takes connections and has not answered for 10 s"),
+        ):
+            began = time.monotonic()
+            done = submit(f"http://127.0.0.1:{port}", "describe", "test")
+            assert time.monotonic() - began < 20
+            assert done.returncode == 2
+            assert sentence in " ".join(done.stderr.split())

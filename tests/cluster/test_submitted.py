@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -149,6 +150,19 @@ class Place:
         """Wait until a step, or a later one, was reported since a time."""
         until(lambda: max(self.steps(name, after), default=0) >= step, 120, log, self)
 
+    def status(self, name):
+        """Ask MLflow what became of a run."""
+        code = (
+            "import json, sys, urllib.request\n"
+            "asked = {'experiment_ids': sys.argv[2].split(), "
+            "'filter': f\"attributes.run_name = '{sys.argv[1]}'\"}\n"
+            "request = urllib.request.Request('http://127.0.0.1:5000/api/2.0/mlflow/runs/search', "
+            "json.dumps(asked).encode(), {'Content-Type': 'application/json'})\n"
+            "found = json.load(urllib.request.urlopen(request, timeout=10))['runs']\n"
+            "print(*(run['info']['status'] for run in found))"
+        )
+        return self.inside(HEAD, sys.executable, "-c", code, name, "0 1 2").strip()
+
     def secret_words(self):
         return [word for name in self.secrets for word in ("--secret", name)]
 
@@ -261,6 +275,35 @@ def test_a_host_may_die_and_a_link_be_cut_under_a_submitted_training(place, reci
     finally:
         place.link(NODE, "up")
     assert sorted(set(place.steps("storm"))) == list(range(1, 161))
+
+
+def test_a_training_that_is_stopped_saves_first_and_is_told_as_killed(place, recipe):
+    path = recipe("gentle", epochs=200)
+    submit = ("submit", "--address", place.address, "train", path)
+    process = place.follow("gentle.log", *submit)
+    place.wait_for_step("gentle", 5, "gentle.log")
+    stopped = place.dytrack("jobs", "stop", "train-gentle", "--address", place.address)
+    assert stopped.returncode == 0, stopped.stderr
+    assert process.wait(60) == 143, place.said("gentle.log")
+    assert "the same command continues from there" in place.said("gentle.log")
+    assert place.status("gentle") == "KILLED"
+
+
+def test_a_training_that_does_not_stop_is_told_as_killed_all_the_same(place, recipe):
+    path = recipe("deaf", epochs=200)
+    submit = ["submit", "--address", place.address, "--env", "RAY_JOB_STOP_WAIT_TIME_S=3"]
+    process = place.follow("deaf.log", *submit, "train", path)
+    place.wait_for_step("deaf", 5, "deaf.log")
+    (driver,) = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if "0-deaf.yaml" in (one.info["cmdline"] or []) and one.info["cmdline"][0] != "/bin/sh"
+    ]
+    driver.suspend()
+    stopped = place.dytrack("jobs", "stop", "train-deaf", "--address", place.address)
+    assert stopped.returncode == 0, stopped.stderr
+    assert process.wait(60) == 143, place.said("deaf.log")
+    until(lambda: place.status("deaf") == "KILLED", 60, "deaf.log", place)
 
 
 def test_what_a_command_starts_listens_on_loopback_only(place):

@@ -1,8 +1,8 @@
 """Look after jobs on a Ray cluster.
 
     dytrack jobs list
-    dytrack jobs attach train-0a1b2c3d4e5f
-    dytrack jobs stop train-0a1b2c3d4e5f
+    dytrack jobs attach train-base-full
+    dytrack jobs stop train-base-full
 
 A job that is told to stop gets SIGTERM first: a training writes a checkpoint, from which the same
 command goes on.

@@ -29,13 +29,9 @@ LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, Runtime
 _NOT_RAYS = (KeyError, TypeError, ValueError)
 """What it raises over an answer that is not Ray's."""
 
-# Names of uploaded packages say nothing that a user can act on.
-for _name in (
-    "dashboard.modules.dashboard_sdk",
-    "dashboard.modules.job.sdk",
-    "_private.runtime_env",
-):
-    logging.getLogger(f"ray.{_name}").setLevel(logging.WARNING)
+# Names and sizes of what is uploaded, one by one, say nothing that a user can act on.
+for _room in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job", "_private.runtime_env"):
+    logging.getLogger(f"ray.{_room}").setLevel(logging.ERROR)
 
 
 class Unreachable(AccessError):
@@ -114,7 +110,7 @@ def same_machine(client: Client, address: str) -> bool:
         AccessError: The cluster does not answer.
     """
     with refusals(address):
-        return client.hosts() <= {socket.gethostname()}
+        return client.hosts() == {socket.gethostname()}
 
 
 @contextlib.contextmanager
