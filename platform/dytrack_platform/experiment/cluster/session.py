@@ -38,12 +38,14 @@ if token():
 
 import ray  # noqa: E402  (the settings above must come first)
 
-from dytrack_platform.errors import AccessError, ClusterError  # noqa: E402
+from dytrack_platform.errors import ClusterError  # noqa: E402
+from dytrack_platform.experiment.cluster import probe  # noqa: E402
 
 _ANSWER_S = 10.0
 _LONGEST_TEMPORARY = 36
 """Characters: Linux allows 107 for a socket, and Ray adds
 ``/ray/session_2026-11-27_12-00-00_000000_1234567/sockets/plasma_store.1``."""
+_REFUSALS = (ray.exceptions.RayError, ConnectionError, TimeoutError)
 # Ray warns at every start that its token authentication is on, which is what we want.
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
@@ -80,7 +82,7 @@ def require_answer(place: str, named: str, port: str = "") -> None:
         port: Where ``place`` has none.
 
     Raises:
-        AccessError: Nobody answers.
+        JoiningError: Nobody answers.
     """
     host, colon, given = place.rpartition(":")
     if not colon or not given.isdecimal():
@@ -91,8 +93,8 @@ def require_answer(place: str, named: str, port: str = "") -> None:
         with socket.create_connection((host.strip("[]"), int(given)), timeout=_ANSWER_S):
             pass
     except (OSError, OverflowError) as error:
-        raise AccessError(
-            f"nobody answers at {named} ({error}): start the cluster, or name another address"
+        raise probe.JoiningError(
+            f"nobody answers at {named} ({error})", "start the cluster, or name another address"
         ) from error
 
 
@@ -180,7 +182,10 @@ def _start(cpus: int | None, dashboard: bool) -> None:
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     try:
         if address:
-            require_answer(address.removeprefix("ray://"), f"RAY_ADDRESS={address}")
+            place = address.removeprefix("ray://")
+            require_answer(place, f"RAY_ADDRESS={address}")
+            if ":" in place:  # auto, local: Ray finds those on this machine
+                probe.require_head(place, f"RAY_ADDRESS={address}")
             ray.init(
                 address=address,
                 logging_level=logging.WARNING,
@@ -197,11 +202,15 @@ def _start(cpus: int | None, dashboard: bool) -> None:
                 log_to_driver=False,
                 _node_ip_address="127.0.0.1",
             )
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except (*_REFUSALS, RuntimeError, ValueError) as error:
         if not address:
             raise ClusterError(
                 f"a Ray on this machine does not start: {str(error)[:300]}"
             ) from error
-        raise AccessError(
-            f"the cluster at RAY_ADDRESS={address} does not take this driver: {str(error)[:300]}"
+        if "mismatch" in str(error):
+            raise probe.mismatch(f"RAY_ADDRESS={address}", str(error)) from error
+        raise probe.JoiningError(
+            f"the cluster at RAY_ADDRESS={address} does not take this driver: "
+            f"{' '.join(str(error).split())[:300]}",
+            "look at its nodes with: ray status",
         ) from error

@@ -2,18 +2,21 @@
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import grpc
 import pytest
 
 from dytrack_platform.errors import AccessError, ClusterError
-from dytrack_platform.experiment.cluster import session, token
+from dytrack_platform.experiment.cluster import probe, session, token
 
 
 def _refused(match, kind=AccessError):
     began = time.monotonic()
     with pytest.raises(kind, match=match), session.ray_session():
         pass
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -27,16 +30,82 @@ def test_an_address_where_nobody_listens(monkeypatch, scheme):
     )
 
 
-def test_a_cluster_of_another_ray_does_not_take_this_driver(monkeypatch):
+@pytest.fixture
+def head(monkeypatch):
+    """What a Ray head answers to the first question: nothing where the answer is a status."""
+    answer = []
+
+    class Head(grpc.GenericRpcHandler):
+        def service(self, details):
+            def reply(request, context):
+                told.append(dict(details.invocation_metadata).get("authorization"))
+                if answer:
+                    context.abort(answer[0], "as planted")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(reply)
+
+    told = []
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(Head(),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    yield SimpleNamespace(address=address, answer=answer, told=told)
+    server.stop(None)
+
+
+SEVEN_LINES = """Version mismatch: The cluster was started with:
+    Ray: 2.50.0
+    Python: 3.11.7
+This process on node 10.0.0.1 was started with:
+    Ray: 2.60.0
+    Python: 3.12.1
+"""
+
+
+def test_a_cluster_of_another_ray_does_not_take_this_driver(head, monkeypatch):
     def other(**how):
-        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.50.0")
+        raise RuntimeError(SEVEN_LINES)
 
     monkeypatch.setattr(session.ray, "init", other)
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        address = f"127.0.0.1:{head.getsockname()[1]}"
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        _refused(f"RAY_ADDRESS={address} does not take this driver: Version mismatch")
+    _refused(
+        f"^the cluster at RAY_ADDRESS={head.address} does not take this driver: it runs Ray 2.50.0 "
+        "on Python 3.11.7, and this process Ray 2.60.0 on Python 3.12.1: install the cluster's "
+        "versions here, or start the cluster with these$"
+    )
     assert AccessError.exit_code == 2
+
+
+def test_a_cluster_that_asks_for_its_token(head, monkeypatch):
+    head.answer.append(grpc.StatusCode.UNAUTHENTICATED)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    _refused("asks for its token, and this machine has no token: put the cluster's token into")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+    _refused("asks for its token, and this machine has another token: put the cluster's token")
+    assert head.told == [None, "Bearer wrong"]
+
+
+def test_what_takes_connections_and_says_nothing(monkeypatch):
+    monkeypatch.setattr(probe, "_ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        _refused(f"^RAY_ADDRESS={address} takes connections and says nothing within 0.3 s: start")
+
+
+def test_what_is_no_ray_head(server, monkeypatch):
+    address = server[0].removeprefix("http://")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    _refused(f"^what answers at RAY_ADDRESS={address} is no Ray head .*: name the head's own port")
+
+
+def test_a_certificate_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    monkeypatch.setenv("RAY_TLS_CA_CERT", "/no/such")
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
+        _refused("RAY_USE_TLS: /no/such cannot be read .*: set RAY_TLS_CA_CERT")
 
 
 @pytest.mark.parametrize("address", ["no.such.host.invalid:6379", "127.0.0.1:99999"])
