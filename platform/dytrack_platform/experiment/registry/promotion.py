@@ -179,7 +179,7 @@ def versions(name: str) -> "list[mlflow.entities.model_registry.ModelVersion]":
         raise _failed(name, error) from error
     if not found:
         raise ModelLookupError(
-            f"{name}: no such model in {tracking.uri()}; dytrack publish makes one"
+            f"{name}: no such model in {tracking.shown()}; dytrack publish makes one"
         )
     return sorted(found, key=lambda one: -int(one.version))
 
@@ -242,4 +242,4 @@ def rollback(name: str, alias: str, why: str) -> Entry:
 
 
 def _failed(name: str, error: Exception) -> DyTrackError:
-    return tracking.failure(error, f"the registry of {name} at {tracking.uri()} fails")
+    return tracking.failure(error, f"the registry of {name} at {tracking.shown()} fails")

@@ -36,10 +36,10 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     except tracking.STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
         if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
-            asked = f"{reference}: the store {tracking.uri()} does not give it"
+            asked = f"{reference}: the store {tracking.shown()} does not give it"
             raise tracking.failure(error, asked) from error
         raise ModelLookupError(
-            f"{reference}: not in the registry {tracking.uri()}: {reason}; "
+            f"{reference}: not in the registry {tracking.shown()}: {reason}; "
             "dytrack publish puts a tracker there"
         ) from error
     found = list((Path(local) / "artifacts").rglob(checkpoint.DESCRIPTION))

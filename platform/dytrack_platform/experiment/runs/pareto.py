@@ -154,7 +154,7 @@ def find(reference: str) -> RunPoints:
         ModelLookupError: There is no such run, or it has no points.
     """
     if not tracking.exists(reference):
-        raise ModelLookupError(f"{reference}: no such run in the store {tracking.uri()}")
+        raise ModelLookupError(f"{reference}: no such run in the store {tracking.shown()}")
     with TemporaryDirectory(prefix="dytrack-") as name:
         try:
             path = mlflow.artifacts.download_artifacts(

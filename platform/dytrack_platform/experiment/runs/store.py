@@ -5,12 +5,14 @@ database. What is found out here costs milliseconds, at most ten seconds, and is
 """
 
 import os
+import re
 import socket
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +27,8 @@ _ANSWER_S = 5.0
 """Seconds to wait for a lock on a file or an answer of a server."""
 _MAKING_S = 120.0
 """Seconds that another process may take to make the tables."""
+_PASSWORD = re.compile(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)")
+_LONGEST_ANSWER = 65536
 
 
 def uri() -> str:
@@ -45,21 +49,59 @@ def check(uri: str, *, reading: bool = False) -> None:
         reading: Only look something up: a store that is not there is then not made.
 
     Raises:
-        StorageError: It is missing, locked, no database, not writable, or does not answer.
+        AccessError: It does not answer, or its address is none.
+        StorageError: It is missing, locked, no database, or not writable.
     """
     file = sqlite_file(uri)
     if file is not None:
         _check_file(uri, file, reading)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif "://" in uri and urlsplit(uri).hostname:
+    elif "://" in uri:
         _check_port(uri)
+        if uri.startswith(("http://", "https://")):
+            ask(uri, "/health")  # what it thinks of us MLflow will say
+
+
+def ask(
+    uri: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+) -> tuple[int, str]:
+    """Ask an MLflow server for a page.
+
+    Args:
+        uri: Of the server; a name and a password in it are not sent.
+        path: From the first slash on.
+        headers: To send along.
+        body: To POST; a GET without.
+
+    Returns:
+        The status, and the beginning of the answer.
+
+    Raises:
+        AccessError: Nobody answers in HTTP.
+    """
+    try:
+        parts = urlsplit(uri)
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
+        request = urllib.request.Request(place, body, dict(headers or {}))
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+            return int(answer.status), answer.read(_LONGEST_ANSWER).decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(_LONGEST_ANSWER).decode("utf-8", "replace")
+    except (OSError, ValueError, HTTPException) as error:
+        raise _silent(uri, getattr(error, "reason", error)) from error
 
 
 def shown(uri: str) -> str:
     """Return a store's address without the password that may stand in it."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return hide(uri, uri)
+
+
+def hide(text: str, uri: str) -> str:
+    """Return a text without the password of a store's address that it may tell."""
+    for found in _PASSWORD.finditer(uri):
+        for secret in filter(None, found.groups()):
+            text = text.replace(f":{secret}@", ":***@").replace(f"={secret}", "=***")
+    return text
 
 
 def is_loopback(host: str) -> bool:
@@ -162,22 +204,10 @@ def _refusal(uri: str, what: str) -> StorageError:
     return StorageError(f"the MLflow store {uri} {what}")
 
 
-def _check_server(uri: str) -> None:
-    _check_port(uri)
-    request = urllib.request.Request(f"{uri.rstrip('/')}/health")
-    try:
-        with urllib.request.urlopen(request, timeout=_ANSWER_S):
-            pass
-    except urllib.error.HTTPError:
-        pass  # it answers; what it thinks of us MLflow will say
-    except (OSError, ValueError) as error:
-        raise _silent(uri, getattr(error, "reason", error)) from error
-
-
 def _check_port(uri: str) -> None:
-    parts = urlsplit(uri)
     usual = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
     try:
+        parts = urlsplit(uri)
         port = parts.port or usual.get(parts.scheme.partition("+")[0])
         if not parts.hostname or port is None:
             return
@@ -189,6 +219,6 @@ def _check_port(uri: str) -> None:
 
 def _silent(uri: str, error: object) -> AccessError:
     return AccessError(
-        f"the MLflow store {shown(uri)} does not answer ({error}); start it, or set "
-        "MLFLOW_TRACKING_URI"
+        f"the MLflow store {shown(uri)} does not answer ({hide(str(error), uri) or 'no word'}); "
+        "start it, or set MLFLOW_TRACKING_URI"
     )

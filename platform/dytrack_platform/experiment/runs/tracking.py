@@ -87,6 +87,11 @@ def uri() -> str:
     return store.uri()
 
 
+def shown() -> str:
+    """Return the tracking store without the password that may stand in its address."""
+    return store.shown(uri())
+
+
 def absolute_uri() -> str:
     """As :func:`uri`, for a process in another folder."""
     store = uri()
@@ -121,8 +126,8 @@ def connect() -> str:
         raise failure(error) from error
     if found.lifecycle_stage == "deleted":
         raise StorageError(
-            f"the experiment {EXPERIMENT} in the MLflow store {uri()} is deleted; bring it back "
-            f"with: mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"the experiment {EXPERIMENT} in the MLflow store {shown()} is deleted; "
+            f"bring it back with: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
 
@@ -320,7 +325,7 @@ def failure(error: Exception, asked: str = "") -> DyTrackError:
     """
     if getattr(error, "error_code", "") in _REFUSED:
         return AccessError(
-            f"the MLflow store {store.shown(uri())} refuses the name and the password it was given "
+            f"the MLflow store {shown()} refuses the name and the password it was given "
             f"({_first_line(error)}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
             "for a job, on the cluster, and name both with --secret"
         )
@@ -331,12 +336,13 @@ def failure(error: Exception, asked: str = "") -> DyTrackError:
 
 def _unreachable(error: Exception) -> StorageError:
     return StorageError(
-        f"the MLflow store {uri()} does not answer: {_first_line(error)}; set MLFLOW_TRACKING_URI"
+        f"the MLflow store {shown()} does not answer: {_first_line(error)}; set MLFLOW_TRACKING_URI"
     )
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return store.hide(first, uri())[:300]  # MLflow names the whole address
 
 
 def exists(run_id: str) -> bool:

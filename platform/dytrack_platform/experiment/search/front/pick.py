@@ -71,5 +71,5 @@ def _saved(reference: str, member: Member, trial: int | None) -> checkpoint.Save
         except (MlflowException, OSError, ValueError) as error:
             raise ModelLookupError(
                 f"{reference}: the weights of member {member.name} are neither at "
-                f"{member.weights} nor in the store {tracking.uri()}"
+                f"{member.weights} nor in the store {tracking.shown()}"
             ) from error

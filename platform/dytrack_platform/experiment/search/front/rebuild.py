@@ -32,7 +32,7 @@ def run_of(reference: str) -> str:
     run_id = str(record["run_id"]) if record and record.get("run_id") else reference
     if not tracking.exists(run_id):
         raise ModelLookupError(
-            f"{reference}: neither a folder of a search nor a run in the store {tracking.uri()}"
+            f"{reference}: neither a folder of a search nor a run in the store {tracking.shown()}"
         )
     return run_id
 

@@ -83,6 +83,65 @@ def test_a_server_that_is_gone_is_said_without_its_password(monkeypatch, scheme)
     assert "secret" not in str(caught.value)
 
 
+def test_a_name_and_a_password_in_the_address_are_no_part_of_the_place(server):
+    address, kind = server
+    kind.code = 200
+    store.check(address.replace("://", "://user:hush@"))
+    # Without a port, what stands behind the colon would be taken for one.
+    with pytest.raises(AccessError, match=r"http://user:\*\*\*@127.0.0.1 does not answer"):
+        store.check("http://user:hush@127.0.0.1")
+
+
+@pytest.mark.parametrize("uri", ["http://[broken", "http://127.0.0.1:none", "postgresql://[x/y"])
+def test_an_address_that_is_none_is_said(uri):
+    with pytest.raises(AccessError, match=r"does not answer .*; start it, or set MLFLOW_TRACKING_"):
+        store.check(uri)
+
+
+def test_what_answers_in_another_language_is_said():
+    def answer():
+        connection, _ = taken.accept()
+        with connection:
+            connection.recv(1024)
+            connection.sendall(b"220 mail.example ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+
+        def both():
+            taken.accept()[0].close()  # the look at the port
+            answer()
+
+        threading.Thread(target=both, daemon=True).start()
+        with pytest.raises(AccessError, match=r"does not answer \(220 mail.example ESMTP"):
+            store.check(f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://host:5000", "http://host:5000"),
+        ("http://user@host:5000", "http://user@host:5000"),
+        ("http://user:hush@host:5000", "http://user:***@host:5000"),
+        ("postgresql://user:h/u@sh@host/name", "postgresql://user:***@host/name"),
+        (
+            "postgresql://host/name?user=u&password=hush",
+            "postgresql://host/name?user=u&password=***",
+        ),
+        ("sqlite:////folder/m.db", "sqlite:////folder/m.db"),
+    ],
+)
+def test_a_password_is_not_shown(uri, shown):
+    assert store.shown(uri) == shown
+
+
+def test_what_mlflow_says_of_a_server_is_told_without_its_password(monkeypatch):
+    uri = "http://user:hush@127.0.0.1:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    told = str(tracking.failure(OSError(f"API request to {uri}/api/2.0 failed")))
+    assert "user:***@127.0.0.1:1 does not answer: API request to http://user:***@" in told
+    assert "hush" not in told
+
+
 def test_a_server_that_takes_and_never_answers_is_said(monkeypatch):
     monkeypatch.setattr(store, "_ANSWER_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
