@@ -13,10 +13,14 @@ LEFTOVER_SUFFIX = ".unfinished"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a file beside ``path`` to write to; it takes that place when the body ends well.
 
     Several processes may write the same file: the last one that finishes counts.
+
+    Args:
+        path: The file's place.
+        mode: Who may read it there.
 
     Raises:
         OSError: There is no space or no permission.
@@ -30,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = Path(name)
     try:
         yield beside
-        beside.chmod(0o644)  # mkstemp's files are for their owner alone
+        beside.chmod(mode)  # mkstemp's files are for their owner alone
         beside.replace(path)
     except BaseException:
         with suppress(OSError):  # the first error is the one to tell

@@ -150,7 +150,7 @@ def test_a_port_in_use_is_named(dytrack):
         port = taken.getsockname()[1]
         done = dytrack("ui", "--port", str(port))
     assert done.returncode == 1
-    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+    assert f"127.0.0.1:{port} is in use" in done.stderr
 
 
 @pytest.fixture

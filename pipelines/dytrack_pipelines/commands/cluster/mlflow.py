@@ -8,18 +8,18 @@ Artefacts go through the server, so that who records needs no access to where th
 it is open, as SQLite in a folder is; any other address asks for a name and a password.
 """
 
-import os
 import secrets
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dytrack_pipelines.commands.cluster import mlflow_server
+from dytrack_pipelines.commands.serve import require_free
 from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Port
+from dytrack_platform.storage.atomic import replacing
 
 mlflow_app = typer.Typer(help="Run an MLflow server.", no_args_is_help=True)
 
@@ -35,7 +35,12 @@ def up(
         Path, typer.Option(help="Folder of database and artefacts where the others are left out.")
     ] = Path("mlflow-server"),
     backend: Annotated[
-        str | None, typer.Option(help="Database: postgresql://USER@HOST/NAME; SQLite by default.")
+        str | None,
+        typer.Option(
+            help="Database: postgresql://USER@HOST/NAME; SQLite by default. A password is safer in "
+            "the environment, for others see a command's words.",
+            envvar="MLFLOW_BACKEND_STORE_URI",
+        ),
     ] = None,
     artifacts: Annotated[
         str | None, typer.Option(help="Where artefacts lie: a folder, or s3://BUCKET/PATH.")
@@ -57,27 +62,24 @@ def up(
             f"--host {host}: a server that others reach asks who they are; give --auth, and put "
             "TLS before it"
         )
+    require_free(host, port)
     folder = folder.absolute()
     database = backend or f"sqlite:///{folder / 'mlflow.db'}"
     place = artifacts or str(folder / "artifacts")
     folder.mkdir(parents=True, exist_ok=True)
     store.check(database)
-    # Bring the tables of an existing database to the newest; a new one is made by the server.
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-    command += ["--artifacts-destination", place, "--serve-artifacts"]
-    command += ["--host", host, "--port", str(port), "--workers", str(workers)]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    words = ["--artifacts-destination", place, "--serve-artifacts"]
+    words += ["--host", host, "--port", str(port), "--workers", str(workers)]
+    environment: dict[str, str] = {}
     if auth:
         if find_spec("flask_wtf") is None:
             raise RuntimeMissingError("flask-wtf is not installed: pip install 'dytrack[server]'")
-        command += ["--app-name", "basic-auth"]
-        environment |= _authentication(folder)
-    if store.has_tables(database):
-        upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", database]
-        subprocess.run(upgrade, check=False, stdout=subprocess.DEVNULL)
+        words += ["--app-name", "basic-auth"]
+        environment = _authentication(folder)
+    mlflow_server.upgrade(database)
     screen.say(f"MLflow on http://{host}:{port}; Ctrl-C ends it")
     screen.say(f"record to it with: export MLFLOW_TRACKING_URI=http://{host}:{port}")
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    raise typer.Exit(mlflow_server.serve(database, words, environment))
 
 
 def _authentication(folder: Path) -> dict[str, str]:
@@ -87,10 +89,10 @@ def _authentication(folder: Path) -> dict[str, str]:
     """
     key, password = folder / "session.key", folder / "admin.password"
     for path in (key, password):
-        if not path.is_file():
+        if not _said(path):
             _write_own(path, secrets.token_urlsafe(24))
     users = folder / "users.ini"
-    if not users.is_file():
+    if not _said(users):
         _write_own(
             users,
             "[mlflow]\n"
@@ -107,7 +109,12 @@ def _authentication(folder: Path) -> dict[str, str]:
     }
 
 
+def _said(path: Path) -> str:
+    """Return what a file says; nothing where it is not there."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def _write_own(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, from its first moment on."""
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+    """Write a file, whole, that only its owner reads."""
+    with replacing(path, mode=0o600) as beside:
+        beside.write_text(text, encoding="utf-8")
