@@ -4,7 +4,7 @@
     RAY_ADDRESS=head:6379 dytrack doctor --storage s3://bucket/runs --data /nfs/clips --json
 
 Looks at this machine, at every node of the cluster of ``RAY_ADDRESS``, at the MLflow store and at
-what is named. Takes seconds. The exit code is 1 where something is wrong.
+what is named. Takes at most 20 seconds. The exit code is 1 where something is wrong.
 """
 
 import os
@@ -24,17 +24,19 @@ def doctor(
         list[str] | None, typer.Option(help="Path that workers would read; repeatable.")
     ] = None,
     dashboard: Annotated[
-        str | None, typer.Option(help="Address that jobs would be sent to.")
+        str | None,
+        typer.Option(help="Address that jobs would be sent to.", envvar="RAY_API_SERVER_ADDRESS"),
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, max=4096, help="GPUs that the work needs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check machine, cluster, storage and MLflow, and say how to cure what is wrong."""
     from dytrack_platform.experiment.doctor import examination
+    from dytrack_platform.experiment.doctor.check import Question
     from dytrack_platform.experiment.runs import store
 
     checks = examination.examine(
-        examination.Question(
+        Question(
             ray_address=os.environ.get("RAY_ADDRESS"),
             dashboard=dashboard,
             mlflow_uri=store.uri(),

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from dytrack_platform.experiment.cluster import session  # sets Ray's environment
@@ -9,37 +10,51 @@ from dytrack_platform.experiment.cluster import session  # sets Ray's environmen
 import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dytrack_platform.errors import ClusterError, DyTrackError
+from dytrack_platform.errors import DyTrackError
 from dytrack_platform.experiment.doctor import survey
 from dytrack_platform.storage import files
 
-_WAIT_S = 15.0
+_WAIT_S = 8.0
 
 
-def gather(storage: str | None, data: Sequence[str]) -> list[dict[str, Any]]:
+def gather(storage: str | None, data: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Ask all nodes of the cluster of ``RAY_ADDRESS``.
 
+    Returns:
+        What those say that answer, and a sentence for each that does not.
+
     Raises:
-        ClusterError: The cluster does not answer, or a node does not.
+        AccessError: The cluster cannot be joined.
     """
     with session.ray_session():
         nodes = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
         mark = _leave(storage)
-        try:
-            asked = [
-                _survey.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                ).remote(storage, mark, list(data))
-                for node in nodes
-            ]
-            found: list[dict[str, Any]] = ray.get(asked, timeout=_WAIT_S)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            reason = str(error).splitlines()[0]
-            raise ClusterError(f"a node does not answer within {_WAIT_S:g} s: {reason}") from error
-        finally:
-            if mark is not None:
+        asked = {
+            _survey.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(storage, mark, list(data)): node
+            for node in nodes
+        }
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_WAIT_S)
+        found, silent = [], []
+        for reference, node in asked.items():
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            if reference not in answered:
+                silent.append(f"{name} does not answer within {_WAIT_S:g} s")
+                continue
+            try:
+                facts: dict[str, Any] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                silent.append(f"{name} fails: {str(error).strip().splitlines()[-1][:200]}")
+                continue
+            # What Ray may give out counts, not what is built in.
+            facts["gpu"]["count"] = node["Resources"].get("GPU", 0.0)
+            found.append(facts)
+        if mark is not None:
+            # What the storage does not do, each node says of its own file.
+            with suppress(DyTrackError, OSError):
                 files.remove(mark)
-    return found
+    return found, silent
 
 
 def _leave(storage: str | None) -> str | None:
@@ -49,7 +64,7 @@ def _leave(storage: str | None) -> str | None:
     mark = f"{storage.rstrip('/')}/.doctor-{uuid.uuid4().hex}.json"
     try:
         files.write_json(mark, {})
-    except DyTrackError:
+    except (DyTrackError, OSError):
         return None
     return mark
 

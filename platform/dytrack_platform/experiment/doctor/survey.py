@@ -63,7 +63,12 @@ def versions() -> dict[str, str]:
 
 
 def resolves_to_loopback() -> str | None:
-    """Return the address that this host's name leads to, if it is loopback: gloo would take it."""
+    """Return the address that this host's name leads to, if it is loopback: gloo would take it.
+
+    Unless it is told an interface.
+    """
+    if os.environ.get("GLOO_SOCKET_IFNAME"):
+        return None
     try:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -72,11 +77,11 @@ def resolves_to_loopback() -> str | None:
 
 
 def rays() -> int:
-    """Count the Ray heads that run on this machine."""
+    """Count the Rays that run on this machine: heads, or nodes that joined one."""
     import psutil
 
-    names = (process.info["name"] for process in psutil.process_iter(["name"]))
-    return sum(name == "gcs_server" for name in names)
+    names = [process.info["name"] for process in psutil.process_iter(["name"])]
+    return max(names.count("gcs_server"), names.count("raylet"))
 
 
 def cpu() -> dict[str, Any]:
@@ -95,11 +100,14 @@ def cpu() -> dict[str, Any]:
 def gpu() -> dict[str, Any]:
     """Say whether there is a GPU, and whether torch can use it."""
     if not Path("/dev/nvidia0").exists():  # torch takes seconds to import
-        return {"there": False, "torch": False, "build": _version("torch") or "missing"}
+        build = _version("torch") or "missing"
+        return {"there": False, "torch": False, "build": build, "count": 0}
     import torch
 
     build = str(torch.version.cuda or "CPU")
-    return {"there": True, "torch": bool(torch.cuda.is_available()), "build": build}
+    usable = bool(torch.cuda.is_available())
+    count = torch.cuda.device_count() if usable else 0
+    return {"there": True, "torch": usable, "build": build, "count": count}
 
 
 def try_storage(storage: str, mark: str | None) -> str:
