@@ -206,8 +206,8 @@ class TrainConfig:
     controller_failures: NotNegative = 3
     """How often Ray Train may fail to start workers before the run fails."""
     start_timeout_s: Positive = 60.0
-    """Seconds to wait for nodes and for the workers before saying that the cluster is too
-    small."""
+    """Seconds to wait for the workers, and for nodes before saying that the cluster is too small:
+    at most 10 where no autoscaler brings any, at least 900 where one does."""
     grace_s: NotNegativeFloat = 25.0
     """Seconds that a command told to end (SIGTERM) waits for the checkpoint it then asks for."""
     sampled_placements: NotNegative = 0

@@ -1,12 +1,11 @@
 """Look at the nodes before a training starts: room for the workers, and storage that they share."""
 
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from dytrack_platform.experiment.cluster import session  # sets Ray's environment first
+from dytrack_platform.experiment.cluster import room  # sets Ray's environment first
 from dytrack_platform.storage import files
 
 import ray  # isort: skip
@@ -32,36 +31,32 @@ def wake() -> None:
 def require_room(config: ExperimentConfig, say: Callable[[str], None]) -> None:
     """Say what Ray would otherwise wait for without end.
 
-    On a cluster, nodes may still be coming: they get ``train.start_timeout_s``.
+    On a cluster, nodes may still be coming: see :func:`room.lacking`.
 
     Raises:
         ConfigurationError: There are fewer CPUs or GPUs than the workers need.
     """
     settings = config.train
-    workers = settings.min_workers or settings.workers
-    needs = {"CPU": workers * settings.cpus_per_worker}
+    bundle = {"CPU": settings.cpus_per_worker} | ({"GPU": 1.0} if settings.gpu else {})
+    workers = [bundle] * (settings.min_workers or settings.workers)
+    if lack := room.lacking(workers, say, settings.start_timeout_s):
+        raise ConfigurationError(f"train.workers: {lack}; lower train.workers or add nodes")
+
+
+def require_room_for_trial(config: ExperimentConfig, say: Callable[[str], None]) -> None:
+    """As :func:`require_room`, for one trial of a search; Tune would wait without a word.
+
+    Raises:
+        ConfigurationError: There are fewer CPUs or GPUs than a trial needs.
+    """
+    settings = config.train
+    bundle = {"CPU": settings.cpus_per_worker}
     if settings.gpu:
-        needs["GPU"] = float(workers)
-    # A Ray that was started here has all the nodes that it will ever have.
-    patience = settings.start_timeout_s if session.joined() else 0.0
-    deadline = time.monotonic() + patience
-    told = False
-    while True:
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        short = [kind for kind, count in needs.items() if has.get(kind, 0.0) < count]
-        if not short:
-            return
-        if time.monotonic() >= deadline:
-            break
-        if not told:
-            say(f"waiting up to {patience:g} s for nodes: {_lack(short[0], needs, has, workers)}")
-            told = True
-        time.sleep(1.0)
-    after = f" after {patience:g} s" if patience else ""
-    raise ConfigurationError(
-        f"train.workers: {_lack(short[0], needs, has, workers)}{after}; lower train.workers or "
-        "add nodes"
-    )
+        bundle["GPU"] = config.search.gpu_share if settings.workers == 1 else 1.0
+    if lack := room.lacking([bundle] * settings.workers, say, settings.start_timeout_s):
+        raise ConfigurationError(
+            f"train.workers: in each trial {lack}; lower train.workers or add nodes"
+        )
 
 
 def require_shared(config: ExperimentConfig, location: str) -> None:
@@ -127,7 +122,3 @@ def _look(mark: str, word: str, wanted: list[str]) -> tuple[bool, list[str]]:
     content = files.read_json(mark)
     sees = content is not None and content.get("word") == word
     return sees, [path for path in wanted if not Path(path).exists()]
-
-
-def _lack(kind: str, needs: dict[str, float], has: dict[str, float], workers: int) -> str:
-    return f"{workers} workers need {needs[kind]:g} {kind}, the cluster has {has.get(kind, 0.0):g}"

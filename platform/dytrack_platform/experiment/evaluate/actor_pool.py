@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dytrack_platform.experiment.cluster import session  # sets Ray's environment first
+from dytrack_platform.experiment.cluster import room, session  # sets Ray's environment first
 
 import ray  # isort: skip
 from ray.actor import ActorHandle
@@ -107,19 +107,11 @@ def open_pool(
     """
     threads, device = runtime.threads, runtime.device
     with session.ray_session(cpus=workers * threads):
-        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if has.get("CPU", 0) < workers * threads:
-            raise ConfigurationError(
-                f"{workers} workers of {threads} threads need {workers * threads} CPUs, and the "
-                f"cluster has {has.get('CPU', 0):g}; ask for fewer with --workers"
-            )
-        gpus = 0.0
-        if device != "cpu":
-            if has.get("GPU", 0) < 1:
-                raise ConfigurationError(
-                    f"device {device}: the cluster has no GPU; use --device cpu"
-                )
-            gpus = min(1.0, has["GPU"] / workers)
+        bundle = {"CPU": float(threads)} | ({} if device == "cpu" else {"GPU": 1.0 / workers})
+        if lack := room.lacking([bundle] * workers, _LOG.warning):
+            cure = "ask for fewer with --workers" if "GPU" not in lack else "use --device cpu"
+            raise ConfigurationError(f"{lack}; {cure}, or add nodes")
+        gpus = 0.0 if device == "cpu" else min(1.0, session.resources()["GPU"] / workers)
         weights = ray.put(saved)
 
         def start() -> "ActorHandle[Any]":

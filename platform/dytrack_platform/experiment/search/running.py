@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dytrack_platform.experiment.cluster import session  # sets Ray's environment first
+from dytrack_platform.experiment.cluster import preflight, session  # sets Ray's environment first
 
 import torch  # isort: skip
 
@@ -70,6 +70,7 @@ class Running:
             front = self._post_hoc(model)
         else:
             with session.ray_session(dashboard=self._config.train.workers > 1):
+                preflight.require_room_for_trial(self._config, self._say)
                 self._reference = self._stated(self._config.model)
                 entries, promised = self._full() if mode == "full" else self._supernet()
             front = self._judge().front(mode, entries, promised)
