@@ -37,8 +37,8 @@ def examine(question: Question) -> list[Check]:
         mlflow = threads.submit(services.judge_mlflow, question.mlflow_uri, remote=remote)
         dashboard = question.dashboard
         token = threads.submit(services.judge_token, dashboard) if dashboard else None
-        checks, here, nodes = _nodes(question)
-        checks += judge_nodes(here, nodes, question)
+        checks, here, nodes, scaled = _nodes(question)
+        checks += judge_nodes(here, nodes, question, scaled=scaled)
         checks += [token.result()] if token else []
         return checks + mlflow.result()
 
@@ -50,20 +50,20 @@ def _is_remote(address: str | None) -> bool:
     return not store.is_loopback(host) and host not in ("auto", "local")
 
 
-def _nodes(question: Question) -> tuple[list[Check], Facts, list[dict[str, Any]]]:
+def _nodes(question: Question) -> tuple[list[Check], Facts, list[dict[str, Any]], bool]:
     """Gather what this machine and every node say."""
     here = survey.survey(question.storage, None, question.data)
     if not question.ray_address:
-        return [], here, []
+        return [], here, [], False
     from dytrack_platform.experiment.doctor import node_survey
 
     try:
-        found, silent = node_survey.gather(question.storage, question.data)
+        found, silent, scaled = node_survey.gather(question.storage, question.data)
     except DyTrackError as error:
         what, cure = str(error), "look at its nodes with: ray status"
         if isinstance(error, JoiningError):
             what, cure = error.what, error.cure
-        return [Check(check="ray", ok=False, detail=what, cure=cure)], here, []
+        return [Check(check="ray", ok=False, detail=what, cure=cure)], here, [], False
     checks = [Check(check="ray", ok=True, detail=f"{len(found)} nodes at {question.ray_address}")]
     if silent:
         told = "; ".join(silent[:3]) + (f" and {len(silent) - 3} more" if silent[3:] else "")
@@ -71,16 +71,19 @@ def _nodes(question: Question) -> tuple[list[Check], Facts, list[dict[str, Any]]
         checks = [Check(check="ray", ok=False, detail=told, cure=cure)]
     if not question.dashboard and not token() and _is_remote(question.ray_address):
         checks.append(services.judge_open(question.ray_address))
-    return checks, here, found
+    return checks, here, found, scaled
 
 
-def judge_nodes(here: Facts, nodes: Sequence[Facts], question: Question) -> list[Check]:
+def judge_nodes(
+    here: Facts, nodes: Sequence[Facts], question: Question, *, scaled: bool = False
+) -> list[Check]:
     """Judge what the machines say.
 
     Args:
         here: This machine, which sends the work.
         nodes: Those of the cluster, which do it; none where this machine does.
         question: What the work needs.
+        scaled: More nodes may come by themselves.
     """
     facts = [here, *nodes]
     return [
@@ -92,7 +95,7 @@ def judge_nodes(here: Facts, nodes: Sequence[Facts], question: Question) -> list
             "at most one Ray runs on each host",
             "give each its own ports and --temp-dir, or end one with: ray stop",
         ),
-        _gpus(here, nodes, question.gpus),
+        _gpus(here, nodes, question.gpus, scaled),
         _precision(facts),
         _each(
             "shared-memory",
@@ -172,7 +175,7 @@ def _versions(facts: Sequence[Facts]) -> Check:
     return Check(check="versions", ok=True, detail=shown)
 
 
-def _gpus(here: Facts, nodes: Sequence[Facts], needed: int) -> Check:
+def _gpus(here: Facts, nodes: Sequence[Facts], needed: int, scaled: bool) -> Check:
     for fact in (here, *nodes):
         if fact["gpu"]["there"] and not fact["gpu"]["torch"]:
             return Check(
@@ -187,10 +190,13 @@ def _gpus(here: Facts, nodes: Sequence[Facts], needed: int) -> Check:
     total = sum(count for _, count in counts)
     shown = ", ".join(f"{count:g} on {host}" for host, count in counts if count)
     if total < needed:
+        lack = f"{needed} are asked for, and there are {total:g}{shown and ': '}{shown}"
+        if scaled:
+            return Check(check="gpu", ok=True, detail=f"{lack}; the autoscaler may bring more")
         return Check(
             check="gpu",
             ok=False,
-            detail=f"{needed} are asked for, and there are {total:g}{shown and ': '}{shown}",
+            detail=lack,
             cure="set train.gpu to false, ask for fewer, or add machines with GPUs",
         )
     return Check(check="gpu", ok=True, detail=shown or "none, none needed")

@@ -3,9 +3,9 @@
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-from dytrack_platform.experiment.cluster import session  # sets Ray's environment
+from dytrack_platform.experiment.cluster import room, session  # sets Ray's environment
 
 import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -17,11 +17,19 @@ from dytrack_platform.storage import files
 _WAIT_S = 8.0
 
 
-def gather(storage: str | None, data: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Ask all nodes of the cluster of ``RAY_ADDRESS``.
+class Gathered(NamedTuple):
+    """What a cluster says."""
 
-    Returns:
-        What those say that answer, and a sentence for each that does not.
+    facts: list[dict[str, Any]]
+    """Of each node that answers."""
+    silent: list[str]
+    """A sentence for each that does not."""
+    scaled: bool
+    """An autoscaler may bring more nodes."""
+
+
+def gather(storage: str | None, data: Sequence[str]) -> Gathered:
+    """Ask all nodes of the cluster of ``RAY_ADDRESS``.
 
     Raises:
         AccessError: The cluster cannot be joined.
@@ -54,7 +62,7 @@ def gather(storage: str | None, data: Sequence[str]) -> tuple[list[dict[str, Any
             # What the storage does not do, each node says of its own file.
             with suppress(DyTrackError, OSError):
                 files.remove(mark)
-    return found, silent
+        return Gathered(found, silent, room.autoscaled())
 
 
 def _leave(storage: str | None) -> str | None:

@@ -94,6 +94,7 @@ def test_gpus_are_counted_where_the_work_is_done():
     assert found.check == "gpu"
     assert found.detail == "8 are asked for, and there are 2: 1 on node, 1 on node"
     assert _wrong(judge_nodes(HERE, [], Question(gpus=2))) == ["gpu"]
+    assert _wrong(judge_nodes(HERE, [NODE], Question(gpus=2), scaled=True)) == []
 
 
 def test_an_interface_that_gloo_is_told_is_a_cure(monkeypatch):
