@@ -12,10 +12,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from dytrack_platform.errors import StorageError
+from dytrack_platform.errors import DyTrackError, StorageError
 from dytrack_platform.storage.atomic import replacing
 
 JOURNAL = "journal.jsonl"
@@ -91,8 +92,11 @@ class Journal:
         path = self._folder / JOURNAL
         with self._lock:
             try:
-                with path.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
+                with path.open("a+b") as file:
+                    # A writer that was killed, or a disk that was full, left half a line: what
+                    # follows would go down with it.
+                    torn = b"\n" if _is_torn(file) else b""
+                    file.write(torn + json.dumps(entry).encode() + b"\n")
             except OSError as error:
                 self._unsaved.append(entry)
                 self._complain(path, error)
@@ -147,8 +151,14 @@ class Journal:
             try:
                 self.deliver_all()
                 self.trouble, pause = None, 0.5
-            except StorageError as error:
-                self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001  (said below)
+                # Whatever it is, it is told, and the next try may do better: without its thread a
+                # journal delivers nothing more, and would be taken for one that was too slow.
+                if not isinstance(error, StorageError):
+                    _LOG.warning("the journal: %s", error, exc_info=True)
+                self.trouble = f"{type(error).__name__}: {error}"
+                if isinstance(error, DyTrackError):
+                    self.trouble = str(error)
                 # A server that comes back after an outage is not met by every run at once.
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             if not ending:
@@ -220,6 +230,14 @@ class ChildJournal:
     def append(self, entry: Entry) -> None:
         """Note any entry."""
         self._journal.append({"child": self._name, **entry})
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Say whether a file's last line has no end."""
+    if not (size := file.seek(0, SEEK_END)):
+        return False
+    file.seek(size - 1)
+    return file.read(1) != b"\n"
 
 
 def _read(line: bytes) -> list[Entry]:

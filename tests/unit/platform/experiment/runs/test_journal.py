@@ -124,6 +124,43 @@ def test_a_line_that_a_killed_writer_left_torn_hides_no_other(tmp_path, server):
     assert server.points()[-1] == (3, 3.0)
 
 
+def test_what_the_next_writer_notes_first_does_not_go_down_with_a_torn_line(tmp_path, server):
+    first = Journal(tmp_path, server)
+    first.metrics({"loss": 0.0}, 0)
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write('{"metrics": {"lo')  # killed here
+    after = Journal(tmp_path, server)
+    for step in (1, 2):
+        after.metrics({"loss": float(step)}, step)
+    after.deliver_all()
+    assert [step for step, _ in server.points()] == [0, 1, 2]
+
+
+def test_what_no_one_foresaw_neither_ends_the_thread_nor_is_called_slow(tmp_path, server, caplog):
+    failures = [RuntimeError("NoCredentialsError: Unable to locate credentials")]
+
+    def deliver(entries):
+        if failures:
+            raise failures.pop()
+        server(entries)
+
+    journal = Journal(tmp_path, deliver)
+    journal.start()
+    journal.metrics({"loss": 1.0}, 1)
+    until(lambda: journal.trouble or server.taken)
+    until(lambda: server.taken)
+    assert journal.stop(10)
+    assert "NoCredentialsError" in caplog.text
+    failures.append(OSError("it is on fire"))
+    failing = Journal(tmp_path / "other", deliver)
+    (tmp_path / "other").mkdir()
+    failing.metrics({"loss": 1.0}, 1)
+    failing.start()
+    until(lambda: failing.trouble)
+    assert failing.trouble == "OSError: it is on fire"
+    failing.stop(10)
+
+
 def test_images_lie_beside_the_run_and_are_named_in_the_journal(tmp_path, server):
     journal = Journal(tmp_path, server)
     journal.file("samples/step_1.png", b"png")
