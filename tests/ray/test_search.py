@@ -112,6 +112,12 @@ def test_a_supernet_is_trained_once_and_placements_inherit(ray_session, store, v
         assert set(member.exits) <= set(config.exits)
 
 
+def test_trials_that_no_node_has_room_for_are_refused(ray_session, store, values):
+    config = resolve(values, {"train.workers": 1, "train.cpus_per_worker": 500})
+    with pytest.raises(ConfigurationError, match=r"^train\.workers: in each trial a worker needs 500 CPU"):
+        search(Request(config=config), quietly, [].append)
+
+
 def test_a_trial_with_two_workers_nests_a_training(ray_session, store, values):
     config = resolve(values, {"search.trials": 1, "search.epochs": 1})
     searched = search(Request(config=config), quietly, [].append)

@@ -170,11 +170,11 @@ def _end(stopped: BaseException, so_far: "Followed", source: "Source") -> NoRetu
 
 def _doubt(starts: "Boxes", first: "RGB") -> None:
     """Say so where a box lies mostly outside of the frame: corners were given, as often as not."""
-    from dytrack_model.crops import share_inside
+    from dytrack_model.crops import check_box, share_inside
 
     for box in starts.values():
-        share = share_inside(box, first.size)
-        if 0 < share < 0.5:
+        share = share_inside(check_box(box, first.size), first.size)
+        if share < 0.5:
             shown = ",".join(f"{value:g}" for value in box)
             screen.say(
                 f"only {share:.0%} of the box {shown} lies inside the {first.size[0]}x"

@@ -70,7 +70,9 @@ class Running:
             front = self._post_hoc(model)
         else:
             with session.ray_session(dashboard=self._config.train.workers > 1):
+                # Trials that no node has room for would wait without end.
                 preflight.require_room_for_trial(self._config, self._say)
+                preflight.require_shared(self._config, self._request.location)
                 self._reference = self._stated(self._config.model)
                 entries, promised = self._full() if mode == "full" else self._supernet()
             front = self._judge().front(mode, entries, promised)
