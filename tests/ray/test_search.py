@@ -114,7 +114,9 @@ def test_a_supernet_is_trained_once_and_placements_inherit(ray_session, store, v
 
 def test_trials_that_no_node_has_room_for_are_refused(ray_session, store, values):
     config = resolve(values, {"train.workers": 1, "train.cpus_per_worker": 500})
-    with pytest.raises(ConfigurationError, match=r"^train\.workers: in each trial a worker needs 500 CPU"):
+    with pytest.raises(
+        ConfigurationError, match=r"^train\.workers: in each trial a worker needs 500 CPU"
+    ):
         search(Request(config=config), quietly, [].append)
 
 
