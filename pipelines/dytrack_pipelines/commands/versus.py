@@ -26,8 +26,11 @@ _GIB = 1 << 30
 
 def versus(
     model: Annotated[
-        str | None, typer.Option(help="Our tracker: its folder, or models:/NAME@ALIAS")
-    ] = None,
+        str,
+        typer.Option(
+            help="Our tracker: its folder, models:/NAME@ALIAS, or one that comes with dytrack."
+        ),
+    ] = "reference",
     point: Annotated[
         list[str] | None,
         typer.Option(help="Stored point, full, 0.6,0.8, or exit-N; all points and exits if none"),
@@ -96,8 +99,6 @@ def versus(
     if out is not None:
         check_folder("--out", out, report.WRITTEN, report.WRITTEN)
     # Find everybody and everything before the first frame, so that a mistake costs no time.
-    if model is None:
-        raise ConfigurationError("--model: name our tracker: its folder, or models:/NAME@ALIAS")
     most = int(memory * _GIB)
     others = catalogue.peer_entries(
         peer or (), peers, contrib_python, threads=threads, memory_bytes=most

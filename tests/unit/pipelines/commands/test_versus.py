@@ -169,7 +169,7 @@ def mistakes():
     data = ["--dataset", "got10k", "--root", "ROOT", "--split", "test"]
     film = ["--video", "VIDEO", "--init"]
     model = ["--model", "MODEL"]
-    yield data, r"--model: name our tracker"
+    yield [*data, "--peer", "nanov2"], r"--peer: must be"  # the tracker that comes with dytrack
     yield ["--model", "gone", *data], r"gone: no such tracker"
     yield [*model, "--peer", "nanov2", *data], r"--peer: must be .* did you mean nano-v2\?"
     yield [*model, "--peers", "EMPTY", *data], r"--peers: .* holds none of the files"
