@@ -56,6 +56,7 @@ def values(made_clips, tmp_path):
             "workers": 2,
             "storage": str(tmp_path / "runs"),
             "checkpoint_steps": 3,
+            "start_timeout_s": 180,  # a machine that other tests use: only what hangs takes longer
         },
         "search": {
             "trials": 3,
