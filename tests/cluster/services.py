@@ -266,12 +266,14 @@ class Services:
 
         Args:
             folder: For what they write.
-            address: Where the store and MLflow are; off loopback MLflow asks for a password.
+            address: Where the store and MLflow are reached. Both are on loopback, behind a gate:
+                MLflow's passwords cost tens of milliseconds of computing in each request.
         """
         self.folder = Path(folder)
         self.address = address
         self.ports = {name: free_port() for name in ("postgres", "s3", "mlflow")}
         self.gate = Gate(self.ports["s3"], address)
+        self._door = Gate(self.ports["mlflow"], address)
         self.processes = {}
         self.environment = {
             **os.environ,
@@ -295,7 +297,7 @@ class Services:
 
     @property
     def mlflow(self):
-        return f"http://{self.address}:{self.ports['mlflow']}"
+        return f"http://{self.address}:{self._door.port}"
 
     @property
     def database(self):
@@ -306,10 +308,6 @@ class Services:
         self.start("s3")
         self.s3_client().create_bucket(Bucket=BUCKET)
         self.start("mlflow")
-        password = self.folder / "mlflow" / "admin.password"
-        if password.is_file():
-            self.environment["MLFLOW_TRACKING_USERNAME"] = "admin"
-            self.environment["MLFLOW_TRACKING_PASSWORD"] = password.read_text()
         return self
 
     def s3_client(self):
@@ -355,6 +353,7 @@ class Services:
 
     def close(self):
         self.gate.close()
+        self._door.close()
         for name in list(self.processes):
             self.kill(name)
 
@@ -385,8 +384,6 @@ class Services:
     def _mlflow(self):
         words = ["mlflow", "up", "--folder", self.folder / "mlflow", "--backend", self.database]
         words += ["--artifacts", f"s3://{BUCKET}/mlflow", "--port", self.ports["mlflow"]]
-        if self.address != "127.0.0.1":
-            words += ["--host", self.address, "--auth"]
         return [*DYTRACK, *words, "--workers", 1]
 
     def _answers(self, name):
