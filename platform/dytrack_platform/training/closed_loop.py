@@ -228,6 +228,8 @@ def follow(
     count, exits = len(films), many.network.exit_count
     first = np.stack([film.boxes_xywh[0] for film in films])
     template, share = many.embed(np.array([film.pictures[0] for film in films]), first)
+    # Cached attention has keys and values by block before targets.
+    targets_axis = 2 if many.network.backbone.cached else 0
     correction = BoxCorrection(exits, count)
     boxes, begin = first.copy(), np.zeros(count, np.int64)
     if starts is None:
@@ -246,7 +248,7 @@ def follow(
         seen = [films[i] for i in alive.tolist()]
         sizes = np.array([film.size for film in seen])
         found = many.find(
-            template[kept],
+            template.index_select(targets_axis, kept),
             None if share is None else share[kept],
             np.array(
                 [film.pictures[now] for film, now in zip(seen, begin[alive] + frame, strict=True)]

@@ -27,7 +27,7 @@ from dytrack_platform.training.closed_loop import (
 
 NETWORKS = {
     "plain": {},
-    "cached": {"attention": "cached"},
+    "cached": {"attention": "template-cached"},
     "matching": {"token_type": "target", "template_matching": True, "decisioner": "both"},
 }
 
