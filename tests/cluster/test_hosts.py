@@ -190,8 +190,8 @@ def drain(hosts, node):
 def test_more_workers_than_the_cluster_has_are_refused_after_the_stated_time(driver):
     process, log, _ = driver("many", "train.workers=8", "train.start_timeout_s=3")
     began = time.monotonic()
-    assert process.wait(60) == 2
-    assert time.monotonic() - began < 40
+    assert process.wait(180) == 2
+    assert time.monotonic() - began < 100  # the start of a driver, too, where other tests run
     assert "train.workers: 8 workers need 8 CPU, the cluster has 2 after 3 s" in log.read_text()
 
 
@@ -200,7 +200,7 @@ def test_storage_that_is_not_shared_is_refused_before_training_starts(hosts, dri
     apart.mkdir()
     hosts.ray(1, name="n2", before=f"mount -t tmpfs none {apart}")
     process, log, _ = driver("blind", f"train.storage={apart}")
-    assert process.wait(60) == 2, log.read_text()
+    assert process.wait(180) == 2, log.read_text()
     said = log.read_text()
     assert f"train.storage: {apart}/blind, written on" in said
     assert "is not seen on 1 of" in said
@@ -221,7 +221,7 @@ def test_data_that_one_node_lacks_are_refused_before_training_starts(
     shutil.copytree(made_clips, clips)
     hosts.ray(1, name="n3", before=f"mount -t tmpfs none {clips}")
     process, log, folder = driver("absent", f"data.train=[{{path: {clips}}}]")
-    assert process.wait(60) == 2, log.read_text()
+    assert process.wait(180) == 2, log.read_text()
     assert f"{clips}/manifest.json: is not there on node" in log.read_text()
     assert hosts.addresses[1] in log.read_text()
     assert not list(folder.glob("step_*"))
