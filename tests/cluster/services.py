@@ -110,11 +110,7 @@ class Head:
     def lose(self):
         """End all of it at once, the jobs' commands too, as machines that fail would."""
         for command in self._processes:
-            own = psutil.Process(command.pid)
-            for process in [own, *own.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            command.wait(20)
+            kill_all(command)
         self._processes = []
 
     def close(self):
@@ -126,6 +122,15 @@ class Head:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def kill_all(command):
+    """End a process and all below it at once, those in groups of their own too."""
+    own = psutil.Process(command.pid)
+    for process in [own, *own.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    command.wait(20)
 
 
 def answers(address):
@@ -327,6 +332,7 @@ class Services:
 
     def start(self, name):
         """Start a service; returns once it answers."""
+        assert not self._answers(name), "another one is there still"
         command = getattr(self, f"_{name}")()
         log = (self.folder / f"{name}.log").open("a")
         self.processes[name] = subprocess.Popen(
@@ -346,10 +352,7 @@ class Services:
 
     def kill(self, name):
         """End a service at once, as a machine that fails would."""
-        process = self.processes.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
+        kill_all(self.processes.pop(name))
 
     def close(self):
         self.gate.close()
