@@ -1,10 +1,11 @@
 """Images and videos as the tracker takes them: the order of their channels is always known."""
 
+import mmap
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -22,8 +23,6 @@ uneven rate has fewer."""
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _MOST_HIDDEN_BITS = 14
 """Of 16: what uses no more is at most a quarter as bright as it should be."""
-_LOOKED_THROUGH = 2**30
-"""Bytes of a video up to which it is searched for its index."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -195,19 +194,25 @@ class VideoReader:
             )
 
 
+def _holds(file: BinaryIO, word: bytes) -> bool:
+    """Say whether a file has a word somewhere, without reading it into memory."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        return whole.find(word) >= 0
+
+
 def _why_not(path: Path) -> str:
     """Say why OpenCV does not open a file, from what it begins with."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
-            whole = head + file.read() if path.stat().st_size < _LOOKED_THROUGH else head
+            indexed = head[4:8] != b"ftyp" or _holds(file, b"moov")
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not head:
         return "is empty; was it copied whole?"
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "is a web page and no video; download the file itself"
-    if head[4:8] == b"ftyp" and len(whole) > len(head) and b"moov" not in whole:
+    if not indexed:
         return "has no index (moov): the recording was not finished; repair it, or record again"
     return "OpenCV does not open it; give a video such as .mp4 or .avi"
 

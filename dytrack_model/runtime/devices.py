@@ -22,11 +22,9 @@ def torch_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            why = (
-                "this PyTorch was built without CUDA"
-                if not torch.version.cuda
-                else (f"PyTorch finds {count} CUDA devices")
-            )
+            why = f"PyTorch finds {count} CUDA devices"
+            if not torch.version.cuda:
+                why = "this PyTorch was built without CUDA"
             raise ConfigurationError(f"device: {why}, got {str(name)!r}; take cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device: PyTorch finds no Metal device here; take cpu")

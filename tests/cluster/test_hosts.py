@@ -163,7 +163,7 @@ def test_a_node_that_is_taken_away_leaves_a_checkpoint_and_fewer_workers(hosts, 
 
 def on_the_head(hosts, *words):
     """Run a command on the first host and give what it prints."""
-    command = ["ip", "netns", "exec", hosts.names[0], *map(str, words)]
+    command = [*hosts.inside(0), *map(str, words)]
     environment = {**hosts.environment, "RAY_ADDRESS": hosts.address}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -104,12 +104,12 @@ class Place:
         return self.inside(LAPTOP, sys.executable, "-c", code, self.address).strip() == "401"
 
     def inside(self, host, *words):
-        command = ["ip", "netns", "exec", self.hosts.names[host], *map(str, words)]
+        command = [*self.hosts.inside(host), *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def dytrack(self, *words, **environment):
         """Run a command on the laptop to its end."""
-        command = ["ip", "netns", "exec", self.hosts.names[LAPTOP], *DYTRACK, *map(str, words)]
+        command = [*self.hosts.inside(LAPTOP), *DYTRACK, *map(str, words)]
         return subprocess.run(
             command,
             capture_output=True,
@@ -319,7 +319,7 @@ def test_what_a_command_starts_listens_on_loopback_only(place):
         "    print('ready', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
-        ["ip", "netns", "exec", place.hosts.names[LAPTOP], sys.executable, "-c", code],
+        [*place.hosts.inside(LAPTOP), sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
