@@ -373,8 +373,9 @@ def _report(so_far: Followed, source: "Source", as_json: bool) -> None:
     rate = so_far.frames / max(so_far.seconds, 1e-9)
     targets = len(so_far.starts)
     several = f" of {targets} targets" if targets > 1 else ""
+    noun = "frame" if so_far.frames == 1 else "frames"
     screen.say(
-        f"{so_far.frames} frames{several}, {rate:.0f} fps, doubtful in {so_far.doubtful}, lost in "
+        f"{so_far.frames} {noun}{several}, {rate:.0f} fps, doubtful in {so_far.doubtful}, lost in "
         f"{so_far.lost}"
     )
     if so_far.changes:

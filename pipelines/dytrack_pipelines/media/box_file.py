@@ -1,6 +1,5 @@
 """A file of boxes that is written beside its place: what all formats share."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import IO, Self
 
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_platform.errors import StorageError
+from dytrack_platform.storage.atomic import beside
 
 _FLUSH_EVERY = 64
 """Frames between two writes to the disk: what a crash of the machine can cost."""
@@ -65,25 +65,25 @@ class BoxFile:
 
     def part(self, name: str = "") -> IO[str]:
         """Open a file beside the result's place."""
-        tail = f".{name}" if name else ""
-        beside = self.path.with_name(f".{self.path.name}{tail}.{os.getpid()}.unfinished")
+        place = self.path.with_name(f"{self.path.name}.{name}") if name else self.path
+        part = beside(place)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = beside.open("w+", newline="", encoding="utf-8")
+            file = part.open("w+", newline="", encoding="utf-8")
         except OSError as error:
             raise self._refusal(error) from error
-        self._open[name] = (beside, file)
+        self._open[name] = (part, file)
         return file
 
     def _place(self, name: str, path: Path) -> None:
-        beside, file = self._open.pop(name)
+        part, file = self._open.pop(name)
         file.close()
-        beside.replace(path)
+        part.replace(path)
 
     def _drop(self, name: str) -> None:
-        beside, file = self._open.pop(name)
+        part, file = self._open.pop(name)
         file.close()
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.errors import DataError, StorageError
+from dytrack_platform.storage.atomic import beside
 from dytrack_platform.storage.outputs import VIDEO_MARK
 
 Pixels = NDArray[np.uint8]
@@ -63,12 +64,8 @@ class VideoWriter:
         """Frames so far."""
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        # OpenCV chooses the container by the suffix; the process keeps two writers apart.
-        self._beside = (
-            self._path.with_name(f".{self._path.stem}.{os.getpid()}.unfinished{self._path.suffix}")
-            if self._path
-            else None
-        )
+        # OpenCV chooses the container by the suffix.
+        self._beside = beside(self._path, self._path.suffix) if self._path else None
 
     @property
     def wanted(self) -> bool:
@@ -92,13 +89,13 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.written += 1
 
-    def _open(self, beside: Path) -> cv2.VideoWriter:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        codec = cv2.VideoWriter.fourcc(*_CODECS[beside.suffix.lower()])
+    def _open(self, place: Path) -> cv2.VideoWriter:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        codec = cv2.VideoWriter.fourcc(*_CODECS[place.suffix.lower()])
         with quiet():
-            writer = cv2.VideoWriter(str(beside), codec, self.fps, self._size)
+            writer = cv2.VideoWriter(str(place), codec, self.fps, self._size)
         if not writer.isOpened():
-            beside.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
             raise StorageError(
                 f"{self._path}: OpenCV cannot write it; free space or choose another folder"
             )

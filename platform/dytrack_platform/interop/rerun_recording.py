@@ -3,7 +3,6 @@
 Needs the package ``rerun-sdk`` (extra ``interop``). Open the file with ``rerun out.rrd``.
 """
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_platform.errors import RuntimeMissingError, StorageError
+from dytrack_platform.storage.atomic import beside
 
 _QUALITY = 80
 """JPEG quality of the frames: a recording holds every one of them."""
@@ -60,7 +60,7 @@ class RerunRecording:
         import rerun
 
         self._rerun, self._path, self._frame = rerun, path, 0
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+        self._beside = beside(path)
         self._recording = rerun.RecordingStream("dytrack")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
