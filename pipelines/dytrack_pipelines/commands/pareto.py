@@ -24,7 +24,7 @@ def pareto(
     from dytrack_platform.experiment.runs import pareto as fronts
     from dytrack_platform.storage.outputs import check_folder
 
-    check_folder("--out", out, (fronts.PAGE, fronts.STILL), (fronts.PAGE,))
+    check_folder("--out", out, (fronts.PAGE, *fronts.stills(len(runs))), (fronts.PAGE,))
     # Read what each run kept of its points.
     found = fronts.told_apart([fronts.find(run) for run in runs], runs)
     # Draw them, and say how much each covers.

@@ -102,8 +102,8 @@ def write(folder: Path, own: RunPoints, *, still: bool = True) -> list[Path]:
 def draw(folder: Path, runs: Sequence[RunPoints], *, still: bool = True) -> list[Path]:
     """Write ``pareto.html`` and maybe ``pareto.png`` of one run, or of several on one page.
 
-    Runs that measured the same thing on the same data share a picture; milliseconds share one only
-    where they are of one machine.
+    Runs that measured the same thing on the same data share a picture (the second is
+    ``pareto-2.png``); milliseconds share one only where they are of one machine.
 
     Raises:
         StorageError: A file cannot be written.
@@ -136,15 +136,22 @@ def draw(folder: Path, runs: Sequence[RunPoints], *, still: bool = True) -> list
     )
     if not still:
         return [folder / PAGE]
-    first = next(iter(groups.values()))
-    many = len(first) > 1  # names of points are those of a run
-    every = [(p.baseline, _shown(one, p, whole=many)) for one in first for p in one.points]
+    pictures = zip(stills(len(groups)), groups.values(), strict=True)
+    return [folder / PAGE, *(_still(folder / name, own) for name, own in pictures)]
+
+
+def stills(count: int) -> list[str]:
+    """Return the file names of as many pictures: ``pareto.png``, ``pareto-2.png``, ..."""
+    return [STILL, *(f"{Path(STILL).stem}-{k}.png" for k in range(2, count + 1))]
+
+
+def _still(path: Path, group: Sequence[RunPoints]) -> Path:
+    many = len(group) > 1  # names of points are those of a run
+    every = [(p.baseline, _shown(one, p, whole=many)) for one in group for p in one.points]
     ours = [point for beside, point in every if not beside]
     rest = [point for beside, point in every if beside]
-    write_still(
-        folder / STILL, ours, rest, costs=("gmacs",), accuracy=first[0].measure, kind="members"
-    )
-    return [folder / PAGE, folder / STILL]
+    accuracy = group[0].measure
+    return write_still(path, ours, rest, costs=("gmacs",), accuracy=accuracy, kind="members")
 
 
 def find(reference: str) -> RunPoints:

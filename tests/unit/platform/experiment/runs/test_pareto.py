@@ -43,7 +43,10 @@ def test_a_runs_metrics_name_every_point_and_baselines_do_not_count():
 def test_milliseconds_of_two_machines_are_never_on_one_picture(tmp_path):
     runs = [points("a", 0.7), points("b", 0.6), points("c", 0.5, machine="there")]
     runs.append(points("d", 0.5, data="lasot test"))
-    pareto.draw(tmp_path, runs)
+    written = pareto.draw(tmp_path, runs)
+    # A picture for each of the two data sets.
+    assert [path.name for path in written] == ["pareto.html", "pareto.png", "pareto-2.png"]
+    assert written[1].read_bytes() != written[2].read_bytes()
     text = (tmp_path / "pareto.html").read_text()
     figures = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.DOTALL).group(1))
     names = {key: {t["name"].split(":")[0] for t in f["data"]} for key, f in figures.items()}
