@@ -220,6 +220,23 @@ def test_a_trial_in_the_lower_half_is_stopped_and_told_as_pruned(lab):
     assert "finished" in states
 
 
+def test_a_search_that_goes_on_compares_with_the_trials_of_before(lab, values, tmp_path):
+    given = {"trials": 4, "epochs": 2, "max_concurrent": 1}
+    overrides = {"train.workers": 1, **{f"search.{k}": v for k, v in given.items()}}
+    record = SearchRecord.open(str(tmp_path / "lab"), "full", resolve(values, overrides), {})
+    drawn = {"model.recycling": "none", "distillation.feature": 0.1}
+    for exits in ([2], [1, 2]):
+        known = record.begin({"model.exits": exits, **drawn})
+        told = {"hypervolume": 0.9, "losses": {}, "memory_megabytes": 1.0, "points": "[]"}
+        for epoch in (1, 2):
+            record.report(known, {"epoch": epoch, **told}, 1.0)
+        record.end(known, "finished")
+    # New ones are worse than these: the first of them too.
+    again = lab(made_trial(lambda number, epoch: None), **given)
+    assert [trial.status for trial in again.trials] == ["finished"] * 2 + ["stopped"] * 2
+    assert [len(trial.reports) for trial in again.trials] == [2, 2, 1, 1]
+
+
 def test_an_interrupted_trial_comes_first_and_keeps_its_number(lab, values, tmp_path):
     given = {"trials": 6, "epochs": 2, "scheduler": "none", "max_concurrent": 1}
     overrides = {"train.workers": 1, **{f"search.{k}": v for k, v in given.items()}}

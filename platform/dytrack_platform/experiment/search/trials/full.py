@@ -25,13 +25,14 @@ import ray.tune
 import torch
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from dytrack_model.cost import planned_gmacs
 from dytrack_platform.config import ExperimentConfig, resolve, to_dict
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.search.points.latency import Latency, latency_from, planned_costs
 from dytrack_platform.experiment.search.space import Space, Values
+from dytrack_platform.experiment.search.trials import halving
 from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
 from dytrack_platform.experiment.search.trials.trial import (
     EPOCH,
@@ -80,7 +81,8 @@ def run_trials(
     searcher = RecordedSearch(
         Space(config), search, record, lambda changes: allowed(config, changes), timed
     )
-    _fit(config, job, record, watching, searcher, search.trials - done, scheduler(config))
+    stopping = halving.scheduler(config, record)
+    _fit(config, job, record, watching, searcher, search.trials - done, stopping)
 
 
 def run_listed(
@@ -102,7 +104,7 @@ def run_listed(
     note_finished(config, job, record, watching)
     searcher = ListedSearch(record, listed)
     wanted = len(searcher.waiting)
-    _fit(config, job, record, watching, searcher, wanted, _fifo())
+    _fit(config, job, record, watching, searcher, wanted, halving.nothing_stops())
 
 
 def note_finished(
@@ -171,36 +173,6 @@ def _fit(
         raise error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def scheduler(config: ExperimentConfig) -> TrialScheduler:
-    """Return what ends trials early: halving after 1, 2, 4, … epochs, or nothing.
-
-    Trials with several workers run to their end: a training inside of a trial that is stopped can
-    keep its CPUs (Ray 2.60, without a dashboard), and the next trial would wait for them for ever.
-    """
-    search = config.search
-    if search.scheduler == "none" or search.epochs < 2 or config.train.workers > 1:
-        return _fifo()
-    return AsyncHyperBandScheduler(
-        time_attr=EPOCH,
-        metric=METRIC,
-        mode="max",
-        max_t=_longest(config),
-        grace_period=1,
-        reduction_factor=2,
-        stop_last_trials=False,
-    )
-
-
-def _longest(config: ExperimentConfig) -> int:
-    """Return the most epochs that a trial may have: a space can have that key too."""
-    own = config.search.space.get("train.epochs")
-    return max([config.search.epochs, *(int(value) for value in (own.corners() if own else ()))])
-
-
-def _fifo() -> TrialScheduler:
-    return FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
 def allowed(config: ExperimentConfig, changes: Values) -> bool:

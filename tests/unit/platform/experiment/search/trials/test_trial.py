@@ -11,12 +11,7 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import to_dict
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.trials import trial as trials
-from dytrack_platform.experiment.search.trials.full import (
-    Watching,
-    note_finished,
-    run_trials,
-    scheduler,
-)
+from dytrack_platform.experiment.search.trials.full import Watching, note_finished, run_trials
 from dytrack_platform.experiment.search.trials.record import SearchRecord
 from dytrack_platform.experiment.search.trials.trial import STATE, TRACKER, Job
 from dytrack_platform.training import state as state_files
@@ -89,9 +84,3 @@ def test_a_trial_that_left_all_it_had_to_before_a_kill_is_not_repeated(job, tmp_
     again.report(other, report(1), 1.0)  # of two epochs
     note_finished(config, job, again, watching)
     assert other.status == "running"
-
-
-def test_a_trial_may_be_as_long_as_the_space_says(recipe):
-    space = {"train.epochs": {"randint": [2, 9]}}
-    assert scheduler(recipe(epochs=4, space=space))._max_t == 9
-    assert scheduler(recipe(epochs=4))._max_t == 4
