@@ -6,6 +6,8 @@ moves only with ``--promote``, and only if the gate holds: as good as the versio
 sequence by sequence on the same data, and not slower on this machine.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,7 +77,7 @@ def publish(
     """Register a tracker in MLflow with all that is known of it; promote it if it earns that."""
     import torch
 
-    from dytrack_platform.experiment.registry import publishing, registry
+    from dytrack_platform.experiment.registry import publishing
     from dytrack_platform.experiment.registry.gate import Gate
 
     torch.set_num_threads(threads)
@@ -88,21 +90,16 @@ def publish(
         slower=slower,
     )
     # Find the tracker, and what is known of where it came from.
-    searched = {"search": from_search} if from_search is not None else {}
-    if from_search is not None:
-        from dytrack_platform.experiment.search.front.pick import tracker_of
-
-        tracker = tracker_of(from_search, pick)
-    if tracker is None:
-        raise typer.BadParameter("give a tracker's folder, or --from-search RUN")
-    # Register it.
-    with registry.located(tracker) as folder:
+    if (tracker is None) == (from_search is None):
+        raise typer.BadParameter("give either a tracker's folder, or --from-search RUN")
+    with _found(tracker, from_search, pick) as (folder, origin):
+        # Register it.
         version = publishing.publish(
             folder,
             name,
             aliases=alias or (),
             evaluation=evaluation,
-            lineage=lineage(tracker, folder) | searched,
+            lineage=origin,
             threads=threads,
         )
     screen.say(
@@ -115,6 +112,22 @@ def publish(
         screen.json({**asdict(version), "promotion": outcome and asdict(outcome)})
     if outcome is not None and not outcome.verdict.holds and not force:
         raise typer.Exit(REFUSED)
+
+
+@contextmanager
+def _found(
+    tracker: str | None, from_search: str | None, pick: str | None
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield the folder of a tracker, or of a search's member, and where it came from."""
+    from dytrack_platform.experiment.registry import registry
+    from dytrack_platform.experiment.search.front.pick import picked
+
+    if from_search is not None:
+        with picked(from_search, pick) as folder:
+            yield folder, {"search": from_search}
+    elif tracker is not None:
+        with registry.located(tracker) as folder:
+            yield folder, lineage(tracker, folder)
 
 
 def lineage(reference: str, folder: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A member of a search's front as a tracker that can be published or tracked with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +26,9 @@ POINT = "balanced"
 """Name of the picked policy among the tracker's operating points: what trackers start at."""
 
 
-def tracker_of(reference: str, pick: str | None = None) -> str:
-    """Write a member's weights with its policy as a tracker; returns its folder.
+@contextmanager
+def picked(reference: str, pick: str | None = None) -> Iterator[Path]:
+    """Yield a folder with a member's weights and policy as a tracker; it goes afterwards.
 
     Args:
         reference: The search's run in MLflow, or its folder.
@@ -45,8 +48,8 @@ def tracker_of(reference: str, pick: str | None = None) -> str:
     full = (float("inf"),) * (saved.network.exit_count - 1)
     points = [picked, *same, OperatingPoint(name="accurate", thresholds=full)]
     notes = {**saved.notes, "search": reference, "member": member.to_dict()}
-    folder = Path(f"picked-{Path(reference).name}-{member.name}")
-    return str(checkpoint.save(folder, saved.network, points, notes))
+    with TemporaryDirectory(prefix="dytrack-") as name:
+        yield checkpoint.save(Path(name) / "tracker", saved.network, points, notes)
 
 
 def _saved(reference: str, member: Member, trial: int | None) -> checkpoint.SavedTracker:

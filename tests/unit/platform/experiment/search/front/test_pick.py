@@ -13,7 +13,7 @@ from dytrack_platform.errors import ModelLookupError
 from dytrack_platform.experiment.runs import tracking
 from dytrack_platform.experiment.search.front import members
 from dytrack_platform.experiment.search.front.members import Candidate, Front
-from dytrack_platform.experiment.search.front.pick import POINT, tracker_of
+from dytrack_platform.experiment.search.front.pick import POINT, picked
 from dytrack_platform.experiment.search.points.threshold_front import Point
 
 
@@ -22,8 +22,11 @@ def test_a_picked_member_is_the_balanced_point_of_its_tracker(tmp_path, recipe, 
     torch.manual_seed(0)
     weights = checkpoint.save(tmp_path / "weights", DyTrackNetwork(variant("test")))
     write_front(tmp_path / "search", recipe(), weights)
-    folder = tracker_of(str(tmp_path / "search"), "gmacs<=2.5, max iou")
-    saved = checkpoint.load(folder)
+    there = set(tmp_path.iterdir())
+    with picked(str(tmp_path / "search"), "gmacs<=2.5, max iou") as folder:
+        saved = checkpoint.load(folder)
+        assert set(tmp_path.iterdir()) == there  # nothing is left where the command was called
+    assert not folder.exists()
     point = next(p for p in saved.points if p.name == POINT)
     assert point.thresholds[0] == 0.6
     assert {p.name for p in saved.points} == {POINT, "01", "03", "accurate"}
@@ -53,10 +56,14 @@ def test_weights_from_mlflow_are_those_of_the_members_own_trial(
     entries += [{"file": "front.json"}, {"file": "details.json"}]
     tracking.deliver(run_id, search, entries)
     shutil.rmtree(weights)
-    saved = checkpoint.load(tracker_of(run_id, "gmacs<=2.5, max iou"))
+    with picked(run_id, "gmacs<=2.5, max iou") as folder:
+        saved = checkpoint.load(folder)
     assert saved.notes["of"] == ("members" if trial is None else "trial-001")
-    with pytest.raises(ModelLookupError, match="the weights of member 01 are neither at"):
-        tracker_of(run_id, "min gmacs")
+    with (
+        pytest.raises(ModelLookupError, match="the weights of member 01 are neither at"),
+        picked(run_id, "min gmacs"),
+    ):
+        pass
 
 
 def write_front(folder, config, weights, trial=None):
