@@ -17,7 +17,7 @@ import torch
 from dytrack_model import checkpoint
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import CycleExit, FixedExit, Policy, RandomExit, shares_to_cycle
-from dytrack_platform.config import ExperimentConfig, resolve, to_dict
+from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.config.search import Mode
 from dytrack_platform.errors import StorageError, TrainingError
 from dytrack_platform.experiment.search import fingerprint
@@ -35,7 +35,7 @@ from dytrack_platform.experiment.search.points.exit_cache import ExitCache, Flag
 from dytrack_platform.experiment.search.points.latency import Latency, Measuring, costs_of, measured
 from dytrack_platform.experiment.search.points.rerun import Measured, Videos, record, rerun, run
 from dytrack_platform.experiment.search.points.threshold_front import Costs, Placement, Point
-from dytrack_platform.experiment.search.trials.trial import pair_cache
+from dytrack_platform.experiment.search.trials.trial import judged_by, pair_cache
 from dytrack_platform.storage import files
 from dytrack_platform.training.closed_loop import Film, ManyTargets
 from dytrack_platform.training.metrics import dtype_of
@@ -201,7 +201,7 @@ class Judge:
 
     def _open(self, entry: Entry) -> _Opened:
         network = entry.load()
-        config = resolve({**to_dict(self.config), "model": network.config.to_dict()})
+        config = judged_by(to_dict(self.config), network.config)
         latency = measured(self.out, network.config, self.how)
         if self.videos is not None:
             cache = self._recorded(self.videos, config, network)

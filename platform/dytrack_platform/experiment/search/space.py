@@ -21,7 +21,13 @@ from dytrack_platform.errors import ConfigurationError
 EXITS = "model.exits"
 _SIZES = 16
 """Sizes of models of which each one's cost is looked at before the first trial."""
+_HELD_OUT = "trials are compared on held-out data, the same for all"
 _FIXED = {
+    "data.validation": _HELD_OUT,
+    "data.validation_share": _HELD_OUT,
+    "data.validation_pairs": _HELD_OUT,
+    "data.resident_validation": _HELD_OUT,
+    "data.root": _HELD_OUT,
     "train.workers": "a search starts its trials' processes",
     "train.gpu": "a search starts its trials' processes",
     "train.cpus_per_worker": "a search starts its trials' processes",

@@ -18,13 +18,14 @@ from dytrack_model import checkpoint
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.placement import inherit
-from dytrack_platform.config import ExperimentConfig, resolve, to_dict
+from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.points.exit_cache import ExitCache, from_pairs
 from dytrack_platform.experiment.search.points.latency import costs_of
 from dytrack_platform.experiment.search.points.rerun import record
 from dytrack_platform.experiment.search.points.threshold_front import Placement, Point
 from dytrack_platform.experiment.search.space import EXITS, placements
+from dytrack_platform.experiment.search.trials.trial import judged_by
 from dytrack_platform.storage import files
 from dytrack_platform.training import memory, worker
 from dytrack_platform.training.objective import TrainModule
@@ -68,7 +69,7 @@ def score(
     device: torch.device,
 ) -> list[Inherited]:
     """Say what each placement is worth with inherited weights, on the held-out data."""
-    config = resolve({**to_dict(config), "model": network.config.to_dict()})
+    config = judged_by(to_dict(config), network.config)
     found = []
     for exits, cache in zip(chosen, _caches(config, network, chosen, device), strict=True):
         costs = costs_of(inherit(network, exits))

@@ -18,6 +18,7 @@ import psutil
 import torch
 
 from dytrack_model import checkpoint
+from dytrack_model.config import ModelConfig
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_platform.config import ExperimentConfig, SearchConfig, resolve, to_dict
@@ -97,6 +98,20 @@ def shortened(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Experime
             "train.sample_images": 0,
         },
     )
+
+
+def judged_by(recipe: Mapping[str, Any], model: ModelConfig) -> ExperimentConfig:
+    """Return the recipe that a trial's tracker is judged by: the search's own, with its model.
+
+    All trackers of a search are judged alike, by trials as by the front. Held-out pairs also
+    depend on jitter, gap, seed and batch size, and videos are followed in the training's number
+    format: were those a trial's own, easy pairs would look like a good tracker.
+
+    Args:
+        recipe: The search's.
+        model: The trial's.
+    """
+    return resolve({**recipe, "model": model.to_dict()})
 
 
 def pair_cache(
@@ -182,6 +197,7 @@ class Writer:
         report: Report,
     ) -> None:
         self._config, self._job, self._number = config, job, number
+        self._judged = judged_by(job.recipe, config.model)
         self._latency, self._context, self._report = latency, context, report
         self.clock = Clock()
         self._evaluated = 0.0
@@ -210,7 +226,7 @@ class Writer:
 
     def _score(self, module: TrainModule) -> dict[str, Any]:
         search = self._config.search
-        cache = held_out(self._config, module, self._context.device)
+        cache = held_out(self._judged, module, self._context.device)
         solved = solving.solve(
             cache,
             [self._config.model.exits],

@@ -102,6 +102,10 @@ def test_placements_of_a_tracker_are_those_among_its_exits(recipe):
             r"^search\.space\.train\.workers: cannot be searched: a search starts",
         ),
         (
+            {"space": {"data.validation_share": {"uniform": [0.1, 0.3]}}},
+            r"^search\.space\.data\.validation_share: cannot be searched: trials are compared on",
+        ),
+        (
             {"space": {"data.pairs_per_epoch": {"choice": [256]}}, "pairs_per_epoch": 512},
             r"^search\.space\.data\.pairs_per_epoch: search\.pairs_per_epoch says how many",
         ),

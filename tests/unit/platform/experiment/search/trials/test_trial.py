@@ -8,7 +8,7 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
-from dytrack_platform.config import to_dict
+from dytrack_platform.config import resolve, to_dict
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.trials import trial as trials
 from dytrack_platform.experiment.search.trials.full import Watching, note_finished, run_trials
@@ -84,3 +84,43 @@ def test_a_trial_that_left_all_it_had_to_before_a_kill_is_not_repeated(job, tmp_
     again.report(other, report(1), 1.0)  # of two epochs
     note_finished(config, job, again, watching)
     assert other.status == "running"
+
+
+def test_trials_are_scored_on_the_searchs_own_held_out_pairs(made_clips, tmp_path, monkeypatch):
+    """With a jitter of its own a trial would choose how hard its examination is."""
+    values = {
+        "name": "x",
+        "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
+        "data": {
+            "train": [{"path": str(made_clips)}],
+            "pairs_per_epoch": 8,
+            "validation_pairs": 8,
+            "validation_share": 0.3,
+            "pairs_per_clip": 4,
+        },
+        "train": {"batch_size": 4},
+    }
+    job = Job(recipe=to_dict(resolve(values)), reference=(-0.1, 4.0), location=str(tmp_path))
+    own = {
+        "seed": 7,
+        "data.centre_jitter": 0.0,
+        "data.max_gap": 1,
+        "train.batch_size": 8,
+        "model.search_factor": 3.5,
+    }
+    caches, judged = [], []
+    held_out = trials.held_out
+
+    def noted(config, module, device):
+        judged.append(config)
+        caches.append(held_out(config, module, device))
+        return caches[-1]
+
+    monkeypatch.setattr(trials, "held_out", noted)
+    for number, changes in enumerate(({}, own)):
+        trials.train_lean(job, number, changes, None, lambda metrics: None)
+    assert judged[0].data == judged[1].data
+    assert judged[0].seed == judged[1].seed
+    assert judged[1].model.search_factor == 3.5  # the tracker is the trial's own
+    assert caches[0].sequence.tolist() == caches[1].sequence.tolist()
+    assert caches[0].names == caches[1].names
