@@ -43,6 +43,11 @@ from dytrack_platform.experiment.search.trials.trial import (
 )
 
 _REASON = 300
+_NODE_SHORT = "due to the node running low on memory"
+"""What Ray's memory monitor says of a process that it ends, above a page of numbers."""
+_REFUSED_MEMORY = ("memoryerror", "unable to allocate", "allocate memory", "out of memory")
+"""What Python, NumPy, torch and CUDA say where they are given no memory."""
+_SPARE = "lower search.max_concurrent or train.batch_size"
 _WAITING_BYTES = 300e6
 """Memory of a trial whose training runs in processes of its own."""
 
@@ -312,9 +317,14 @@ def reason_of(trial: Trial) -> str:
     """Say in one line why a trial ended, from the text that Ray keeps of its error."""
     text = Path(trial.error_file).read_text() if trial.error_file else ""
     lowered = text.lower()
+    if _NODE_SHORT in lowered:
+        return f"its node ran out of memory, and Ray ended it; {_SPARE}"
     if "actor died" in lowered or "worker process" in lowered or "actorunavailable" in lowered:
         return "its process died: it was killed, or ran out of memory"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1] if lines else "for a reason that Ray did not keep"
     # Ray writes the class with the module that it lies in.
-    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", said)[:_REASON]
+    said = re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", said)[:_REASON]
+    if any(words in said.lower() for words in _REFUSED_MEMORY):
+        return f"it ran out of memory ({said}); {_SPARE}"
+    return said

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,12 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import resolve, to_dict
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.trials import trial as trials
-from dytrack_platform.experiment.search.trials.full import Watching, note_finished, run_trials
+from dytrack_platform.experiment.search.trials.full import (
+    Watching,
+    note_finished,
+    reason_of,
+    run_trials,
+)
 from dytrack_platform.experiment.search.trials.record import SearchRecord
 from dytrack_platform.experiment.search.trials.trial import STATE, TRACKER, Job
 from dytrack_platform.training import state as state_files
@@ -124,3 +130,30 @@ def test_trials_are_scored_on_the_searchs_own_held_out_pairs(made_clips, tmp_pat
     assert judged[1].model.search_factor == 3.5  # the tracker is the trial's own
     assert caches[0].sequence.tolist() == caches[1].sequence.tolist()
     assert caches[0].names == caches[1].names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "Failure # 1\n1 worker(s) were killed due to the node running low on memory. Memory on "
+            "the node was 27.1GB used / 28.0GB limit\nRefer to the documentation on how to",
+            "its node ran out of memory, and Ray ended it; lower search.max_concurrent or "
+            "train.batch_size",
+        ),
+        (
+            "The actor died unexpectedly before finishing this task.",
+            "its process died: it was killed, or ran out of memory",
+        ),
+        (
+            "Traceback\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+            "it ran out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 "
+            "GiB.); lower search.max_concurrent or train.batch_size",
+        ),
+        ("Traceback\nRuntimeError: shapes differ", "RuntimeError: shapes differ"),
+    ],
+)
+def test_why_a_trial_failed_is_one_sentence(tmp_path, text, reason):
+    file = tmp_path / "error.txt"
+    file.write_text(text)
+    assert reason_of(SimpleNamespace(error_file=str(file))) == reason
