@@ -27,15 +27,26 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, monkeypatch, empty_store):
     """An empty MLflow store, also for processes that a test starts."""
-    with (
-        contextlib.closing(sqlite3.connect(empty_store)) as made,
-        contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as own,
-    ):
-        made.backup(own)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{copied(empty_store, tmp_path / 'mlflow.db')}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     return uri
+
+
+@pytest.fixture
+def other_store(tmp_path, empty_store):
+    """The file of another empty store."""
+    return copied(empty_store, tmp_path / "other.db")
+
+
+def copied(store, path):
+    """Copy a store's file."""
+    with (
+        contextlib.closing(sqlite3.connect(store)) as made,
+        contextlib.closing(sqlite3.connect(path)) as own,
+    ):
+        made.backup(own)
+    return path
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Searches over Ray Tune: nested runs, continued and longer searches, and what goes wrong."""
 
+import contextlib
 import gc
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
 from dytrack_platform.errors import ConfigurationError, StorageError
 from dytrack_platform.experiment.runs import tracking
+from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.search import search as searching
 from dytrack_platform.experiment.search.front import rebuild
 from dytrack_platform.experiment.search.search import Request, search
@@ -153,22 +156,6 @@ def test_a_full_disk_ends_the_search_and_it_goes_on_when_there_is_room(
     assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
 
 
-def test_mlflow_that_is_away_for_a_while_misses_nothing(ray_session, store, values, monkeypatch):
-    original, began = tracking.deliver, time.monotonic()
-
-    def away(*given):
-        if time.monotonic() - began < 15:
-            raise StorageError("the MLflow store does not answer")
-        original(*given)
-
-    monkeypatch.setattr(tracking, "deliver", away)
-    searched = run(values)
-    below = children(searched.run_id)
-    assert len(below) == 3
-    assert {r.info.status for r in below} == {"FINISHED"}
-    assert all("hypervolume" in r.data.metrics for r in below)
-
-
 def test_two_searches_in_one_folder_do_not_meet(ray_session, store, values):
     config = resolve(values, {"train.workers": 1})
     held, let_go = threading.Event(), threading.Event()
@@ -197,11 +184,11 @@ def command(values, tmp_path, store):
     values["train"]["workers"] = 1
     values["search"] |= {"epochs": 2, "trials": 4}
 
-    def start(name="tiny", **changes):
+    def start(name="tiny", also=(), **changes):
         own = {**values, "name": name, "search": {**values["search"], **changes}}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(own))
-        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | dict(also)
         return subprocess.Popen(
             [*DYTRACK, "search", str(path)],
             stdout=subprocess.PIPE,
@@ -252,22 +239,63 @@ def test_ctrl_c_ends_a_search_with_130_and_as_killed_and_it_goes_on(command, val
     assert mlflow.MlflowClient().get_run(record["run_id"]).info.status == "FINISHED"
 
 
-def test_a_killed_search_goes_on_and_two_at_once_do_not_mix(command, values):
+@contextlib.contextmanager
+def away(store, seconds):
+    """Hold a store's file from now on, for so many seconds: nobody reads or writes there."""
+    held = threading.Event()
+
+    def hold():
+        with contextlib.closing(sqlite3.connect(store, timeout=30, isolation_level=None)) as own:
+            own.execute("BEGIN EXCLUSIVE")
+            held.set()
+            time.sleep(seconds)
+            own.execute("ROLLBACK")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30)
+    yield
+    thread.join()
+
+
+def test_a_killed_search_goes_on_and_two_at_once_do_not_mix(command, values, other_store):
+    """MLflow is away for a minute under the second one, which has a store of its own.
+
+    That one waits for it at its end as long as the command of a job does; others wait for 20 s.
+    """
     storage = values["train"]["storage"]
-    process, other = command("one"), command("two", seed=5)
-    record = wait_for(f"{storage}/one-search", some_ended, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    done = [t for t in record["trials"] if t["status"] in ("finished", "stopped")]
-    again = command("one", trials=6)
+    elsewhere = f"sqlite:///{other_store}"
+    in_job = {"MLFLOW_TRACKING_URI": elsewhere, "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    process, other = command("one"), command("two", also=in_job, seed=5)
+    wait_for(f"{storage}/two-search", lambda trials: len(trials) > 0, other)
+    with away(other_store, 60):
+        record = wait_for(f"{storage}/one-search", some_ended, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done = [t for t in record["trials"] if t["status"] in ("finished", "stopped")]
+        again = command("one", trials=6)
+    journal = Journal(Path(f"{storage}/two-search"), lambda entries: None)
+    assert journal.pending()  # it could not say all that it had to
     for one in (other, again):
         said, _ = one.communicate(timeout=300)
         assert one.returncode == 0, said
+        assert "MLflow lacks" not in said
     trials = files.read_json(f"{storage}/one-search/search.json")["trials"]
     assert [trial["number"] for trial in trials] == list(range(6))
     for old in done:
         assert trials[old["number"]]["reports"] == old["reports"]
+    assert len(children(record["run_id"])) == 6
+    # What happened while MLflow was away is there as well.
     others = files.read_json(f"{storage}/two-search/search.json")
     assert len(others["trials"]) == 4
-    assert len(children(others["run_id"])) == 4
-    assert len(children(record["run_id"])) == 6
+    mlflow.set_tracking_uri(elsewhere)
+    below = {run.info.run_name: run for run in children(others["run_id"])}
+    assert len(below) == 4
+    for trial in others["trials"]:
+        run = below[f"trial-{trial['number']:03d}"]
+        assert run.info.status == "FINISHED"
+        history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "hypervolume")
+        assert sorted(m.step for m in history) == [r["epoch"] for r in trial["reports"]]
+    own = mlflow.MlflowClient().get_run(others["run_id"])
+    assert own.info.status == "FINISHED"
+    assert own.data.metrics["on_front"] >= 1
