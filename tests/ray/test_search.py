@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.search import search as searching
 from dytrack_platform.experiment.search.front import rebuild
 from dytrack_platform.experiment.search.search import Request, search
+from dytrack_platform.experiment.search.trials.trial import Job, halt
 from dytrack_platform.storage import files
 from tests.ray import agreement
 
@@ -124,11 +126,39 @@ def test_trials_that_no_node_has_room_for_are_refused(ray_session, store, values
         search(Request(config=config), quietly, [].append)
 
 
-def test_a_trial_with_two_workers_nests_a_training(ray_session, store, values):
-    config = resolve(values, {"search.trials": 1, "search.epochs": 1})
-    searched = search(Request(config=config), quietly, [].append)
-    assert [trial.status for trial in searched.record.trials] == ["finished"]
+def test_a_trial_with_two_workers_goes_on_where_one_is_killed_and_ends_when_it_is_told(
+    ray_session, store, values
+):
+    given = {"trials": 2, "epochs": 3, "max_concurrent": 1, "pairs_per_epoch": 320}
+    config = resolve(values, {f"search.{k}": v for k, v in given.items()})
+    request = Request(config=config)
+    done, first = set(), []
+
+    def act(standing):
+        trial = standing.trials[-1] if standing.trials else None
+        if trial is None or not trial.reports or trial.number in done:
+            return
+        done.add(trial.number)
+        if trial.number == 0:
+            first.append(dict(trial.reports[0]))
+            below = psutil.Process().children(recursive=True)
+            workers = [p for p in below if "TrainWorker" in " ".join(p.cmdline())]
+            assert len(workers) == 2
+            workers[0].kill()
+        else:
+            halt(Job(recipe={}, reference=(), location=request.location), 1)
+
+    searched = search(request, act, [].append)
+    lost, told = searched.record.trials
+    assert done == {0, 1}
+    # From its first epoch on: that is not done again.
+    assert lost.status == "finished"
+    assert [report["epoch"] for report in lost.reports] == [1, 2, 3]
+    assert lost.reports[0] == first[0]
+    assert told.status == "stopped"
+    assert 1 <= len(told.reports) < 3
     assert searched.front.members
+    assert not list(searched.folder.glob("trials/*/state"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -86,7 +86,7 @@ def run_trials(
     searcher = RecordedSearch(
         Space(config), search, record, lambda changes: allowed(config, changes), timed
     )
-    stopping = halving.scheduler(config, record)
+    stopping = halving.scheduler(config, record, job)
     _fit(config, job, record, watching, searcher, search.trials - done, stopping)
 
 
@@ -172,7 +172,7 @@ def _fit(
         ).fit()
     except ray.tune.TuneError:
         # Ray makes a text of what our own code raised; the error itself says more.
-        error = events.error or searcher.error
+        error = events.error or searcher.error or getattr(stopping, "error", None)
         if error is None:
             raise
         raise error from None

@@ -5,8 +5,9 @@ nothing: its first trials were compared with nobody, and so not stopped. Ours is
 search's record, and knows a trial by its number, which it keeps when it goes on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dytrack_platform.experiment.cluster import session  # noqa: F401  (Ray's environment first)
@@ -15,27 +16,26 @@ from ray.tune.experiment import Trial  # isort: skip
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from dytrack_platform.config import ExperimentConfig
+from dytrack_platform.errors import DyTrackError
 from dytrack_platform.experiment.search.trials.record import SearchRecord, TrialRecord
-from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC
+from dytrack_platform.experiment.search.trials.trial import EPOCH, METRIC, Job, halt
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
 
 
-def scheduler(config: ExperimentConfig, record: SearchRecord) -> TrialScheduler:
+def scheduler(config: ExperimentConfig, record: SearchRecord, job: Job) -> TrialScheduler:
     """Return what ends trials early: halving after 1, 2, 4, … epochs, or nothing.
-
-    Trials with several workers run to their end: a training inside of a trial that is stopped can
-    keep its CPUs (Ray 2.60, without a dashboard), and the next trial would wait for them for ever.
 
     Args:
         config: The recipe.
         record: Trials of earlier commands; what they reported is what new ones are compared with.
+        job: What trials share.
     """
     most = most_epochs(config)
-    if config.search.scheduler == "none" or most < 2 or config.train.workers > 1:
+    if config.search.scheduler == "none" or most < 2:
         return nothing_stops()
-    return RecordedHalving(record, most)
+    return RecordedHalving(record, most, partial(halt, job) if config.train.workers > 1 else None)
 
 
 def nothing_stops() -> TrialScheduler:
@@ -66,9 +66,12 @@ class RecordedHalving(AsyncHyperBandScheduler):
     Args:
         record: What is known.
         most: Epochs of the longest trial.
+        halt: Asks a trial to end, by its number, where Ray must not end it; None: Ray does.
     """
 
-    def __init__(self, record: SearchRecord, most: int) -> None:
+    def __init__(
+        self, record: SearchRecord, most: int, halt: Callable[[int], None] | None = None
+    ) -> None:
         super().__init__(
             time_attr=EPOCH,
             metric=METRIC,
@@ -78,6 +81,9 @@ class RecordedHalving(AsyncHyperBandScheduler):
             reduction_factor=2,
             stop_last_trials=False,
         )
+        self._halt = halt
+        self.error: DyTrackError | None = None
+        """What was raised here."""
         for trial in record.trials:
             if trial.status != "failed":
                 self._feed(trial)
@@ -97,7 +103,15 @@ class RecordedHalving(AsyncHyperBandScheduler):
         self, tune_controller: "TuneController", trial: Trial, result: Mapping[str, Any]
     ) -> str:
         """Say whether a trial goes on after a report."""
-        return str(super().on_trial_result(tune_controller, _of(trial), dict(result)))
+        decided = str(super().on_trial_result(tune_controller, _of(trial), dict(result)))
+        if decided == TrialScheduler.STOP and self._halt is not None:
+            try:
+                self._halt(_number(trial))
+            except DyTrackError as error:
+                self.error = error  # Ray passes on no more than its text
+                raise
+            return str(TrialScheduler.CONTINUE)  # it ends by itself
+        return decided
 
     def on_trial_complete(
         self, tune_controller: "TuneController", trial: Trial, result: Mapping[str, Any]
@@ -111,7 +125,11 @@ class RecordedHalving(AsyncHyperBandScheduler):
 
 
 def _of(trial: Trial) -> Trial:
-    return _known(int(trial.config["number"]))
+    return _known(_number(trial))
+
+
+def _number(trial: Trial) -> int:
+    return int(trial.config["number"])
 
 
 def _known(number: int) -> Trial:

@@ -1,6 +1,12 @@
-"""A trial with several workers: a Ray Train run inside of a Tune trial, reporting through it."""
+"""A trial with several workers: a Ray Train run inside of a Tune trial, reporting through it.
+
+It goes on from its last epoch where a worker is lost or the search was interrupted. What ends it
+early is a file that its first worker looks for: a training inside of a trial that Tune ends can
+keep its CPUs (Ray 2.60, without a dashboard), and the next trial would wait for them for ever.
+"""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,9 +19,20 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from dytrack_platform.experiment.cluster.termination import TerminableTorch
 from dytrack_platform.experiment.search.points.latency import Latency, latency_from
-from dytrack_platform.experiment.search.trials.trial import Job, Writer, shortened
+from dytrack_platform.experiment.search.trials.trial import (
+    Clock,
+    Job,
+    Writer,
+    is_halted,
+    shortened,
+    states,
+)
+from dytrack_platform.storage import files
 from dytrack_platform.training import worker
+from dytrack_platform.training.callbacks import Callbacks, Request
 from dytrack_platform.training.distributed import DistributedContext
+
+_LOOK_EVERY_S = 2.0
 
 
 def train_nested(
@@ -58,5 +75,26 @@ def _work(settings: dict[str, Any]) -> None:
         rank=found.get_world_rank(), world=found.get_world_size(), device=get_device()
     )
     latency = None if row is None else latency_from(row)
-    writer = Writer(config, job, settings["number"], latency, context, ray.train.report)
-    worker.train(config, writer.clock, context, writer=writer)
+    number = settings["number"]
+    writer = Writer(config, job, number, latency, context, ray.train.report)
+    before = states(job, number)
+    callbacks = _Halting(writer.clock, job, number, context)
+    worker.train(config, callbacks, context, before, files.local_copy, writer=writer)
+
+
+class _Halting(Callbacks):
+    """Sums the time of steps, and asks for the end when the trial is to be stopped."""
+
+    def __init__(self, clock: Clock, job: Job, number: int, context: DistributedContext) -> None:
+        self._clock, self._job, self._number = clock, job, number
+        self._looks = context.rank == 0  # all workers do what one of them asks for
+        self._look_at = 0.0
+
+    def request(self, step: int) -> Request:
+        """Look for the file now and then."""
+        asked = self._clock.request(step)
+        if self._looks and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            if is_halted(self._job, self._number):
+                return Request.STOP
+        return asked

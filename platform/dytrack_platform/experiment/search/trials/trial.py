@@ -39,6 +39,8 @@ from dytrack_platform.training.state import TrainingState
 
 METRIC, EPOCH = "hypervolume", "epoch"
 TRACKER, STATE = "tracker", "state"
+_HALT = "halt"
+"""File beside a trial's state that asks its workers to end; it goes with the state."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -62,6 +64,26 @@ def has_tracker(job: Job, number: int) -> bool:
     return files.exists(f"{job.folder(number)}/{TRACKER}/{checkpoint.DESCRIPTION}")
 
 
+def states(job: Job, number: int) -> list[str]:
+    """Return the state that an interrupted trial goes on from, if there is one."""
+    state = f"{job.folder(number)}/{STATE}"
+    return [state] if files.exists(f"{state}/{state_files.SEAL}") else []
+
+
+def halt(job: Job, number: int) -> None:
+    """Ask a trial that trains in other processes to end.
+
+    Raises:
+        StorageError: There is no space or no permission.
+    """
+    files.write_bytes(f"{job.folder(number)}/{STATE}/{_HALT}", b"\n")
+
+
+def is_halted(job: Job, number: int) -> bool:
+    """Say whether a trial was asked to end."""
+    return files.exists(f"{job.folder(number)}/{STATE}/{_HALT}")
+
+
 def tidy(job: Job, number: int, *, stopped: bool) -> None:
     """Remove the state of a trial that ended; one that was stopped keeps its tracker of then.
 
@@ -72,7 +94,7 @@ def tidy(job: Job, number: int, *, stopped: bool) -> None:
         StorageError: The tracker cannot be written.
     """
     state = f"{job.folder(number)}/{STATE}"
-    if stopped and not has_tracker(job, number) and files.exists(f"{state}/{state_files.SEAL}"):
+    if stopped and not has_tracker(job, number) and states(job, number):
         files.copy_folder(f"{state}/{state_files.TRACKER}", f"{job.folder(number)}/{TRACKER}")
     files.remove_folder(state)
 
@@ -203,7 +225,9 @@ class Writer:
         self._evaluated = 0.0
 
     def checkpoint(self, state: TrainingState, progress: Progress) -> None:
-        """Score, keep and report."""
+        """Score, keep and report; not within an epoch, where a trial that was stopped ends."""
+        if state.step % self._config.train.checkpoint_steps:
+            return
         self.clock.pause()
         began = time.monotonic()
         module = state_files.trained(state, self._config)
@@ -244,7 +268,7 @@ class Writer:
     ) -> None:
         target = self._job.folder(self._number)
         last = state.step == worker.steps_of(self._config)
-        if last and self._context.rank > 0:
+        if self._context.rank > 0:
             return
         folder = Path(tempfile.mkdtemp(prefix="dytrack-"))
         try:
@@ -254,7 +278,9 @@ class Writer:
                 point = OperatingPoint(name="accurate", thresholds=(math.inf,) * (exits - 1))
                 checkpoint.save(folder / TRACKER, module.network, [point], about)
                 files.put_folder(folder / TRACKER, f"{target}/{TRACKER}")
-            elif self._context.world == 1:
+            else:
+                # Of several workers the others begin anew with random states of this step's own:
+                # files of theirs could be of another step when the trial is killed.
                 rng_state.save(folder, 0)
                 state_files.save(folder, state, self._config, tensors, module, 1)
                 files.put_folder(folder, f"{target}/{STATE}", last=state_files.SEAL)
@@ -298,6 +324,5 @@ def train_lean(
     torch.set_num_threads(max(1, int(config.train.cpus_per_worker)))
     context = DistributedContext(device=torch.device("cuda" if config.train.gpu else "cpu"))
     writer = Writer(config, job, number, latency, context, report)
-    state = f"{job.folder(number)}/{STATE}"
-    candidates = [state] if files.exists(f"{state}/{state_files.SEAL}") else []
-    worker.train(config, writer.clock, context, candidates, files.local_copy, writer=writer)
+    before = states(job, number)
+    worker.train(config, writer.clock, context, before, files.local_copy, writer=writer)
