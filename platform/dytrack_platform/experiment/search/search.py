@@ -18,6 +18,7 @@ from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.runs.journal_folder import journal_folder, kept_beside
 from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
+from dytrack_platform.experiment.runs.store_lock import store_lock
 from dytrack_platform.experiment.search import fingerprint
 from dytrack_platform.experiment.search import space as spaces
 from dytrack_platform.experiment.search.forecast import SearchCost, search_cost
@@ -52,13 +53,17 @@ def search(request: Request, show: Show, say: Say) -> Searched:
     """
     config, model, data = _checked(request, say)
     location, folder = request.location, journal_folder(request.location)
-    with run_lock(folder, wait_s=2.0, name=_LOCK):
+    with (
+        run_lock(folder, wait_s=2.0, name=_LOCK),
+        store_lock(f"{location}/{_LOCK}", folder, say) as require_lock,
+    ):
         known = files.read_json(f"{location}/search.json")
         require(
             known is not None or not request.resume,
             f"--resume: {location} holds no search to go on with",
         )
         record = SearchRecord.open(location, request.mode, config, data)
+        record.before_write = require_lock
         if record.run_id is not None and not tracking.exists(record.run_id):
             record.run_id = None
         if known is not None and record.trials:

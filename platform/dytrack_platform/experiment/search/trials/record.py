@@ -5,7 +5,7 @@ A killed search goes on from it under the same recipe and data, with as many tri
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -73,6 +73,8 @@ class SearchRecord:
     def __init__(self, location: str, content: dict[str, Any]) -> None:
         self._location, self._content = location, content
         self.trials = [TrialRecord(**values) for values in content["trials"]]
+        self.before_write: Callable[[], None] = lambda: None
+        """Raises where this command may not write here any more."""
 
     @classmethod
     def open(
@@ -165,8 +167,9 @@ class SearchRecord:
         """Write it whole.
 
         Raises:
-            StorageError: There is no space or no permission.
+            StorageError: There is no space or no permission, or another command took over.
         """
+        self.before_write()
         self._content["trials"] = [asdict(trial) for trial in self.trials]
         text = json.dumps(self._content, default=_plain)
         files.write_bytes(f"{self._location}/{FILE}", (text + "\n").encode())

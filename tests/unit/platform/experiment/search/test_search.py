@@ -10,7 +10,8 @@ from dytrack_model.cost import planned_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import resolve
 from dytrack_platform.config.schema import ResidentSource
-from dytrack_platform.errors import ConfigurationError
+from dytrack_platform.errors import ConfigurationError, StorageError
+from dytrack_platform.experiment.runs.store_lock import Pace, store_lock
 from dytrack_platform.experiment.search import search as searching
 from dytrack_platform.experiment.search.request import Request
 from dytrack_platform.experiment.search.search import foretell, rule_of
@@ -68,3 +69,22 @@ def test_post_hoc_is_checked_by_the_tracker_and_not_by_the_recipes_model(tmp_pat
         ask(constraints=[f"gmacs <= {0.9 * least}"])
     with pytest.raises(ConfigurationError, match="the network has 4 blocks"):
         ask(space={"model.exits": {"placements": {"depths": [2, 9]}}})
+
+
+def test_a_search_on_a_store_is_refused_while_another_machine_is_at_work_there(
+    recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DYTRACK_JOURNALS", str(tmp_path / "here"))
+    monkeypatch.setattr(searching.fingerprint, "of_sequences", lambda source: "abc")
+    model = checkpoint.save(tmp_path / "tracker", DyTrackNetwork(variant("test")))
+    config = recipe(space={"model.exits": {"placements": {"count": [1, 2]}}})
+    location = f"memory://{tmp_path.name}/search"
+    request = Request(config=config, mode="post-hoc", model=str(model), source=VIDEOS, out=location)
+    there, said = tmp_path / "there", []
+    there.mkdir()
+    with (
+        store_lock(f"{location}/search.lock", there, print, Pace(beat=0.2, settle=0.1)),
+        pytest.raises(StorageError, match="is at work there; wait for it"),
+    ):
+        searching.search(request, print, said.append)
+    assert "is still at work there" in said[-1]

@@ -77,3 +77,16 @@ def test_a_report_of_an_epoch_that_is_there_takes_its_place(begun, recipe):
     record.report(record.trials[1], report(1, 0.6), 1.0)
     record.report(record.trials[1], report(2, 0.7), 2.0)
     assert [r["hypervolume"] for r in record.trials[1].reports] == [0.6, 0.7]
+
+
+def test_nothing_is_written_where_another_command_took_over(begun, recipe):
+    record = SearchRecord.open(str(begun), "full", recipe(trials=8), DATA)
+    before = (begun / "search.json").read_bytes()
+
+    def taken():
+        raise StorageError("another one took over")
+
+    record.before_write = taken
+    with pytest.raises(StorageError, match="took over"):
+        record.begin({"model.exits": [2, 4]})
+    assert (begun / "search.json").read_bytes() == before
