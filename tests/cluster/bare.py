@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,15 @@ def bare_environment():
     ray.chmod(0o755)
     tried = subprocess.run(
         [programs / "python", "-P", "-c", "import ray, torch, mlflow, dytrack_model"],
+        env=without_sources(os.environ),
         capture_output=True,
         text=True,
         check=False,
     )
     assert "No module named 'dytrack_model'" in tried.stderr, tried.stderr
     return programs
+
+
+def without_sources(environment):
+    """Return variables without the path on which a developer's shell may lead to dytrack itself."""
+    return {name: value for name, value in environment.items() if name != "PYTHONPATH"}

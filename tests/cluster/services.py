@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.bare import bare_environment
+from tests.cluster.bare import bare_environment, without_sources
 
 DYTRACK = [sys.executable, "-m", "dytrack_pipelines.cli"]
 BUCKET = "dytrack"
@@ -64,7 +64,8 @@ class Head:
         self._log = Path(log)
         programs = bare_environment()
         path = f"{programs}:{os.environ['PATH']}"
-        self._environment = {**environment, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+        own = {"RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+        self._environment = {**without_sources(environment), **own}
         port, dashboard = free_port(), free_port()
         ip = "127.0.0.1" if hosts is None else hosts.addresses[0]
         start = [programs / "ray", "start", "--block", "--disable-usage-stats"]
