@@ -20,6 +20,7 @@ _LEAST_MLFLOW = (3, 15)
 _WAIT_S = 5.0
 _REFUSED = (401, 403)
 _EXPERIMENT = "dytrack"
+_THERE = "RESOURCE_ALREADY_EXISTS"
 _API = "/api/2.0/mlflow/experiments/"
 
 
@@ -120,12 +121,14 @@ def _server(uri: str) -> list[Check]:
 
 def _writable(uri: str, who: Mapping[str, str]) -> list[Check]:
     """Change a tag of our experiment, which is made where it is not there, as commands do."""
-    code, text = store.ask(uri, f"{_API}get-by-name?experiment_name={_EXPERIMENT}", who)
+    by_name = f"{_API}get-by-name?experiment_name={_EXPERIMENT}"
+    code, text = store.ask(uri, by_name, who)
     if code == 404:
         code, text = _post(uri, "create", who, {"name": _EXPERIMENT})
-        found = _json(text).get("experiment_id")
-    else:
-        found = _json(text).get("experiment", {}).get("experiment_id")
+        if _json(text).get("error_code") == _THERE:  # made by somebody else at this moment
+            code, text = store.ask(uri, by_name, who)
+    answer = _json(text)
+    found = answer.get("experiment_id") or answer.get("experiment", {}).get("experiment_id")
     if code in _REFUSED:
         return [_login(uri, code, who)]
     if code < 400:

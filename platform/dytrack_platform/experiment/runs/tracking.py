@@ -36,6 +36,7 @@ STORE_ERRORS = (MlflowException, SQLAlchemyError, CommandError, OSError)
 """What MLflow raises where its store does not do what it should."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
 """MLflow's codes for something that is not there: also for an id that cannot be one."""
+_THERE = "RESOURCE_ALREADY_EXISTS"
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
 _PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -118,10 +119,7 @@ def connect() -> str:
     mlflow.set_tracking_uri(uri())
     try:
         with store.making(uri()):
-            found = mlflow.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                folder = _artifact_folder()
-                return str(mlflow.create_experiment(EXPERIMENT, artifact_location=folder))
+            found = mlflow.get_experiment_by_name(EXPERIMENT) or _make_experiment()
     except STORE_ERRORS as error:
         raise failure(error) from error
     if found.lifecycle_stage == "deleted":
@@ -130,6 +128,19 @@ def connect() -> str:
             f"bring it back with: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
+
+
+def _make_experiment() -> mlflow.entities.Experiment:
+    """Make our experiment, or find the one that another process makes at this moment."""
+    try:
+        made = mlflow.create_experiment(EXPERIMENT, artifact_location=_artifact_folder())
+    except MlflowException as error:
+        # No lock is shared by all who meet the same fresh server.
+        found = mlflow.get_experiment_by_name(EXPERIMENT) if error.error_code == _THERE else None
+        if found is None:
+            raise
+        return found
+    return mlflow.get_experiment(made)
 
 
 def look() -> None:

@@ -82,6 +82,27 @@ def test_a_server_that_lets_us_read_only_is_found(guarded):
     assert "EDIT on the experiment dytrack" in found.cure
 
 
+def test_an_experiment_that_another_process_makes_at_this_moment_is_written_to(guarded):
+    uri, kind = guarded
+    look_up, early = kind.do_GET, [404]
+
+    def do_GET(self):
+        if "get-by-name" in self.path and early:
+            self._answer(early.pop(), "")
+        else:
+            look_up(self)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        made = self.path.endswith("/create")
+        self._answer(*((400, '{"error_code": "RESOURCE_ALREADY_EXISTS"}') if made else (200, "{}")))
+
+    kind.do_GET, kind.do_POST = do_GET, do_POST
+    checks = judge_mlflow(uri, remote=True)
+    assert _wrong(checks) == []
+    assert early == []
+
+
 def test_an_open_server_is_found_unless_it_listens_to_this_machine_only(server, monkeypatch):
     uri, kind = server
     kind.code = 200

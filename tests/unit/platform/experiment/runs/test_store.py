@@ -11,6 +11,8 @@ from contextlib import closing
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
 
 from dytrack_platform.errors import AccessError, ModelLookupError, StorageError
 from dytrack_platform.experiment.registry import promotion, registry
@@ -222,6 +224,21 @@ def _hold(uri):
     thread.start()
     thread.join()
     raise failed[0]
+
+
+def test_an_experiment_that_another_process_makes_at_this_moment_is_ours(uri, monkeypatch):
+    """A fresh server has no lock for all who meet it: two may both find nothing there."""
+    made = mlflow.entities.Experiment("7", "dytrack", "", "active")
+    answers = [None, made, None, None]
+
+    def too_late(*_, **__):
+        raise MlflowException("it is there", RESOURCE_ALREADY_EXISTS)
+
+    monkeypatch.setattr(mlflow, "get_experiment_by_name", lambda _: answers.pop(0))
+    monkeypatch.setattr(mlflow, "create_experiment", too_late)
+    assert tracking.connect() == "7"
+    _refused("it is there")  # and is not found all the same
+    assert answers == []
 
 
 @pytest.mark.slow
