@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dytrack_platform.experiment.cluster import session  # Ray's environment first
+from dytrack_platform.experiment.cluster import room, session  # Ray's environment first
 
 import ray  # isort: skip
 from ray import serve
@@ -29,6 +29,8 @@ from dytrack_platform.serving.metrics import merge
 
 # Its messages about applications and proxies say nothing that a user of the command can act on.
 logging.getLogger("ray.serve").setLevel(logging.WARNING)
+
+_LOG = logging.getLogger(__name__)
 
 APP = "dytrack"
 _BOARD = "dytrack-serve-board"
@@ -134,7 +136,7 @@ def bind(config: ServeConfig, settings: Settings) -> serve.Application:
         num_replicas=config.replicas,
         ray_actor_options={
             "num_cpus": config.threads,
-            "num_gpus": 1 if config.device.startswith("cuda") else 0,
+            "num_gpus": int(_on_gpu(config)),
         },
         max_ongoing_requests=settings.limits.connections + 64,
         graceful_shutdown_timeout_s=settings.limits.drain_s,
@@ -150,7 +152,7 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
 
     Raises:
         ClusterError: Ray does not start the replicas.
-        ConfigurationError: It has fewer CPUs than they need.
+        ConfigurationError: It has fewer CPUs or GPUs than they need.
         DyTrackError: A model cannot be loaded.
     """
     for reference in config.models:  # refuse here what every replica would refuse
@@ -177,12 +179,15 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
 
 
 def _require_room(config: ServeConfig) -> None:
-    need, have = config.replicas * config.threads, int(session.resources().get("CPU", 0))
-    if need > have:
-        raise ConfigurationError(
-            f"{config.replicas} replicas of {config.threads} threads need {need} CPUs, Ray has "
-            f"{have}; lower --replicas or --threads"
-        )
+    """Wait for nodes that may still be coming, and refuse what Ray Serve would wait for in vain."""
+    bundle = {"CPU": float(config.threads)} | ({"GPU": 1.0} if _on_gpu(config) else {})
+    if lack := room.lacking([bundle] * config.replicas, _LOG.warning):
+        cure = "use --device cpu" if "GPU" in lack else "lower --replicas or --threads"
+        raise ConfigurationError(f"--replicas: {lack}; {cure}, or add nodes")
+
+
+def _on_gpu(config: ServeConfig) -> bool:
+    return config.device.startswith("cuda")
 
 
 def _wait_until_drained(board: Any, seconds: float) -> None:  # noqa: ANN401  (an actor's handle)

@@ -16,7 +16,9 @@ GPU = {"CPU": 1.0, "GPU": 1.0}
 def cluster(monkeypatch):
     """A cluster with two CPUs; ``after`` seconds it also has ``more``."""
     began = time.monotonic()
-    state = SimpleNamespace(after=1e9, more={}, scaled=False, joined=True, demand=[], said=[])
+    state = SimpleNamespace(
+        began=began, after=1e9, more={}, scaled=False, joined=True, demand=[], said=[]
+    )
 
     def resources():
         return {"CPU": 2.0} | (state.more if time.monotonic() - began > state.after else {})
@@ -126,3 +128,20 @@ def test_a_training_a_search_and_an_evaluation_are_refused_with_what_to_change(c
     ):
         preflight.require_room_for_trial(config(workers=1, gpu=True), say)
     preflight.require_room_for_trial(config(workers=1), say)
+
+
+def test_a_server_waits_for_nodes_and_asks_an_autoscaler_as_others_do(cluster):
+    from dytrack_platform.errors import ConfigurationError
+    from dytrack_platform.experiment.serve.deployment import ServeConfig, _require_room
+
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^--replicas: 3 workers need 6 CPU, the cluster has 2 after 0.2 s; lower --replicas",
+    ):
+        _require_room(ServeConfig(models=("reference",), replicas=3, threads=2))
+    with pytest.raises(ConfigurationError, match=r"2 workers need 2 GPU.*; use --device cpu"):
+        _require_room(ServeConfig(models=("reference",), replicas=2, device="cuda"))
+    soon = time.monotonic() - cluster.began + 0.3
+    cluster.scaled, cluster.more, cluster.after = True, {"GPU": 2.0}, soon
+    _require_room(ServeConfig(models=("reference",), replicas=2, device="cuda"))
+    assert cluster.demand == [[GPU, GPU], "group"]
