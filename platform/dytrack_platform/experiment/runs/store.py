@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from dytrack_platform.errors import AccessError, StorageError
+from dytrack_platform.experiment.runs import certificates
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SQLITE = "sqlite:///"
@@ -76,19 +77,22 @@ def ask(
         The status, and the beginning of the answer.
 
     Raises:
-        AccessError: Nobody answers in HTTP.
+        AccessError: Nobody answers in HTTP, or its certificate is not trusted.
     """
     try:
         parts = urlsplit(uri)
         place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
         request = urllib.request.Request(place, body, dict(headers or {}))
-        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+        tls = certificates.context() if parts.scheme == "https" else None
+        with urllib.request.urlopen(request, timeout=_ANSWER_S, context=tls) as answer:
             return int(answer.status), answer.read(_LONGEST_ANSWER).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read(_LONGEST_ANSWER).decode("utf-8", "replace")
     except (OSError, ValueError, HTTPException) as error:
-        raise _silent(uri, getattr(error, "reason", error)) from error
+        reason = getattr(error, "reason", error)
+        untrusted = certificates.refusal(shown(uri), reason)
+        raise untrusted or _silent(uri, reason) from error
 
 
 def shown(uri: str) -> str:
