@@ -1,4 +1,4 @@
-"""Run MLflow's server as a child that ends with the command."""
+"""Run MLflow's server as a child that ends with the command, be it killed."""
 
 import os
 import signal
@@ -12,6 +12,13 @@ _UPGRADE = (
     f"import os; from mlflow.db import commands; commands(['upgrade', os.environ['{_DATABASE}']])"
 )
 _GRACE_S = 10.0
+_GUARD = (
+    "/bin/sh",
+    "-c",
+    f'read -r _ || {{ kill -s TERM -- "-$1"; sleep {_GRACE_S:g}; kill -s KILL -- "-$1"; }}',
+    "sh",
+)
+"""Ends the process group behind these words once its input closes without a line."""
 
 
 def upgrade(database: str) -> None:
@@ -65,10 +72,22 @@ def serve(database: str, words: Sequence[str], environment: Mapping[str, str] | 
         # A group of its own: MLflow starts others and does not end them, and they hold the port.
         start_new_session=True,
     )
+    guard: subprocess.Popen[bytes] | None = None
     try:
+        # Where this process is killed, only another one can end the server; it has a group of its
+        # own too, so that what is killed with this command's does not include it.
+        guard = subprocess.Popen(
+            [*_GUARD, str(server.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         return server.wait()
     finally:
         _end(server)
+        if guard is not None:
+            guard.communicate(b"well\n")
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

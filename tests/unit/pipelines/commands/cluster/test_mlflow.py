@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 
+import psutil
 import pytest
 
 from dytrack_pipelines.commands.cluster import mlflow, mlflow_server
@@ -71,23 +72,10 @@ def test_an_old_database_is_upgraded(tmp_path):
 
 @pytest.mark.slow
 def test_a_server_with_a_password_asks_for_it_and_ends_with_the_command(tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    process, port = _started(tmp_path, "--auth")
     uri = f"http://127.0.0.1:{port}"
-    words = ["--folder", str(tmp_path), "--port", str(port), "--workers", "1", "--auth"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dytrack_pipelines.cli", "mlflow", "up", *words],
-            stdout=log,
-            stderr=log,
-            env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
-        )
     try:
-        deadline = time.monotonic() + 180
-        while (code := _status(f"{uri}/version")) == 0 and time.monotonic() < deadline:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.3)
+        code = _first_answer(process, uri, tmp_path)
         password = (tmp_path / "admin.password").read_text()
         assert code == 401
         assert _status(f"{uri}/version", "admin:wrong") == 401
@@ -105,9 +93,68 @@ def test_a_server_with_a_password_asks_for_it_and_ends_with_the_command(tmp_path
         process.send_signal(signal.SIGTERM)
         ended = process.wait(60)
     assert ended == 128 + signal.SIGTERM
-    with socket.socket() as again:  # nobody holds the port any more
+    assert _free(port), "nobody holds the port any more"
+
+
+@pytest.mark.slow
+def test_a_server_ends_with_a_command_that_is_killed(tmp_path):
+    process, port = _started(tmp_path)
+    try:
+        assert _first_answer(process, f"http://127.0.0.1:{port}", tmp_path) == 200
+        servers = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.wait(10)
+    _, orphans = psutil.wait_procs(servers, 30)
+    for orphan in orphans:
+        orphan.kill()
+    assert orphans == []
+    assert _free(port)
+
+
+def test_a_server_that_ends_by_itself_leaves_nobody_behind(monkeypatch, tmp_path):
+    """Its guard has the command's word that there is nothing to end."""
+    monkeypatch.setattr(mlflow_server.sys, "executable", "/bin/true")
+    some = psutil.Process().children()
+    began = time.monotonic()
+    assert mlflow_server.serve(f"sqlite:///{tmp_path / 'm.db'}", []) == 0
+    assert time.monotonic() - began < 5
+    assert psutil.Process().children() == some
+
+
+def _started(folder, *words):
+    """Start a server on a free port; returns the command's process, and the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--folder", str(folder), "--port", str(port), "--workers", "1", *words]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dytrack_pipelines.cli", "mlflow", "up", *words],
+            stdout=log,
+            stderr=log,
+            env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
+        )
+    return process, port
+
+
+def _first_answer(process, uri, folder):
+    """Return the status of the first answer."""
+    deadline = time.monotonic() + 180
+    while (code := _status(f"{uri}/version")) == 0 and time.monotonic() < deadline:
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.3)
+    return code
+
+
+def _free(port):
+    with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("127.0.0.1", port))
+        try:
+            again.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _status(url, who=None):
