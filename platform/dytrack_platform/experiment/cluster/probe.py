@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import grpc
+import psutil
 
 from dytrack_platform.errors import AccessError
 from dytrack_platform.experiment.cluster.token import token
@@ -57,6 +58,22 @@ def require_head(place: str, named: str) -> None:
             "name the head's own port, 6379 unless it was started with another",
         )
     # Anything else came from a Ray: one that is reached by ray:// does not know the question.
+
+
+def require_node(named: str) -> None:
+    """Refuse to join from a machine on which no node runs: Ray would look for one for a minute.
+
+    Args:
+        named: How the user gave the cluster's address, for the message.
+
+    Raises:
+        JoiningError: There is none.
+    """
+    if not any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"])):
+        raise JoiningError(
+            f"no node of the cluster at {named} runs on this machine, and who joins needs one here",
+            "run the command on one of its nodes, or send it there with: dytrack submit",
+        )
 
 
 def mismatch(named: str, said: str) -> JoiningError:

@@ -186,6 +186,8 @@ def _start(cpus: int | None, dashboard: bool) -> None:
             require_answer(place, f"RAY_ADDRESS={address}")
             if ":" in place:  # auto, local: Ray finds those on this machine
                 probe.require_head(place, f"RAY_ADDRESS={address}")
+                if place == address:  # ray:// has another process join, on the head
+                    probe.require_node(f"RAY_ADDRESS={address}")
             ray.init(
                 address=address,
                 logging_level=logging.WARNING,

@@ -67,6 +67,7 @@ def test_a_cluster_of_another_ray_does_not_take_this_driver(head, monkeypatch):
     def other(**how):
         raise RuntimeError(SEVEN_LINES)
 
+    monkeypatch.setattr(session.probe, "require_node", lambda _: None)
     monkeypatch.setattr(session.ray, "init", other)
     _refused(
         f"^the cluster at RAY_ADDRESS={head.address} does not take this driver: it runs Ray 2.50.0 "
@@ -74,6 +75,26 @@ def test_a_cluster_of_another_ray_does_not_take_this_driver(head, monkeypatch):
         "versions here, or start the cluster with these$"
     )
     assert AccessError.exit_code == 2
+
+
+def test_a_machine_without_a_node_does_not_join(head, monkeypatch):
+    """Ray would look for a node on it for a minute, and not tell that this is what it lacks."""
+    some = [SimpleNamespace(info={"name": "bash"})]
+    monkeypatch.setattr(session.probe.psutil, "process_iter", lambda _: some)
+    _refused(
+        f"^no node of the cluster at RAY_ADDRESS={head.address} runs on this machine, and who "
+        "joins needs one here: run the command on one of its nodes, or send it there with: dytrack "
+        "submit$"
+    )
+    asked = []
+    monkeypatch.setattr(session.ray, "init", lambda **how: asked.append(how["address"]))
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://{head.address}")
+    with session.ray_session():
+        assert asked == [f"ray://{head.address}"], "there another process joins"
+    some[0].info["name"] = "raylet"
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    with session.ray_session():
+        assert asked[1:] == [head.address]
 
 
 def test_a_cluster_that_asks_for_its_token(head, monkeypatch):
