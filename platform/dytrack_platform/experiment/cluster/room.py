@@ -63,6 +63,14 @@ def autoscaled() -> bool:
     A cluster without an autoscaler runs its monitor all the same; it then has no kinds of nodes,
     or calls every node a kind of its own.
     """
+    # By ray:// only a task on the cluster can look.
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        found: bool = ray.get(ray.remote(num_cpus=0)(_scaled).remote())
+        return found
+    return _scaled()
+
+
+def _scaled() -> bool:
     if is_autoscaler_v2(fetch_from_server=True):
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
         nodes = (*status.active_nodes, *status.idle_nodes)
