@@ -161,16 +161,20 @@ def _short(free: int | None, least: int, what: str) -> str:
 def _versions(facts: Sequence[Facts]) -> Check:
     first = facts[0]
     for other in facts[1:]:
-        for name, version in first["versions"].items():
-            found = other["versions"].get(name, "missing")
+        found = {name: other["versions"].get(name, "missing") for name in first["versions"]}
+        faults = [
+            f"{name} is {version} on {first['host']} and {found[name]} on {other['host']}"
+            for name, version in first["versions"].items()
             # The three packages may travel with the job.
-            if found != version and not (name == "dytrack" and found == "missing"):
-                return Check(
-                    check="versions",
-                    ok=False,
-                    detail=f"{name} is {version} on {first['host']} and {found} on {other['host']}",
-                    cure="install the same versions everywhere; constraints.txt pins them",
-                )
+            if found[name] != version and not (name == "dytrack" and found[name] == "missing")
+        ]
+        if faults:
+            return Check(
+                check="versions",
+                ok=False,
+                detail="; ".join(faults),
+                cure="install the same versions everywhere; constraints.txt pins them",
+            )
     shown = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     return Check(check="versions", ok=True, detail=shown)
 

@@ -1,8 +1,9 @@
 """Have every node of a cluster say what it is: :mod:`survey`, as a task on each."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dytrack_platform.experiment.cluster import room, session  # sets Ray's environment
@@ -40,7 +41,7 @@ def gather(storage: str | None, data: Sequence[str]) -> Gathered:
         asked = {
             _survey.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(storage, mark, list(data)): node
+            ).remote(storage, mark, list(data), _folder(node)): node
             for node in nodes
         }
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_WAIT_S)
@@ -77,6 +78,14 @@ def _leave(storage: str | None) -> str | None:
     return mark
 
 
+def _folder(node: Mapping[str, Any]) -> str | None:
+    """Return where a node keeps its files: one that was given a --temp-dir, not where others do."""
+    socket: str = node["RayletSocketName"]
+    return str(Path(socket).parent.parent) if socket.startswith("/") else None
+
+
 @ray.remote(num_cpus=0)
-def _survey(storage: str | None, mark: str | None, data: list[str]) -> dict[str, Any]:
-    return survey.survey(storage, mark, data)
+def _survey(
+    storage: str | None, mark: str | None, data: list[str], temporary: str | None
+) -> dict[str, Any]:
+    return survey.survey(storage, mark, data, temporary)

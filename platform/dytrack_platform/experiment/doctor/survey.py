@@ -28,7 +28,10 @@ _OPENCV = (
 
 
 def survey(
-    storage: str | None = None, mark: str | None = None, data: Sequence[str] = ()
+    storage: str | None = None,
+    mark: str | None = None,
+    data: Sequence[str] = (),
+    temporary: str | None = None,
 ) -> dict[str, Any]:
     """Look at this machine.
 
@@ -36,6 +39,7 @@ def survey(
         storage: A folder or URL to write to and read from.
         mark: A file there that another node wrote.
         data: Paths that must be readable.
+        temporary: Where the Ray that runs here keeps its files; where one would by default.
 
     Returns:
         Plain JSON types.
@@ -45,7 +49,7 @@ def survey(
         "versions": versions(),
         "loopback": resolves_to_loopback(),
         "shm_bytes": _free("/dev/shm"),
-        "disk_bytes": _free(os.environ.get("RAY_TMPDIR", "/tmp")),
+        "disk_bytes": _free(temporary or os.environ.get("RAY_TMPDIR") or "/tmp"),
         "opencv": [name for name in _OPENCV if _version(name)],
         "rays": rays(),
         "cpu": cpu(),
