@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import load
 from tests.cluster import hosts
 from tests.cluster.services import BUCKET, KEYS, free_port, rclone
 from tests.cluster.ward import HAS_GPU, HEAD, LAPTOP, READER, Ward, can, install
@@ -173,7 +174,7 @@ def test_nothing_is_wrong_with_a_sound_cluster(seen):
     found = seen["sound"]
     assert found.wrong() == {}, found.said
     assert found.returncode == 0
-    assert found.seconds < LONGEST_S
+    assert found.seconds <= load.allowed(LONGEST_S)
     assert {"ray", "storage", "data", "mlflow-login", "mlflow-open"} < {
         check["check"] for check in found.checks
     }
@@ -195,7 +196,7 @@ def test_a_planted_fault_is_found(seen, machine, check, record_property):
     assert re.search(detail, wrong["detail"]), wrong
     assert re.search(cure, wrong["cure"]), wrong
     record_property("seconds", round(found.seconds, 1))
-    assert found.seconds <= LONGEST_S
+    assert found.seconds <= load.allowed(LONGEST_S)
     assert "hush" not in found.said
     if machine != _SICK_TOO:
         assert set(found.wrong()) == set(FAULTS[machine]), found.said
@@ -207,4 +208,4 @@ def test_a_cluster_is_looked_at_from_a_laptop_too(seen):
     assert found.returncode == 1
     assert "2 nodes at ray://" in found.checks[0]["detail"], found.said
     assert {"versions", "two-rays", "shared-memory", "disk", "host-name"} == set(found.wrong())
-    assert found.seconds <= LONGEST_S
+    assert found.seconds <= load.allowed(LONGEST_S)

@@ -14,7 +14,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import placement_group, remove_placement_group
 
 Bundle = Mapping[str, float]
-_JOINING_S = 10.0
+_JOINING_S = 5.0
 """At most so long for nodes that somebody starts by hand; nothing says that any will come."""
 _SCALING_S = 900.0
 """At least so long for an autoscaler: a machine starts, and loads an image of gigabytes."""
@@ -30,7 +30,7 @@ def lacking(
     """Wait for nodes until the cluster has what workers need together.
 
     A Ray that was started here has all the nodes that it will ever have. A cluster gets
-    ``timeout_s``, but at most ten seconds where nodes are started by hand, and at least fifteen
+    ``timeout_s``, but at most five seconds where nodes are started by hand, and at least fifteen
     minutes where an autoscaler starts them.
 
     Args:
