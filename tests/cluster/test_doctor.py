@@ -196,6 +196,7 @@ def test_a_planted_fault_is_found(seen, machine, check, record_property):
     assert re.search(detail, wrong["detail"]), wrong
     assert re.search(cure, wrong["cure"]), wrong
     record_property("seconds", round(found.seconds, 1))
+    print(f"{machine}, {check}: {found.seconds:.1f} s")
     assert found.seconds <= load.allowed(LONGEST_S)
     assert "hush" not in found.said
     if machine != _SICK_TOO:
