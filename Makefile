@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP_OPTIONS ?=
 
 # Compiled modules are kept, whatever the caller's setting: without them each of the processes that
 # a test tier starts compiles everything anew.
@@ -13,10 +14,11 @@ export PYTHONDONTWRITEBYTECODE :=
 install: $(STAMP)
 
 # torch comes first and pinned: unpinned, it brings gigabytes of CUDA libraries.
+# PIP_OPTIONS=--no-compile takes a minute less, and whatever is imported is compiled then.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,export,serve,test]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt --editable '.[dev,docs,export,serve,test]'
 	touch $(STAMP)
 
 demo: install
