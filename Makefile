@@ -36,9 +36,8 @@ test-slow: install
 test-ray: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray
 
-# Hosts that a test makes are its process's own, and half of the time they are waited for.
 test-cluster: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
+	$(BIN)/python -m pytest -m cluster
 
 test-third-party: install
 	$(BIN)/python -m pytest -m third_party
