@@ -20,7 +20,6 @@ _LEAST_MLFLOW = (3, 15)
 _WAIT_S = 5.0
 _REFUSED = (401, 403)
 _EXPERIMENT = "dytrack"
-_THERE = "RESOURCE_ALREADY_EXISTS"
 _API = "/api/2.0/mlflow/experiments/"
 
 
@@ -125,7 +124,8 @@ def _writable(uri: str, who: Mapping[str, str]) -> list[Check]:
     code, text = store.ask(uri, by_name, who)
     if code == 404:
         code, text = _post(uri, "create", who, {"name": _EXPERIMENT})
-        if _json(text).get("error_code") == _THERE:  # made by somebody else at this moment
+        # Made by somebody else at this moment.
+        if _json(text).get("error_code") == store.ALREADY_THERE:
             code, text = store.ask(uri, by_name, who)
     answer = _json(text)
     found = answer.get("experiment_id") or answer.get("experiment", {}).get("experiment_id")

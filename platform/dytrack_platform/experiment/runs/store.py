@@ -23,6 +23,8 @@ from dytrack_platform.errors import AccessError, StorageError
 from dytrack_platform.experiment.runs import certificates
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
+"""MLflow's code where somebody else made a thing first."""
 _SQLITE = "sqlite:///"
 _ANSWER_S = 5.0
 """Seconds to wait for a lock on a file or an answer of a server."""

@@ -36,7 +36,6 @@ STORE_ERRORS = (MlflowException, SQLAlchemyError, CommandError, OSError)
 """What MLflow raises where its store does not do what it should."""
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
 """MLflow's codes for something that is not there: also for an id that cannot be one."""
-_THERE = "RESOURCE_ALREADY_EXISTS"
 _LONGEST_PARAMETER = 6000  # MLflow's limit on a parameter's value
 _PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -135,8 +134,10 @@ def _make_experiment() -> mlflow.entities.Experiment:
     try:
         made = mlflow.create_experiment(EXPERIMENT, artifact_location=_artifact_folder())
     except MlflowException as error:
+        if error.error_code != store.ALREADY_THERE:
+            raise
         # No lock is shared by all who meet the same fresh server.
-        found = mlflow.get_experiment_by_name(EXPERIMENT) if error.error_code == _THERE else None
+        found = mlflow.get_experiment_by_name(EXPERIMENT)
         if found is None:
             raise
         return found

@@ -9,7 +9,7 @@ import pytest
 from dytrack_model import checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
-from dytrack_platform.config import resolve, to_dict
+from dytrack_platform.config import to_dict
 from dytrack_platform.experiment.search.points import threshold_front as solving
 from dytrack_platform.experiment.search.trials import trial as trials
 from dytrack_platform.experiment.search.trials.full import (
@@ -92,21 +92,12 @@ def test_a_trial_that_left_all_it_had_to_before_a_kill_is_not_repeated(job, tmp_
     assert other.status == "running"
 
 
-def test_trials_are_scored_on_the_searchs_own_held_out_pairs(made_clips, tmp_path, monkeypatch):
+def test_trials_are_scored_on_the_searchs_own_held_out_pairs(recipe_below, tmp_path, monkeypatch):
     """With a jitter of its own a trial would choose how hard its examination is."""
-    values = {
-        "name": "x",
-        "model": {"variant": "test", "depth": 2, "exits": [1, 2], "width": 32, "heads": 2},
-        "data": {
-            "train": [{"path": str(made_clips)}],
-            "pairs_per_epoch": 8,
-            "validation_pairs": 8,
-            "validation_share": 0.3,
-            "pairs_per_clip": 4,
-        },
-        "train": {"batch_size": 4},
-    }
-    job = Job(recipe=to_dict(resolve(values)), reference=(-0.1, 4.0), location=str(tmp_path))
+    config = recipe_below(
+        tmp_path, data__pairs_per_epoch=8, data__validation_share=0.3, train__batch_size=4
+    )
+    job = Job(recipe=to_dict(config), reference=(-0.1, 4.0), location=str(tmp_path))
     own = {
         "seed": 7,
         "data.centre_jitter": 0.0,
