@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs
-from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.arrow import ArrowFile, ArrowFSWrapper
 
 from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.storage.patience import asking
@@ -16,6 +16,36 @@ _REFUSED = re.compile(
     r"INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|EXPIRED_TOKEN)"
     r"|HTTP status 40[13]"
 )
+
+
+class StoredFile(ArrowFile):  # type: ignore[misc]  # no types
+    """A file that a store opened: each read is a request, and closing sends what was written.
+
+    Raises:
+        DataError: By every method: the store refuses the keys.
+    """
+
+    fs: "ArrowStore"
+
+    def read(self, size: int | None = None) -> bytes:
+        """Read so many bytes, or all that is left."""
+        with self.fs.asking(self.path):
+            return bytes(self.stream.read(size))
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer; returns how many bytes that were."""
+        with self.fs.asking(self.path):
+            return int(self.stream.readinto(buffer))
+
+    def write(self, content: bytes) -> int:
+        """Take bytes to be sent."""
+        with self.fs.asking(self.path):
+            return int(self.stream.write(content))
+
+    def close(self) -> None:
+        """Send what was written."""
+        with self.fs.asking(self.path):
+            self.stream.close()
 
 
 class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
@@ -29,7 +59,7 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def info(self, path: str, **kwargs: object) -> dict[str, Any]:
         """Return type and size; FileNotFoundError where nothing is there."""
-        with self._asking(path):
+        with self.asking(path):
             found: dict[str, Any] = super().info(path, **kwargs)
         return found
 
@@ -43,7 +73,7 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def ls(self, path: str, detail: bool = False, **kwargs: object) -> list[Any]:
         """List a folder."""
-        with self._asking(path):
+        with self.asking(path):
             found: list[Any] = super().ls(path, detail, **kwargs)
         return found
 
@@ -58,25 +88,22 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
 
     def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
         """Write a whole file."""
-        with self._asking(path):
+        with self.asking(path):
             super().pipe_file(path, value, **kwargs)
 
     def rm(self, path: str, **kwargs: object) -> None:
         """Remove a file or a folder."""
-        with self._asking(path):
+        with self.asking(path):
             super().rm(path, **kwargs)
 
     def rm_file(self, path: str) -> None:
         """Remove a file."""
-        with self._asking(path):
+        with self.asking(path):
             super().rm_file(path)
 
-    def _open(self, path: str, *words: object, **kwargs: object) -> object:
-        with self._asking(path):
-            return super()._open(path, *words, **kwargs)
-
     @contextmanager
-    def _asking(self, path: str) -> Iterator[None]:
+    def asking(self, path: str) -> Iterator[None]:
+        """Ask for something in the body: whoever is patient hears of it, and refusals are told."""
         try:
             with asking(f"{self.fs.type_name}://{path}"):
                 yield
@@ -89,6 +116,14 @@ class ArrowStore(ArrowFSWrapper):  # type: ignore[misc]  # no types
                 f"({refused.group()}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every "
                 "node, to keys that may use this bucket"
             ) from error
+
+    def _open(self, path: str, mode: str = "rb", *words: object, **kwargs: object) -> StoredFile:
+        with self.asking(path):
+            opened = super()._open(path, mode, *words, **kwargs)
+        # Not a second object for the same stream: the first one's end would close it.
+        opened.__class__ = StoredFile
+        assert isinstance(opened, StoredFile)
+        return opened
 
     def _type(self, path: str) -> str:
         try:

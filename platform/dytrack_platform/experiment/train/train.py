@@ -261,7 +261,7 @@ def _trainer(
         fn=validate_beside,
         ray_remote_kwargs={"num_cpus": 1, "num_gpus": 1 if settings.gpu else 0, "max_retries": 1},
     )
-    store, path = patient_store(location.rpartition("/")[0])
+    store, path = patient_store(location.rpartition("/")[0], name)
     return TorchTrainer(
         work,
         train_loop_config=given,

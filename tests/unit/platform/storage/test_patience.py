@@ -1,5 +1,6 @@
 """Stores that refuse: for a moment, for ever, or because of the keys."""
 
+import contextlib
 import http.server
 import re
 import threading
@@ -10,6 +11,7 @@ import pytest
 from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.experiment.train.patient_store import PatientS3, patient_store
 from dytrack_platform.storage import files
+from dytrack_platform.storage.arrow_store import StoredFile
 from dytrack_platform.storage.patience import attempts, patience, telling_if_slow
 from dytrack_platform.storage.tree import Tree
 
@@ -120,17 +122,67 @@ def test_whoever_is_patient_hears_of_a_store_that_takes_long(store):
     assert said == [], "an answer at once is no news"
 
 
+@pytest.mark.slow
+def test_whoever_is_patient_hears_of_a_file_whose_reading_takes_long(store):
+    codes, _, url = store
+    said = []
+    codes[:] = [200]
+    with Tree(url).open("a") as file, patience(said.append, tell_after_s=0.05):
+        assert isinstance(file, StoredFile)
+        file.stream = SlowStream()
+        assert file.read(4) == b"late"
+    assert re.fullmatch(r"s3://bucket/clips/a: the request is not answered after .*", said[0]), said
+    assert re.fullmatch(r"s3://bucket/clips/a: the request is answered, after \d+ s", said[1])
+
+
+class SlowStream:
+    closed = False
+
+    def read(self, size):
+        time.sleep(0.3)
+        return b"late"
+
+    def close(self):
+        self.closed = True
+
+
 def test_the_store_of_ray_train_is_opened_anew_in_each_process(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    store, path = patient_store("s3://bucket/runs")
+    store, path = patient_store("s3://bucket/runs", "channel")
     assert path == "bucket/runs"
     again_from, sent = store.__reduce__()
-    assert sent == ("s3://bucket/runs",), "no key travels"
+    assert sent == ("s3://bucket/runs", "channel"), "no key travels"
     again = again_from(*sent)
     assert isinstance(again, PatientS3)
-    assert again.url == "s3://bucket/runs"
-    assert patient_store("/data/runs") == (None, "/data/runs")
+    assert (again.url, again.channel_name) == sent
+    assert patient_store("/data/runs", "channel") == (None, "/data/runs")
+
+
+@pytest.mark.slow
+def test_the_store_of_ray_train_tells_where_its_controller_waits(store, monkeypatch):
+    codes, _, url = store
+    said = []
+    patient, path = patient_store(url.replace("/clips?", "/runs?"), "channel")
+    path = path.partition("?")[0]
+    monkeypatch.setattr(PatientS3, "say", lambda self, sentence: said.append(sentence))
+    monkeypatch.setattr(PatientS3, "tell_after_s", 0.05)
+    slow = rf"s3://{path}/{{}}: the request is not answered after 0.05 s: .*; trying on"
+    for name, call in {
+        "state.json": lambda where: _write(patient, where),
+        "step_5": lambda where: patient.delete_dir(where),
+    }.items():
+        said.clear()
+        codes[:] = [503, 503, 200]
+        # What a real store would answer next is not what this one does.
+        with contextlib.suppress(OSError):
+            call(f"{path}/{name}")
+        assert re.fullmatch(slow.format(name), said[0]), said
+
+
+def _write(store, path):
+    with store.open_output_stream(path) as stream:
+        stream.write(b"{}")
 
 
 def test_what_takes_long_is_told_once_and_again_when_it_is_done():
