@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -5,7 +6,8 @@ import pytest
 
 from dytrack_model import checkpoint
 from dytrack_platform.config import resolve
-from dytrack_platform.errors import ConfigurationError, TrainingError
+from dytrack_platform.errors import ConfigurationError, StorageError, TrainingError
+from dytrack_platform.experiment.train import train as training
 from dytrack_platform.experiment.train.train import train
 
 pytestmark = pytest.mark.ray
@@ -70,6 +72,28 @@ def test_a_failed_run_is_failed_in_mlflow_with_the_reason(ray_session, store, va
     found = mlflow.search_runs(experiment_names=["dytrack"], output_format="list")[0]
     assert found.info.status == "FAILED"
     assert "the loss is" in found.data.tags["failure"]
+
+
+def test_a_run_that_another_machine_took_over_ends_and_says_so(
+    ray_session, store, values, monkeypatch
+):
+    shown = []
+
+    @contextmanager
+    def lost_at_the_first_step(location, say):
+        def require():
+            if shown:
+                raise StorageError("process 7 of elsewhere took over")
+
+        yield require
+
+    monkeypatch.setattr(training, "_only_here", lost_at_the_first_step)
+    config = resolve(values, {"train.epochs": 50})
+    with pytest.raises(StorageError, match="process 7 of elsewhere took over"):
+        train(config, shown.append, print)
+    assert shown[-1].step < shown[-1].steps
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"
 
 
 def test_validation_runs_beside_training_and_draws_curves(ray_session, store, values):

@@ -17,7 +17,7 @@ from dytrack_platform.experiment.cluster import session  # noqa: F401  (sets Ray
 import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dytrack_platform.errors import DyTrackError
+from dytrack_platform.errors import DyTrackError, StorageError
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.training.progress import Progress
@@ -120,8 +120,17 @@ def watching(
     show: Show,
     say: Callable[[str], None],
     journal: Journal,
+    require_lock: Callable[[], None],
 ) -> Iterator[None]:
-    """Show and note what workers post while the body runs."""
+    """Show and note what workers post while the body runs; stop them where another took over.
+
+    Args:
+        channel: Where they post.
+        show: Called with progress.
+        say: Called with sentences.
+        journal: Notes metrics and pictures.
+        require_lock: Raises :class:`StorageError` where the run is another command's now.
+    """
     done = threading.Event()
     loaded = float("-inf")
 
@@ -145,6 +154,11 @@ def watching(
     def watch() -> None:
         while not done.wait(0.5):
             fetch()
+            try:
+                require_lock()
+            except StorageError as error:
+                channel.refuse.remote(StorageError, str(error))
+                channel.stop.remote()
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()

@@ -3,7 +3,8 @@
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +28,15 @@ from dytrack_platform.experiment.cluster.termination import TerminableTorch
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.runs import pareto, provenance
 from dytrack_platform.experiment.runs.journal import Journal
-from dytrack_platform.experiment.runs.journal_folder import deliver_kept, kept_beside
+from dytrack_platform.experiment.runs.journal_folder import (
+    deliver_kept,
+    journal_folder,
+    kept_beside,
+)
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
+from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run, upload
+from dytrack_platform.experiment.runs.store_lock import store_lock
 from dytrack_platform.experiment.train.driver_channel import (
     Show,
     open_channel,
@@ -38,6 +45,7 @@ from dytrack_platform.experiment.train.driver_channel import (
 )
 from dytrack_platform.experiment.train.patient_store import patient_store
 from dytrack_platform.experiment.train.worker import PREFIX, validate_beside, work
+from dytrack_platform.storage.filesystem import local_path
 from dytrack_platform.storage.patience import patience
 from dytrack_platform.training import worker
 from dytrack_platform.training.state import TRACKER
@@ -46,6 +54,7 @@ __all__ = ["Show", "Trained", "train", "upload_pending"]
 
 _RECORD = "experiment.json"
 _SEARCH = "search.json"
+_LOCK = "train.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,23 +82,44 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
             smaller than the recipe asks for, or its nodes do not share the storage.
         AccessError: The cluster or MLflow does not answer, or refuses who asks.
         DataError: A prepared folder is missing, too small, or changed since the run began.
-        StorageError: The storage or the disk of MLflow's store is full.
+        StorageError: The storage or the disk of MLflow's store is full, or another command is at
+            work on the run.
         TrainingError: Training ended before its last step.
         SystemExit: The command was told to end; a checkpoint was written.
     """
     config = with_absolute_paths(config)
     location = f"{config.train.storage}/{config.name}"
     record = _claim(config, location)
-    if record.get("finished"):
-        say(f"{config.name}: already finished in {location}; nothing to train")
-        return _finished(record)
-    for sentence in worker.check(config):
-        say(f"{config.train.init_from}: {sentence}")
-    _require_same_data(config, record, location)
-    with session.ray_session():
-        preflight.wake()
-        _train(config, location, record, show, say)
+    if not record.get("finished"):
+        with _only_here(location, say) as require_lock:
+            record = _claim(config, location)  # whoever was at work there may have finished it
+            if not record.get("finished"):
+                for sentence in worker.check(config):
+                    say(f"{config.train.init_from}: {sentence}")
+                _require_same_data(config, record, location)
+                with session.ray_session():
+                    preflight.wake()
+                    _train(config, location, record, show, say, require_lock)
+                return _finished(record)
+    say(f"{config.name}: already finished in {location}; nothing to train")
     return _finished(record)
+
+
+@contextmanager
+def _only_here(location: str, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Keep other machines from a run on a store; on this one the run's own lock does.
+
+    Yields what to call before a write; see :func:`store_lock`.
+    """
+    if local_path(location) is not None:
+        yield lambda: None
+        return
+    folder = journal_folder(location)
+    with (
+        run_lock(folder, name=_LOCK),
+        store_lock(f"{location}/{_LOCK}", folder, say) as require_lock,
+    ):
+        yield require_lock
 
 
 def _train(
@@ -98,6 +128,7 @@ def _train(
     record: dict[str, Any],
     show: Show,
     say: Callable[[str], None],
+    require_lock: Callable[[], None],
 ) -> None:
     """Train under a record in MLflow; the run's own record says at the end that it is finished."""
     with (
@@ -113,7 +144,8 @@ def _train(
         preflight.require_room(config, say)
         preflight.require_shared(config, location)
         with patience(say):
-            metrics = _fit(config, location, run_id, show, say, log)
+            metrics = _fit(config, location, run_id, show, say, log, require_lock)
+            require_lock()
             newest = files.folders(location, PREFIX)[0]
             # With a name of its own: the checkpoint it comes from may be removed by a later run.
             tracker = files.copy_folder(f"{newest}/{TRACKER}", f"{location}/{TRACKER}")
@@ -204,6 +236,7 @@ def _fit(
     show: Show,
     say: Callable[[str], None],
     log: Journal,
+    require_lock: Callable[[], None],
 ) -> dict[str, float]:
     name = f"dytrack-channel-{uuid.uuid4().hex}"
     channel = open_channel(name)
@@ -211,7 +244,7 @@ def _fit(
     error: Exception | None = None
     metrics: dict[str, Any] = {}
     with (
-        watching(channel, show, say, log),
+        watching(channel, show, say, log, require_lock),
         stopping_gently(channel, config.train.grace_s, say) as told,
     ):
         try:
