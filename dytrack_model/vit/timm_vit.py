@@ -23,12 +23,12 @@ from dytrack_model.vit import torchvision_import
 __all__ = ["Block", "Shape", "build", "complete", "shape"]
 
 torchvision_import.apply()
-
-import timm  # noqa: E402  (torchvision must be importable first)
-from timm.layers.attention import Attention  # noqa: E402
-from timm.layers.patch_embed import PatchEmbed  # noqa: E402
-from timm.models.deit import VisionTransformerDistilled  # noqa: E402
-from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+with torchvision_import.without_compiler():
+    import timm
+    from timm.layers.attention import Attention
+    from timm.layers.patch_embed import PatchEmbed
+    from timm.models.deit import VisionTransformerDistilled
+    from timm.models.vision_transformer import Block, VisionTransformer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

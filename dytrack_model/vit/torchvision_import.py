@@ -1,4 +1,4 @@
-"""Make torchvision importable beside a torch it was not built for.
+"""Import timm beside any torchvision, and without torch's compiler.
 
 PyPI's torchvision is built for CUDA. Beside a CPU build of torch its compiled operators do not
 load, and its Python side then fails on import with ``operator torchvision::nms does not exist``,
@@ -9,10 +9,20 @@ lets the import succeed; calling them still fails, loudly.
 Where torchvision was built for this torch (both for CUDA, or both for the CPU), its own operators
 load, and nothing may be defined before them: a second registration of a schema ends the process.
 So they are loaded first, and only what is missing then is defined.
+
+For one function of torchvision's and one decorator of timm's, neither of which is ever called here,
+their import would take in torch's compiler, which is two seconds of every process that tracks.
+:func:`without_compiler` puts it off until somebody uses it.
 """
 
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -64,3 +74,62 @@ def apply() -> None:
     if torch.version.cuda is None:
         load_own_operators()
         define_missing(missing_operators())
+
+
+_COMPILER, _UTILITIES = "torch._dynamo", "torch._dynamo.utils"
+_Function = Callable[..., Any]
+
+
+class _Later(ModuleType):
+    """Stands for a module until somebody wants something of it that it does not have."""
+
+    def __getattr__(self, name: str) -> object:
+        # Importing from a module and looking through all of them asks for such names of each.
+        if name.startswith("__") and (name, self.__name__) != ("__path__", _COMPILER):
+            raise AttributeError(name)
+        return getattr(_real(self.__name__), name)
+
+
+def _real(name: str) -> ModuleType:
+    _forget()
+    import torch._dynamo.utils  # noqa: F401
+
+    return sys.modules[name]
+
+
+def _forget() -> None:
+    for name in (_COMPILER, _UTILITIES):
+        if isinstance(sys.modules.get(name), _Later):
+            del sys.modules[name]
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    """Ask torch's own function of that name, which torchvision calls when it runs an operator."""
+    return bool(_real(_UTILITIES).is_compile_supported(device_type))
+
+
+def _disable(function: _Function | None, recursive: bool, *, reason: str | None) -> _Function:
+    """Decorate as torch's own does, once the function is called."""
+    if function is None:
+        return functools.partial(_disable, recursive=recursive, reason=reason)
+
+    @functools.wraps(function)
+    def disabled(*words: object, **more: object) -> object:
+        own = _real(_COMPILER).disable(function, recursive, reason=reason)
+        return own(*words, **more)
+
+    return disabled
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Leave torch's compiler for later in the body; whoever needs more of it gets all of it."""
+    if _COMPILER not in sys.modules:
+        compiler, utilities = _Later(_COMPILER), _Later(_UTILITIES)
+        vars(compiler)["disable"] = _disable
+        vars(utilities)["is_compile_supported"] = _is_compile_supported
+        sys.modules.update({_COMPILER: compiler, _UTILITIES: utilities})
+    try:
+        yield
+    finally:
+        _forget()

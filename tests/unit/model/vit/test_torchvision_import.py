@@ -13,6 +13,53 @@ def test_timm_imports_after_the_fix_in_a_new_process():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
+LATER = """
+import sys
+import dytrack_model.vit.timm_vit
+roi_align = sys.modules["torchvision.ops.roi_align"]
+
+assert "torch._dynamo" not in sys.modules, "two seconds of every process that tracks"
+assert isinstance(roi_align.is_compile_supported("cpu"), bool)
+assert "torch._dynamo" in sys.modules
+import torch._dynamo.config
+import torch
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(1)).item() == 1
+"""
+
+
+@pytest.mark.slow
+def test_the_compiler_is_imported_when_it_is_used():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", LATER], check=True)
+
+
+USED_AT_ONCE = """
+import sys
+import torch
+from dytrack_model.vit.torchvision_import import without_compiler
+
+with without_compiler():
+    {statement}
+assert sys.modules["torch._dynamo"].optimize
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "torch._dynamo.config",
+        "import torch._dynamo.config",
+        "from torch._dynamo import optimize",
+        "from torch._dynamo.utils import counters",
+        "assert torch.compiler.disable(lambda x: x + 1)(1) == 2",
+        "assert torch.compiler.disable(recursive=False)(lambda x: x + 1)(1) == 2",
+    ],
+)
+def test_whoever_needs_more_of_the_compiler_gets_all_of_it(statement):
+    code = USED_AT_ONCE.format(statement=statement)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
 STUB = """
 import sys, torch
 
