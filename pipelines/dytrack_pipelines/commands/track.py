@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from dytrack_pipelines.terminal import screen
-from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import (
+    AsJson,
+    Device,
+    Precision,
+    Runtime,
+    Threads,
+    rows_for_programs,
+)
 
 if TYPE_CHECKING:
     from dytrack_model import RGB, Prediction, Tracker
@@ -71,9 +78,22 @@ def track(
     out: Annotated[
         Path | None, typer.Option(help="Video to write: .mp4, .avi, or .webm for browsers.")
     ] = None,
-    boxes: Annotated[Path | None, typer.Option("--csv", help="Table of boxes to write.")] = None,
-    jsonl: Annotated[Path | None, typer.Option(help="JSON lines to write.")] = None,
-    mot: Annotated[Path | None, typer.Option(help="MOTChallenge text to write.")] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            callback=rows_for_programs,
+            help="Table of boxes to write; - for standard output, row by row.",
+        ),
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(callback=rows_for_programs, help="JSON lines to write, or -."),
+    ] = None,
+    mot: Annotated[
+        Path | None,
+        typer.Option(callback=rows_for_programs, help="MOTChallenge text to write, or -."),
+    ] = None,
     lasot: Annotated[
         Path | None, typer.Option(help="LaSOT text to write; a file a target where several.")
     ] = None,
@@ -98,11 +118,13 @@ def track(
     import torch
 
     from dytrack_model.errors import ImageError
-    from dytrack_pipelines.media.boxes import require_window
+    from dytrack_pipelines.media.box_file import STANDARD_OUTPUT
+    from dytrack_pipelines.media.boxes import first_boxes, require_one_way, require_window
     from dytrack_pipelines.media.outputs import (
         check_files,
         check_labels,
         check_recording,
+        require_one_stream,
         spread,
     )
     from dytrack_pipelines.media.results import BoxFiles
@@ -111,8 +133,14 @@ def track(
     from dytrack_platform import load_tracker
 
     # Check and open everything before the first frame is tracked, so that a mistake costs no time.
-    files = {"--csv": boxes, "--jsonl": jsonl, "--mot": mot, "--lasot": lasot}
-    files |= {"--cvat": cvat, "--coco": coco}
+    wanted_tables = {"--csv": boxes, "--jsonl": jsonl, "--mot": mot, "--lasot": lasot}
+    wanted_tables |= {"--cvat": cvat, "--coco": coco, "--yolo": yolo}
+    require_one_stream({"--out": out, "--rerun": rerun, **wanted_tables}, as_json=as_json)
+    files = {
+        option: path
+        for option, path in wanted_tables.items()
+        if option != "--yolo" and path != STANDARD_OUTPUT
+    }
     require_one_way(init, init_from, select)
     for option, wanted in (("--select", select), ("--show", show)):
         if wanted:
@@ -130,13 +158,13 @@ def track(
         screen.say(f"{video} says {source.fps:g} frames/s; {out} is written at {film.fps:g}")
     # Take the targets from the first frame.
     first = next(source.frames)
-    starts = typed or first_boxes((), init_from, first, select=select)
+    starts = typed or first_boxes((), init_from, first, draw=select)
     check_files({"--out": out, **spread(files, list(starts))}, [video, model, init_from])
     _doubt(starts, first)
     so_far = Followed(starts, tracker, first)
     stopped: BaseException | None = None
     with (
-        BoxFiles({**files, "--yolo": yolo}, list(starts), first.size, video) as tables,
+        BoxFiles(wanted_tables, list(starts), first.size, video) as tables,
         film as writer,
         shown(source) as tell,
         recording(rerun) as so_far.recorder,
@@ -154,7 +182,8 @@ def track(
     engine = tracker.engine
     _say_runtime(engine, threads, chosen=runtime is not None or device != "cpu")
     _report(so_far, source, as_json)
-    _say_files((out, *spread(files, list(starts)).values(), yolo, rerun), seen=show or as_json)
+    seen = show or as_json or STANDARD_OUTPUT in wanted_tables.values()
+    _say_files((out, *spread(files, list(starts)).values(), yolo, rerun), seen=seen)
     if stopped is not None:
         _end(stopped, so_far, source)
 
@@ -180,42 +209,6 @@ def _doubt(starts: "Boxes", first: "RGB") -> None:
                 f"only {share:.0%} of the box {shown} lies inside the {first.size[0]}x"
                 f"{first.size[1]} frame; a box is x,y,width,height"
             )
-
-
-def require_one_way(init: list[str] | None, init_from: Path | None, select: bool) -> None:
-    """Refuse none and several ways of giving first boxes.
-
-    Raises:
-        ConfigurationError: It names them.
-    """
-    from dytrack_model.errors import ConfigurationError
-
-    if sum((bool(init), init_from is not None, select)) != 1:
-        raise ConfigurationError(
-            "--init: give the targets' first boxes one way: --init x,y,w,h (repeatable), "
-            "--init-from FILE, or --select"
-        )
-
-
-def first_boxes(
-    init: "list[str] | tuple[str, ...]",
-    init_from: Path | None,
-    first: "RGB | None",
-    *,
-    select: bool = False,
-) -> "Boxes":
-    """Return the targets' boxes by name, from wherever they were given.
-
-    Raises:
-        BoxError: A box cannot be read.
-    """
-    from dytrack_pipelines.media import boxes
-
-    if init_from is not None and first is not None:
-        return boxes.read_boxes(init_from, first.size)
-    if select and first is not None:
-        return boxes.select(first)
-    return boxes.typed(init)
 
 
 @contextmanager

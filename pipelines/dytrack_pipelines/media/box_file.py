@@ -1,5 +1,6 @@
 """A file of boxes that is written beside its place: what all formats share."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from dytrack_pipelines.media.overlay import Mark
 from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.atomic import beside
 
+STANDARD_OUTPUT = Path("-")
+"""In place of a file: rows go to whoever reads standard output, as soon as they are known."""
 _FLUSH_EVERY = 64
 """Frames between two writes to the disk: what a crash of the machine can cost."""
 
@@ -18,7 +21,7 @@ class BoxFile:
     """One file of boxes.
 
     Args:
-        path: The file.
+        path: The file, or :data:`STANDARD_OUTPUT` for formats of which a frame is a line.
         targets: Names of the targets.
         size: Width and height of the frames.
         source: What is tracked in, for formats that say so.
@@ -31,6 +34,7 @@ class BoxFile:
         self, path: Path, targets: Sequence[str], size: tuple[int, int], source: str
     ) -> None:
         self.path, self.targets, self.size, self.source = path, list(targets), size, source
+        self.streams = path == STANDARD_OUTPUT
         self.frames = 0
         """Frames so far."""
         self._open: dict[str, tuple[Path, IO[str]]] = {}
@@ -53,18 +57,25 @@ class BoxFile:
 
         Raises:
             StorageError: There is no space.
+            BrokenPipeError: Nobody reads standard output any longer.
         """
         try:
             self.add(marks)
             self.frames += 1
-            if self.frames % _FLUSH_EVERY == 0:
+            if self.streams:
+                sys.stdout.flush()
+            elif self.frames % _FLUSH_EVERY == 0:
                 for _, file in self._open.values():
                     file.flush()
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise self._refusal(error) from error
 
     def part(self, name: str = "") -> IO[str]:
-        """Open a file beside the result's place."""
+        """Open a file beside the result's place; standard output is open already."""
+        if self.streams:
+            return sys.stdout
         place = self.path.with_name(f"{self.path.name}.{name}") if name else self.path
         part = beside(place)
         try:
@@ -94,6 +105,8 @@ class BoxFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.streams:
+            return
         try:
             self.finish()
         except OSError as fault:

@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from dytrack_model.errors import BoxError, RuntimeMissingError
+from dytrack_model.errors import BoxError, ConfigurationError, RuntimeMissingError
 from dytrack_model.images import RGB
 
 Boxes = dict[str, tuple[float, ...]]
@@ -142,3 +142,31 @@ def select(frame: RGB) -> Boxes:
     if not found:
         raise BoxError("--select: no box was drawn")
     return found
+
+
+def require_one_way(init: list[str] | None, init_from: Path | None, select: bool) -> None:
+    """Refuse none and several ways of giving first boxes.
+
+    Raises:
+        ConfigurationError: It names them.
+    """
+    if sum((bool(init), init_from is not None, select)) != 1:
+        raise ConfigurationError(
+            "--init: give the targets' first boxes one way: --init x,y,w,h (repeatable), "
+            "--init-from FILE, or --select"
+        )
+
+
+def first_boxes(
+    init: Sequence[str], init_from: Path | None, first: RGB | None, *, draw: bool = False
+) -> Boxes:
+    """Return the targets' boxes by name, from wherever they were given.
+
+    Raises:
+        BoxError: A box cannot be read.
+    """
+    if init_from is not None and first is not None:
+        return read_boxes(init_from, first.size)
+    if draw and first is not None:
+        return select(first)
+    return typed(init)

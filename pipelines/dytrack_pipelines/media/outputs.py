@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+LINES = ("--csv", "--jsonl", "--mot")
+"""Options whose files grow by lines, frame by frame."""
+
 
 def check_files(outputs: Mapping[str, Path | None], inputs: Sequence[str | Path | None]) -> None:
     """Refuse outputs that would destroy something; see :func:`check_outputs`."""
@@ -38,3 +41,26 @@ def spread(files: Mapping[str, Path | None], targets: list[str]) -> dict[str, Pa
         for name, place in LasotFile.places(path, targets).items():
             found[f"--lasot ({name})"] = place
     return found
+
+
+def require_one_stream(outputs: Mapping[str, Path | None], *, as_json: bool) -> None:
+    """Refuse what cannot go to standard output, and more than one that would.
+
+    Raises:
+        ConfigurationError: Several want it, or one that is not written line by line.
+    """
+    from dytrack_pipelines.media.box_file import STANDARD_OUTPUT
+    from dytrack_platform.errors import ConfigurationError
+
+    streamed = [option for option, path in outputs.items() if path == STANDARD_OUTPUT]
+    for option in streamed:
+        if option not in LINES:
+            raise ConfigurationError(
+                f"{option} -: is not written line by line; only {', '.join(LINES)} can go to "
+                "standard output, name a file"
+            )
+    wanted = [*(f"{option} -" for option in streamed), *(["--json"] if as_json else [])]
+    if streamed and len(wanted) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(wanted)}: standard output takes one of them; name files for the others"
+        )

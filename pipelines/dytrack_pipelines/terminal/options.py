@@ -16,6 +16,12 @@ def _for_programs(context: typer.Context, wanted: bool) -> bool:
     return wanted
 
 
+def rows_for_programs(context: typer.Context, path: Path | None) -> Path | None:
+    """Leave standard output to a file's rows where they are to go there."""
+    _for_programs(context, path is not None and str(path) == "-")
+    return path
+
+
 Recipe = Annotated[
     str, typer.Argument(help="A recipe file, or the name of one that comes with dytrack.")
 ]

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 import sys
 
 import cv2
@@ -50,6 +51,43 @@ def test_a_folder_and_a_pattern_give_the_boxes_that_python_gives(dytrack, pictur
         assert ended.returncode == 0, ended.stderr
         np.testing.assert_allclose(boxes_of(out), expected, atol=1e-3)
         assert "exits taken" in ended.stdout
+
+
+@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--mot"])
+def test_rows_go_to_standard_output_alone(dytrack, pictures, tmp_path, option):
+    words = ("track", str(pictures), "--init", ",".join(map(str, BOX)), "--model", GOLDEN)
+    named = dytrack(*words, option, str(tmp_path / "rows"))
+    piped = dytrack(*words, option, "-")
+    assert piped.returncode == named.returncode == 0, piped.stderr
+    assert piped.stdout.splitlines() == (tmp_path / "rows").read_text().splitlines()
+    assert "exits taken" in piped.stderr
+    assert "no file was asked for" not in piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cvat", "-"), "--cvat -: is not written line by line; only --csv, --jsonl, --mot can"),
+        (("--out", "-"), "--out -: is not written line by line"),
+        (("--csv", "-", "--jsonl", "-"), "--csv - and --jsonl -: standard output takes one"),
+        (("--csv", "-", "--json"), "--csv - and --json: standard output takes one of them"),
+    ],
+)
+def test_standard_output_takes_one_kind_of_rows(dytrack, pictures, words, said):
+    ended = dytrack("track", str(pictures), "--init", "1,1,9,9", "--model", GOLDEN, *words)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_rows_come_frame_by_frame_and_a_reader_may_leave(pictures):
+    words = ("track", str(pictures), "--init", ",".join(map(str, BOX)), "--model", GOLDEN)
+    command = [sys.executable, "-m", "dytrack_pipelines.cli", *words, "--csv", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout.readline().startswith(b"frame,x,y,w,h,")
+        assert running.stdout.readline().startswith(b"0,40.0000,30.0000,")
+        running.stdout.close()
+        assert b"Traceback" not in running.stderr.read()
 
 
 def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, monkeypatch):
