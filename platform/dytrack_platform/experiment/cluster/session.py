@@ -46,6 +46,7 @@ _LONGEST_TEMPORARY = 36
 """Characters: Linux allows 107 for a socket, and Ray adds
 ``/ray/session_2026-11-27_12-00-00_000000_1234567/sockets/plasma_store.1``."""
 _REFUSALS = (ray.exceptions.RayError, ConnectionError, TimeoutError)
+_NOT_UP = "Starting Ray client server failed"
 # Ray warns at every start that its token authentication is on, which is what we want.
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
@@ -170,6 +171,23 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
             ray.shutdown()
 
 
+def _join(address: str, runtime_env: dict[str, list[str]] | None) -> None:
+    for last in (False, True):
+        try:
+            ray.init(
+                address=address,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                runtime_env=runtime_env,
+            )
+            return
+        except (*_REFUSALS, RuntimeError) as error:
+            # By ray:// a head starts a process for each driver; where it is busy that one may not
+            # come up, and the next one does.
+            if last or _NOT_UP not in str(error):
+                raise
+
+
 def _start(cpus: int | None, dashboard: bool) -> None:
     """Join the cluster of ``RAY_ADDRESS``, or start a Ray on this machine.
 
@@ -188,12 +206,7 @@ def _start(cpus: int | None, dashboard: bool) -> None:
                 probe.require_head(place, f"RAY_ADDRESS={address}")
                 if place == address:  # ray:// has another process join, on the head
                     probe.require_node(f"RAY_ADDRESS={address}")
-            ray.init(
-                address=address,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-                runtime_env=None if in_job else {"py_modules": packages()},
-            )
+            _join(address, None if in_job else {"py_modules": packages()})
         else:
             _require_short_paths()
             ray.init(

@@ -177,13 +177,15 @@ class RayCallbacks(Callbacks):
         """Copy a checkpoint's files into the run's folder, the seal last."""
         kept = ray.train.get_context().get_storage()
         target = f"{kept.experiment_fs_path}/{name}"
+        # As people name it: pyarrow's paths have no scheme.
+        shown = f"s3://{target}" if kept.storage_filesystem.type_name == "s3" else target
         files = sorted(
             (path for path in Path(checkpoint.path).rglob("*") if path.is_file()),
             # The seal says what the other files must be, so it must not be there before them.
             key=lambda path: path.name == SEAL,
         )
         try:
-            with telling_if_slow(f"{target}: the checkpoint", "written", self.say):
+            with telling_if_slow(f"{shown}: the checkpoint", "written", self.say):
                 for path in files:
                     beside = f"{target}/{path.relative_to(checkpoint.path)}"
                     kept.storage_filesystem.create_dir(os.path.dirname(beside))  # noqa: PTH120
@@ -196,7 +198,7 @@ class RayCallbacks(Callbacks):
         except OSError as error:
             shutil.rmtree(checkpoint.path, ignore_errors=True)
             sentence = (
-                f"{target}: the checkpoint cannot be written: {error}; earlier ones are whole: "
+                f"{shown}: the checkpoint cannot be written: {error}; earlier ones are whole: "
                 "free space and run the same command again"
             )
             ray.get(self._channel.refuse.remote(StorageError, sentence))

@@ -77,6 +77,30 @@ def test_a_cluster_of_another_ray_does_not_take_this_driver(head, monkeypatch):
     assert AccessError.exit_code == 2
 
 
+@pytest.mark.parametrize(("failures", "joins"), [(1, True), (2, False)])
+def test_a_busy_head_is_asked_once_more(head, monkeypatch, failures, joins):
+    """By ray://, where the head starts a process for each driver."""
+    asked = []
+
+    def busy(**how):
+        asked.append(how["address"])
+        if len(asked) <= failures:
+            raise ConnectionAbortedError(
+                "Initialization failure from server: RuntimeError: Starting Ray client server "
+                "failed. See ray_client_server_23000.err for detailed log"
+            )
+
+    monkeypatch.setattr(session.ray, "init", busy)
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://{head.address}")
+    if joins:
+        with session.ray_session():
+            pass
+    else:
+        with pytest.raises(AccessError, match="Starting Ray client server failed"):
+            session.ray_session().__enter__()
+    assert len(asked) == 2
+
+
 def test_a_machine_without_a_node_does_not_join(head, monkeypatch):
     """Ray would look for a node on it for a minute, and not tell that this is what it lacks."""
     some = [SimpleNamespace(info={"name": "bash"})]
