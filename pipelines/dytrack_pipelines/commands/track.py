@@ -118,9 +118,9 @@ def track(
     import torch
 
     from dytrack_model.errors import ImageError
-    from dytrack_pipelines.media.box_file import STANDARD_OUTPUT
     from dytrack_pipelines.media.boxes import first_boxes, require_one_way, require_window
     from dytrack_pipelines.media.outputs import (
+        STANDARD_OUTPUT,
         check_files,
         check_labels,
         check_recording,

@@ -7,12 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from dytrack_pipelines.media.outputs import STANDARD_OUTPUT
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.atomic import beside
 
-STANDARD_OUTPUT = Path("-")
-"""In place of a file: rows go to whoever reads standard output, as soon as they are known."""
 _FLUSH_EVERY = 64
 """Frames between two writes to the disk: what a crash of the machine can cost."""
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+STANDARD_OUTPUT = Path("-")
+"""In place of a file: rows go to whoever reads standard output, as soon as they are known."""
 LINES = ("--csv", "--jsonl", "--mot")
 """Options whose files grow by lines, frame by frame."""
 
@@ -49,7 +51,6 @@ def require_one_stream(outputs: Mapping[str, Path | None], *, as_json: bool) -> 
     Raises:
         ConfigurationError: Several want it, or one that is not written line by line.
     """
-    from dytrack_pipelines.media.box_file import STANDARD_OUTPUT
     from dytrack_platform.errors import ConfigurationError
 
     streamed = [option for option, path in outputs.items() if path == STANDARD_OUTPUT]

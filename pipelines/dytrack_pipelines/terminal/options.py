@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dytrack_pipelines.media.outputs import STANDARD_OUTPUT
 from dytrack_pipelines.terminal import screen
 
 
@@ -18,7 +19,7 @@ def _for_programs(context: typer.Context, wanted: bool) -> bool:
 
 def rows_for_programs(context: typer.Context, path: Path | None) -> Path | None:
     """Leave standard output to a file's rows where they are to go there."""
-    _for_programs(context, path is not None and str(path) == "-")
+    _for_programs(context, path == STANDARD_OUTPUT)
     return path
 
 

@@ -89,19 +89,17 @@ def train(config: ExperimentConfig, show: Show, say: Callable[[str], None]) -> T
     """
     config = with_absolute_paths(config)
     location = f"{config.train.storage}/{config.name}"
-    record = _claim(config, location)
-    if not record.get("finished"):
-        with _only_here(location, say) as require_lock:
-            record = _claim(config, location)  # whoever was at work there may have finished it
-            if not record.get("finished"):
-                for sentence in worker.check(config):
-                    say(f"{config.train.init_from}: {sentence}")
-                _require_same_data(config, record, location)
-                with session.ray_session():
-                    preflight.wake()
-                    _train(config, location, record, show, say, require_lock)
-                return _finished(record)
-    say(f"{config.name}: already finished in {location}; nothing to train")
+    with _only_here(location, say) as require_lock:
+        record = _claim(config, location)
+        if record.get("finished"):
+            say(f"{config.name}: already finished in {location}; nothing to train")
+            return _finished(record)
+        for sentence in worker.check(config):
+            say(f"{config.train.init_from}: {sentence}")
+        _require_same_data(config, record, location)
+        with session.ray_session():
+            preflight.wake()
+            _train(config, location, record, show, say, require_lock)
     return _finished(record)
 
 
