@@ -10,7 +10,7 @@ import torch
 from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.config import require
-from dytrack_model.errors import ConfigurationError
+from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import export, onnx_engine, openvino_engine
@@ -21,6 +21,9 @@ from dytrack_model.runtime.torch_engine import TorchEngine
 Ranges = Mapping[str, Sequence[tuple[float, float]]]
 RUNTIMES = ("torch", "compile", "onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
+WORTH_CONVERTING = 500
+"""Frames of a video that OpenVINO is taken for unasked. Converting `reference` takes three seconds,
+which 280 frames spare on a processor without bf16, and far fewer on one with (docs/LOG.md)."""
 
 
 def build(
@@ -62,6 +65,32 @@ def build(
         saved = SavedTracker(network=network, ranges=ranges or {})
         export.write_graphs(saved, Path(folder), "onnx")
         return export.load(folder, runtime, precision, threads)
+
+
+def quickest(
+    where: str | Path, frames: int | None, precision: Precision, device: str | torch.device
+) -> str | None:
+    """Choose the runtime that follows a target through a video soonest, where none was named.
+
+    Args:
+        where: As for :func:`open_tracker`.
+        frames: That the video has; None where nobody knows, as of a camera.
+        precision: As for :func:`build`; whoever names one gets it in PyTorch.
+        device: Where PyTorch would run.
+
+    Returns:
+        openvino, where it is installed and the video is long; else None, which is an export's own
+        runtime, or PyTorch.
+    """
+    few = frames is not None and frames < WORTH_CONVERTING
+    export_there = (Path(where) / export.DESCRIPTION).is_file()
+    if few or export_there or precision != "auto" or not is_cpu(device):
+        return None
+    try:
+        openvino_engine.require("auto")
+    except RuntimeMissingError:
+        return None
+    return "openvino"
 
 
 @dataclass(frozen=True, slots=True)

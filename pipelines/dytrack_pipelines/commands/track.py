@@ -23,8 +23,8 @@ from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import (
     AsJson,
     Device,
+    LongVideosRuntime,
     Precision,
-    Runtime,
     Threads,
     rows_for_programs,
 )
@@ -110,7 +110,7 @@ def track(
     ] = False,
     threads: Threads = 1,
     device: Device = "cpu",
-    runtime: Runtime = None,
+    runtime: LongVideosRuntime = None,
     precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -118,6 +118,7 @@ def track(
     import torch
 
     from dytrack_model.errors import ImageError
+    from dytrack_model.runtime import quickest
     from dytrack_pipelines.media.boxes import first_boxes, require_one_way, require_window
     from dytrack_pipelines.media.outputs import (
         STANDARD_OUTPUT,
@@ -152,7 +153,8 @@ def track(
     torch.set_num_threads(threads)
     source = open_source(video)
     check_files({"--out": out, **files}, source.files)
-    tracker = load_tracker(model, point, runtime, precision, device, threads=threads)
+    chosen = runtime or quickest(model, None if source.live else source.count, precision, device)
+    tracker = load_tracker(model, point, chosen, precision, device, threads=threads)
     film = VideoWriter(out, source.fps)
     if out is not None and abs(film.fps - source.fps) > 1e-3:
         screen.say(f"{video} says {source.fps:g} frames/s; {out} is written at {film.fps:g}")
@@ -330,8 +332,8 @@ class Followed:
 def _say_runtime(engine: "Engine", threads: int, *, chosen: bool) -> None:
     many = "threads" if threads > 1 else "thread"
     screen.say(f"runtime {engine.runtime}, {engine.precision}, {threads} {many}")
-    if not chosen and engine.runtime == "torch" and find_spec("openvino"):
-        screen.say("--runtime openvino is two to four times as fast on most processors")
+    if not chosen and engine.runtime == "torch" and not find_spec("openvino"):
+        screen.say("pip install 'dytrack[export]' brings OpenVINO, which is faster in long videos")
 
 
 def _say_files(files: "Sequence[Path | None]", *, seen: bool) -> None:

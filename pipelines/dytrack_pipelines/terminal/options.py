@@ -48,9 +48,17 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Check everything, say what it comes to, and write nothing."),
 ]
+_Runtimes = Literal["torch", "compile", "onnx", "openvino"]
 Runtime = Annotated[
-    Literal["torch", "compile", "onnx", "openvino"] | None,
+    _Runtimes | None,
     typer.Option(help="What runs the network; torch, or an export's own, where left out."),
+]
+LongVideosRuntime = Annotated[
+    _Runtimes | None,
+    typer.Option(
+        help="What runs the network. Where left out: an export's own; openvino where it is "
+        "installed and the video has 500 frames or is a camera's; torch."
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "int8"],

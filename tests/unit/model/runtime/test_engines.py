@@ -416,3 +416,23 @@ def test_an_export_for_several_targets_is_not_tracked_with(exported, tmp_path):
 def test_a_device_that_is_not_there_is_refused_before_weights_are_read(device, said, tmp_path):
     with pytest.raises(ConfigurationError, match=said):
         Tracker.load(tmp_path / "nowhere", device=device)
+
+
+@pytest.mark.parametrize(
+    ("frames", "precision", "device", "expected"),
+    [
+        (None, "auto", "cpu", "openvino"),
+        (runtime.WORTH_CONVERTING, "auto", "cpu", "openvino"),
+        (runtime.WORTH_CONVERTING - 1, "auto", "cpu", None),
+        (None, "bf16", "cpu", None),
+        (None, "auto", "cuda:0", None),
+    ],
+)
+def test_long_videos_are_worth_converting_a_tracker_for(frames, precision, device, expected):
+    assert runtime.quickest("reference", frames, precision, device) == expected
+
+
+def test_an_export_and_whoever_lacks_openvino_keep_their_runtime(exported, monkeypatch):
+    assert runtime.quickest(exported, None, "auto", "cpu") is None
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert runtime.quickest("reference", None, "auto", "cpu") is None

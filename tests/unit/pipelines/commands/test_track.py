@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dytrack_model import Tracker
+from dytrack_model import runtime as runtimes
 from dytrack_pipelines.commands import track as commands
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_pipelines.media.yolo import YoloFolder
@@ -94,7 +95,7 @@ def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, mon
     # The target is gone after twelve frames.
     for k in range(12, 30):
         cv2.imwrite(str(pictures / f"frame{k}.png"), np.full((96, 128, 3), 5 * k % 200, np.uint8))
-    monkeypatch.setattr(commands, "find_spec", lambda name: name == "openvino")
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
     words = ("track", str(pictures), "--init", ",".join(map(str, BOX)))
     ended = dytrack(*words, "--model", "reference", "--csv", str(tmp_path / "b.csv"))
     assert ended.returncode == 0, ended.stderr
@@ -104,9 +105,22 @@ def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, mon
     assert min(counts) > 0
     assert f"doubtful in {counts[0]}, lost in {counts[1]}\n" in ended.stdout
     assert f"frame {states.index('lost')}: lost" in ended.stdout
-    assert "runtime torch, fp32, 1 thread\n--runtime openvino is two" in ended.stdout
+    assert "runtime torch, fp32, 1 thread\npip install 'dytrack[export]'" in ended.stdout
     chosen = dytrack(*words, "--model", GOLDEN, "--runtime", "torch")
-    assert "--runtime openvino" not in chosen.stdout
+    assert "pip install" not in chosen.stdout
+
+
+@pytest.mark.slow
+def test_a_long_video_runs_on_the_quickest_runtime(dytrack, tmp_path, monkeypatch):
+    film = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 64))
+    for k in range(20):
+        film.write(np.full((64, 96, 3), 10 * k, np.uint8))
+    film.release()
+    words = ("track", str(tmp_path / "v.avi"), "--init", "30,20,20,20", "--model", GOLDEN)
+    assert "runtime torch" in dytrack(*words).stdout
+    monkeypatch.setattr(runtimes, "WORTH_CONVERTING", 20)
+    assert "runtime openvino" in dytrack(*words).stdout
+    assert "runtime torch" in dytrack(*words, "--runtime", "torch").stdout
 
 
 @pytest.mark.slow
