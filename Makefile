@@ -9,7 +9,7 @@ PIP_OPTIONS ?=
 # a test tier starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-slow test-ray test-cluster test-third-party test-demo fuzz check format docs reference coverage sbom clean
+.PHONY: install demo test test-slow test-ray test-ray-first test-beside-cluster test-cluster test-third-party test-demo fuzz check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -35,6 +35,18 @@ test-slow: install
 # each with a Ray of its own. Tests of one file share what they made, so they stay together.
 test-ray: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray
+
+# The same in two halves, for CI: these files bear a busy machine, and wait until the slow tier is done
+# to run beside the cluster tier, which leaves a core half unused.
+RAY_LATER := $(addprefix tests/ray/test_,evaluate.py ingest.py registry.py train.py trials.py)
+
+test-ray-first: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray $(RAY_LATER:%=--ignore=%)
+
+test-beside-cluster: install
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m ray $(RAY_LATER)
+	$(BIN)/python -m tests.fuzz --seconds 15
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster
