@@ -125,7 +125,7 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
 
     Raises:
         BoxError: It has NaN or no area, lies outside the image of that width and height, or is
-            many times as large.
+            many times as large; or these are none.
     """
     try:
         box = np.asarray(box_xywh, dtype=np.float64)
@@ -133,12 +133,15 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
         raise BoxError(f"a box is four numbers x, y, w, h; got {box_xywh!r}") from error
     if box.shape != (4,):
         raise BoxError(f"a box is four numbers x, y, w, h; got shape {box.shape}")
+    try:
+        width, height = (int(length) for length in size)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"an image's size is its width and height, got {size!r}") from error
     shown = ", ".join(f"{value:g}" for value in box)
     if not np.isfinite(box).all():
         raise BoxError(f"box ({shown}) holds NaN or infinity; give x, y, w, h in pixels")
     if box[2] <= 0 or box[3] <= 0:
         raise BoxError(f"box ({shown}) has no area: width and height must be positive")
-    width, height = size
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         raise BoxError(f"box ({shown}) lies outside the image of {width}x{height} pixels")
     if box[2] > _MOST_IMAGES * width or box[3] > _MOST_IMAGES * height:

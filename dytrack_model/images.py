@@ -2,7 +2,7 @@
 
 import mmap
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -61,8 +61,13 @@ class RGB:
         return cls(np.asarray(cv2.cvtColor(checked.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
 
     @classmethod
-    def open(cls, path: str | Path) -> "RGB":
+    def open(cls, path: str | Path, first: str | Path | None = None) -> "RGB":
         """Read an image file.
+
+        Args:
+            path: The file.
+            first: The first image of its sequence: where that shows all of its 16 bits, a darker
+                one is a dark frame.
 
         Raises:
             ImageError: The file is missing or does not decode.
@@ -71,7 +76,8 @@ class RGB:
         if not path.is_file():
             raise ImageError(f"{path}: no such image file")
         encoded = path.read_bytes()
-        if (bits := bits_used(encoded)) is not None:
+        bits = bits_used(encoded)
+        if bits is not None and not (first and shows_all_bits(Path(first).read_bytes())):
             raise ImageError(
                 f"{path}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 "
                 "bits, or with values up to 65535"
@@ -108,8 +114,7 @@ def bits_used(encoded: bytes) -> int | None:
     Thermal and medical cameras write 10 to 14 bits into 16; converted to 8 by their upper half,
     such an image is nearly black. A frame that is black altogether counts as such, too.
     """
-    is_deep = encoded[:8] == b"\x89PNG\r\n\x1a\n" and encoded[24:25] == b"\x10"
-    if not is_deep:
+    if not _is_deep(encoded):
         return None
     pixels = decoded(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
@@ -118,32 +123,46 @@ def bits_used(encoded: bytes) -> int | None:
     return used if used <= _MOST_HIDDEN_BITS else None
 
 
+def shows_all_bits(encoded: bytes) -> bool:
+    """Say whether an image is a 16-bit PNG that is as bright as it looks."""
+    return _is_deep(encoded) and bits_used(encoded) is None
+
+
+def _is_deep(encoded: bytes) -> bool:
+    return encoded[:8] == b"\x89PNG\r\n\x1a\n" and encoded[24:25] == b"\x10"
+
+
 Frame = RGB | Pixels | str | Path
 """A frame as callers give it: an image, an array, or the path of an image file."""
 
 
-def as_rgb(frame: Frame, channels: Channels = "rgb") -> RGB:
+def as_rgb(frame: Frame, channels: Channels = "rgb", first: str | Path | None = None) -> RGB:
     """Return a frame as an image.
 
     Args:
         frame: An image, an array (H, W, 3) uint8, or the path of an image file.
         channels: Order of an array's channels; the other kinds of frame know their own.
+        first: As for :meth:`RGB.open`.
 
     Raises:
         ImageError: The frame is none of these, the file does not decode, or there is no such order.
     """
-    if channels not in ("rgb", "bgr"):
-        raise ImageError(f"channels: must be rgb or bgr, got {channels!r}")
+    _check(channels)
     if isinstance(frame, RGB):
         return frame
     if isinstance(frame, str | Path):
-        return RGB.open(frame)
+        return RGB.open(frame, first)
     if isinstance(frame, np.ndarray):
         return RGB(frame) if channels == "rgb" else RGB.from_bgr(frame)
     raise ImageError(
         f"a frame must be an array (H, W, 3) uint8, an RGB image or the path of an image file, "
         f"got {type(frame).__name__}"
     )
+
+
+def _check(channels: str) -> None:
+    if channels not in ("rgb", "bgr"):
+        raise ImageError(f"channels: must be rgb or bgr, got {channels!r}")
 
 
 class VideoReader:
@@ -226,14 +245,25 @@ def read_frames(source: str | Path | Iterable[Frame], channels: Channels = "rgb"
         channels: Order of the channels of arrays in an iterable.
 
     Raises:
-        ImageError: Nothing there can be read, or a frame is no image.
+        ImageError: Nothing there can be read, a frame is no image, or there is no such order.
     """
+    _check(channels)
     if not isinstance(source, str | Path):
+        if not isinstance(source, Iterable):
+            raise ImageError(
+                "a video must be a file, a folder of images, or an iterable of frames, got "
+                f"{type(source).__name__}"
+            )
         yield from (as_rgb(frame, channels) for frame in source)
     elif Path(source).is_dir():
-        yield from map(RGB.open, image_files(Path(source)))
+        yield from open_images(image_files(Path(source)))
     else:
         yield from VideoReader(source).frames()
+
+
+def open_images(files: Sequence[Path]) -> Iterator[RGB]:
+    """Yield the images of one sequence; errors as of :meth:`RGB.open`."""
+    return (RGB.open(file, files[0]) for file in files)
 
 
 def image_files(source: Path | list[Path], name: str = "") -> list[Path]:

@@ -50,8 +50,7 @@ class Tracker:
             by the window (OSTrack), 0 leaves them alone.
         lost_below: Predicted IoU under which a frame is called lost where there are no states.
         correct: Correct the boxes of shallow exits by what the deepest one last said; see
-            :mod:`~dytrack_model.correction`. Costs nothing where the policy always takes the same
-            exit, and does nothing.
+            :mod:`~dytrack_model.correction`. Does nothing where all frames take the same exit.
         states: When to doubt, to lose and to find the target; see
             :mod:`~dytrack_model.target_state`. None: every frame is taken as it is found.
     """
@@ -80,6 +79,7 @@ class Tracker:
         self._template_state: Tensors | None = None
         self._seeker: Seeker | None = None
         self._channels: Channels = "rgb"
+        self._first: str | Path | None = None
         self._left: tuple[Search, Inference] | None = None
         self._box_xywh = np.zeros(4)
         self._frame_size = (0, 0)
@@ -156,6 +156,7 @@ class Tracker:
         self._template_state = yield from self.engine.embedding(template[None], inside[None])
         self._seeker = Seeker(self.engine, template, inside)
         self._channels = channels
+        self._first = frame if isinstance(frame, str | Path) else None
         self._frame_size = image.size
         self._left = None
         self._begin_at(box)
@@ -202,7 +203,6 @@ class Tracker:
         if self._belief and state is TargetState.LOST:
             return (yield from self._look_around(self._image(frame), self._belief))
         search = self._search(frame)
-        # Go through the exits until the policy says stop.
         began = time.perf_counter()
         found = yield from inferring(
             self.engine,
@@ -327,7 +327,7 @@ class Tracker:
 
     def _image(self, frame: Frame) -> RGB:
         """Read a frame of the started sequence."""
-        image = as_rgb(frame, self._channels)
+        image = as_rgb(frame, self._channels, self._first)
         if self._template_state is None:
             raise ImageError("step() needs a target: call start(frame, box) with the first frame")
         if image.size != self._frame_size:

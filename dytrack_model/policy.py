@@ -6,6 +6,7 @@ whether the exit's head has to run before it is asked.
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -120,6 +121,29 @@ class OperatingPoint:
 FULL = "full"
 """Name of the point that every tracker has: never stop early."""
 
+_NAME = re.compile(r"[^\W\d_]([\w. -]{0,62}\w)?")
+_TAKEN = re.compile(rf"{FULL}|exit-\d+|random|cycle|inf(inity)?|nan", re.IGNORECASE)
+
+
+def check_point_name(name: str) -> str:
+    """Return a name for an operating point that is to be stored.
+
+    It also names files, and must not mean anything else where a point is asked for.
+
+    Raises:
+        ConfigurationError: It is not usable.
+    """
+    require(
+        _NAME.fullmatch(name) is not None,
+        "name of an operating point: must be 1 to 64 letters, digits, spaces and _ . - and begin "
+        f"with a letter, got {name!r}",
+    )
+    require(
+        _TAKEN.fullmatch(name) is None,
+        f"name of an operating point: {name!r} means something else already; choose another",
+    )
+    return name
+
 
 def find_point(points: Sequence[OperatingPoint], name: str, exit_count: int) -> OperatingPoint:
     """Return the point of that name.
@@ -133,11 +157,12 @@ def find_point(points: Sequence[OperatingPoint], name: str, exit_count: int) -> 
     Raises:
         ConfigurationError: There is none, or there are too few or too many thresholds.
     """
+    require(isinstance(name, str), f"operating point: must be a name, got {name!r}")
+    if name == FULL:
+        return OperatingPoint(name=FULL, thresholds=(float("inf"),) * (exit_count - 1))
     for point in points:
         if point.name == name:
             return point
-    if name == FULL:
-        return OperatingPoint(name=FULL, thresholds=(float("inf"),) * (exit_count - 1))
     try:
         values = tuple(float(part) for part in name.split(","))
     except ValueError:

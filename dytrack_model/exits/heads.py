@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dytrack_model.config import require
+
 _SMALLEST = 1e-4
 """Scores and sizes are clamped to [1e-4, 1 - 1e-4], so that the focal loss stays finite."""
 
@@ -97,6 +99,7 @@ def read_boxes(maps: HeadMaps, window: Tensor | None = None) -> Tensor:
 
 def hann_window(size: int, strength: float) -> Tensor:
     """Return (H, W) weights: a Hann window mixed with ones."""
+    require(0 <= strength <= 1, f"hann: must lie in [0, 1], got {strength}")
     # A periodic window of size + 2 without its zero ends, so that no cell is ruled out.
     ramp = torch.hann_window(size + 2, periodic=False)[1:-1]
     return (1 - strength) + strength * torch.outer(ramp, ramp)

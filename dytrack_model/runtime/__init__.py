@@ -117,6 +117,12 @@ def open_tracker(
             another batch, or it is a name of the registry, which the platform reads.
         RuntimeMissingError: The runtime is not installed.
     """
+    require(
+        isinstance(where, str | Path), f"tracker: must be a folder's path or a name, got {where!r}"
+    )
+    require(
+        isinstance(threads, int) and threads >= 0, f"threads: must be 0 or more, got {threads!r}"
+    )
     if str(where).startswith("models:"):
         raise ConfigurationError(
             f"{where}: a name of the model registry; dytrack_platform.load_tracker reads it, "

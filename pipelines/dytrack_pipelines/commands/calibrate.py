@@ -70,6 +70,7 @@ def calibrate(
 
     from dytrack_model import checkpoint
     from dytrack_model.depth_value import AUDIT_EVERY
+    from dytrack_model.policy import check_point_name
     from dytrack_platform.config.schema import ResidentSource
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
@@ -81,6 +82,7 @@ def calibrate(
     from dytrack_platform.experiment.registry import registry
 
     # Say what must be kept, and where the result goes.
+    check_point_name(name)
     goal = Goal(milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence)
     if rule == "auto":
         rule = "thresholds" if risk is not None or hysteresis else "ambiguity"

@@ -166,7 +166,7 @@ def track(
     so_far = Followed(starts, tracker, first)
     stopped: BaseException | None = None
     with (
-        BoxFiles(wanted_tables, list(starts), first.size, video) as tables,
+        BoxFiles(wanted_tables, list(starts), first.size, video, source.names) as tables,
         film as writer,
         shown(source) as tell,
         recording(rerun) as so_far.recorder,
@@ -277,12 +277,13 @@ class Followed:
 
     def step(self, frame: "RGB") -> None:
         """Find every target in the next frame."""
+        began = time.perf_counter()
+        found = {name: one.step(frame) for name, one in self._trackers.items()}
+        # Whoever interrupts the lines above has all targets of this frame uncounted.
+        self.seconds += time.perf_counter() - began
         self.frames += 1
-        for name, one in self._trackers.items():
-            began = time.perf_counter()
-            found = one.step(frame)
-            self.seconds += time.perf_counter() - began
-            self._take(name, found)
+        for name, prediction in found.items():
+            self._take(name, prediction)
 
     def _take(self, name: str, found: "Prediction") -> None:
         from dytrack_pipelines.media.overlay import Mark
@@ -309,7 +310,7 @@ class Followed:
         """Write the frame's boxes, and draw them where that is asked for."""
         from dytrack_pipelines.media.overlay import draw
 
-        tables.write(self._marks)
+        tables.write(self._marks, frame.size)
         if self.recorder is not None:
             self.recorder.write(frame.pixels, self._marks)
         lead = self._names[0]

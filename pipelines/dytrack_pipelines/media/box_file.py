@@ -24,20 +24,33 @@ class BoxFile:
         targets: Names of the targets.
         size: Width and height of the frames.
         source: What is tracked in, for formats that say so.
+        names: File names of the frames, where each is a file of its own.
 
     Raises:
         StorageError: The folder cannot be written; told before the first frame.
     """
 
     def __init__(
-        self, path: Path, targets: Sequence[str], size: tuple[int, int], source: str
+        self,
+        path: Path,
+        targets: Sequence[str],
+        size: tuple[int, int],
+        source: str,
+        names: Sequence[str] = (),
     ) -> None:
         self.path, self.targets, self.size, self.source = path, list(targets), size, source
+        self.names = names
+        self.frame_size = size
+        """Of the newest frame; some sequences change."""
         self.streams = path == STANDARD_OUTPUT
         self.frames = 0
         """Frames so far."""
         self._open: dict[str, tuple[Path, IO[str]]] = {}
-        self.begin()
+        try:
+            self.begin()
+        except BaseException:
+            self.discard()
+            raise
 
     def begin(self) -> None:
         """Open what is written to."""
@@ -51,13 +64,18 @@ class BoxFile:
         for name in list(self._open):
             self._place(name, self.path)
 
-    def write(self, marks: Mapping[str, Mark]) -> None:
+    def write(self, marks: Mapping[str, Mark], size: tuple[int, int]) -> None:
         """Add the next frame's boxes, by target.
+
+        Args:
+            marks: The boxes.
+            size: Width and height of the frame.
 
         Raises:
             StorageError: There is no space.
             BrokenPipeError: Nobody reads standard output any longer.
         """
+        self.frame_size = size
         try:
             self.add(marks)
             self.frames += 1
@@ -86,14 +104,24 @@ class BoxFile:
         return file
 
     def _place(self, name: str, path: Path) -> None:
-        part, file = self._open.pop(name)
+        # Closing writes what is left: on a full disk it fails, and the part is there to be dropped.
+        part, file = self._open[name]
         file.close()
         part.replace(path)
+        del self._open[name]
 
     def _drop(self, name: str) -> None:
         part, file = self._open.pop(name)
-        file.close()
-        part.unlink(missing_ok=True)
+        try:
+            file.close()
+        finally:
+            part.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        for name in list(self._open):
+            with suppress(OSError):
+                self._drop(name)
 
     def __enter__(self) -> Self:
         return self
@@ -109,9 +137,7 @@ class BoxFile:
         try:
             self.finish()
         except OSError as fault:
-            for name in list(self._open):
-                with suppress(OSError):
-                    self._drop(name)
+            self.discard()
             self.frames = 0
             if kind is None:
                 raise self._refusal(fault) from fault

@@ -6,16 +6,17 @@ however it ends: minutes of tracking are not lost to what came after them.
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 from xml.sax.saxutils import quoteattr
 
 from dytrack_pipelines.media.box_file import BoxFile
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_pipelines.media.yolo import YoloFolder
+from dytrack_platform.errors import StorageError
 from dytrack_platform.storage.outputs import MADE_BY
 
 COLUMNS = ("frame", "x", "y", "w", "h", "exit", "predicted_iou", "lost", "state")
@@ -152,18 +153,23 @@ class CocoFile(BoxFile):
     """COCO for video: images, and annotations with ``track_id``; lost ones left out."""
 
     def begin(self) -> None:
-        """Open a part for the annotations."""
-        self._part = self.part("annotations")
+        """Open a part for the images and one for the annotations."""
+        self._images, self._part = self.part("images"), self.part("annotations")
         self._count = 0
 
     def add(self, marks: Mapping[str, Mark]) -> None:
-        """Write an annotation for each target that is there."""
+        """Write the image, and an annotation for each target that is there."""
+        width, height = self.frame_size
+        file_name = self.names[self.frames] if self.names else f"{self.frames:08d}.jpg"
+        row: dict[str, object] = {"id": self.frames + 1, "video_id": 1, "frame_id": self.frames}
+        row |= {"width": width, "height": height, "file_name": file_name}
+        self._images.write(("," if self.frames else "") + "\n  " + json.dumps(row))
         for name, mark in marks.items():
             if mark.lost:
                 continue
             self._count += 1
             box = [round(float(value), 2) for value in mark.box_xywh]
-            row: dict[str, object] = {
+            row = {
                 "id": self._count,
                 "image_id": self.frames + 1,
                 "category_id": 1,
@@ -182,18 +188,17 @@ class CocoFile(BoxFile):
         info = {"generator": MADE_BY, "description": f"targets {', '.join(self.targets)}"}
         whole.write(f'{{"info": {json.dumps(info)},\n "videos": [{json.dumps(video)}],\n')
         whole.write(' "categories": [{"id": 1, "name": "target"}],\n "images": [')
-        for frame in range(self.frames):
-            row: dict[str, object] = {"id": frame + 1, "video_id": 1, "frame_id": frame}
-            row |= {"width": width, "height": height, "file_name": f"{frame:08d}.jpg"}
-            whole.write(("," if frame else "") + "\n  " + json.dumps(row))
+        self._move("images", whole)
         whole.write('],\n "annotations": [')
-        file = self._open["annotations"][1]
-        file.seek(0)
-        for line in file:
-            whole.write(line)
+        self._move("annotations", whole)
         whole.write("]}\n")
-        self._drop("annotations")
         self._place("", self.path)
+
+    def _move(self, name: str, whole: IO[str]) -> None:
+        file = self._open[name][1]
+        file.seek(0)
+        shutil.copyfileobj(file, whole)
+        self._drop(name)
 
 
 FORMATS: dict[str, type[BoxFile]] = {
@@ -216,6 +221,10 @@ class BoxFiles:
         targets: Names of the targets.
         size: Width and height of the frames.
         source: What is tracked in.
+        names: File names of the frames, where each is a file of its own.
+
+    Raises:
+        StorageError: A folder cannot be written; nothing is left in any of them.
     """
 
     def __init__(
@@ -224,22 +233,24 @@ class BoxFiles:
         targets: Sequence[str],
         size: tuple[int, int],
         source: str,
+        names: Sequence[str] = (),
     ) -> None:
-        self._files = [
-            FORMATS[option](path, targets, size, source)
-            for option, path in paths.items()
-            if path is not None
-        ]
-        self._stack = ExitStack()
+        self._files: list[BoxFile] = []
+        try:
+            for option, path in paths.items():
+                if path is not None:
+                    self._files.append(FORMATS[option](path, targets, size, source, names))
+        except BaseException:
+            for file in self._files:
+                file.discard()
+            raise
 
-    def write(self, marks: Mapping[str, Mark]) -> None:
-        """Add the next frame's boxes to every file."""
+    def write(self, marks: Mapping[str, Mark], size: tuple[int, int]) -> None:
+        """Add the boxes of the next frame, which has that width and height, to every file."""
         for file in self._files:
-            file.write(marks)
+            file.write(marks, size)
 
     def __enter__(self) -> Self:
-        for file in self._files:
-            self._stack.enter_context(file)
         return self
 
     def __exit__(
@@ -248,4 +259,12 @@ class BoxFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        # A full disk takes several files: each is named.
+        told = [str(error)] if isinstance(error, StorageError) else []
+        for file in self._files:
+            try:
+                file.__exit__(None, None, None)
+            except StorageError as fault:
+                told.append(str(fault))
+        if told and (error is None or isinstance(error, StorageError)):
+            raise StorageError("; ".join(dict.fromkeys(told))) from error

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dytrack_model.errors import ImageError
-from dytrack_model.images import RGB, VideoReader, image_files
+from dytrack_model.images import IMAGE_SUFFIXES, RGB, VideoReader, image_files, open_images
 
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://")
 _QUIET_S = 10.0
@@ -31,6 +31,13 @@ class Source:
     files: tuple[Path, ...] = ()
     """What is read, so that no output replaces it."""
     live: "Live | None" = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File names of the frames, where each is a file with a name of its own; else none."""
+        images = [file for file in self.files if file.suffix.lower() in IMAGE_SUFFIXES]
+        differ = len({file.stem for file in images}) == len(images)
+        return tuple(file.name for file in images) if differ else ()
 
 
 def open_source(given: str) -> Source:
@@ -60,7 +67,7 @@ def open_source(given: str) -> Source:
 
 
 def _images(name: str, files: list[Path]) -> Source:
-    return Source(name, map(RGB.open, files), 25.0, len(files), tuple(files))
+    return Source(name, open_images(files), 25.0, len(files), tuple(files))
 
 
 def _live(name: str, where: int | str) -> Source:

@@ -95,7 +95,8 @@ class VideoWriter:
         with quiet():
             writer = cv2.VideoWriter(str(place), codec, self.fps, self._size)
         if not writer.isOpened():
-            place.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that is read-only says so here, too
+                place.unlink(missing_ok=True)
             raise StorageError(
                 f"{self._path}: OpenCV cannot write it; free space or choose another folder"
             )
@@ -143,7 +144,8 @@ def frame_rate(path: Path) -> float:
 
 def count_frames(path: Path) -> int:
     """Return the number of frames that a video's header tells; 0 where it does not open."""
-    capture = cv2.VideoCapture(str(path.absolute()))
+    with quiet():
+        capture = cv2.VideoCapture(str(path.absolute()))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     return count

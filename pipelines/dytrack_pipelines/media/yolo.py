@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from dytrack_pipelines.media.box_file import BoxFile
 from dytrack_pipelines.media.overlay import Mark
@@ -16,11 +17,12 @@ YOLO_LIST = ".dytrack-files"
 
 
 class YoloFolder(BoxFile):
-    """YOLO's labels: a folder with ``000000.txt`` a frame, ``class centre size`` in [0, 1].
+    """YOLO's labels: a folder with a file a frame, ``class centre size`` in [0, 1] of the frame.
 
-    The class is the target's number from 0; a frame in which all are lost has an empty file. A list
-    beside them names every file before it is written, so that a later run knows which are ours even
-    where this one is killed.
+    A file has the name of the frame's, where that is a file of its own, else ``000000.txt`` and on.
+    What of a box lies outside the frame is cut off. The class is the target's number from 0; a
+    frame in which all are lost has an empty file. A list beside them names every file before it is
+    written, so that a later run knows which are ours even where this one is killed.
     """
 
     def begin(self) -> None:
@@ -30,9 +32,14 @@ class YoloFolder(BoxFile):
             self.path.mkdir(parents=True, exist_ok=True)
             if listed.is_file():
                 for name in listed.read_text(encoding="utf-8").splitlines():
-                    if re.fullmatch(r"\d{6,}\.txt", name):
+                    if name.endswith(".txt") and not re.search(r"[/\\\0]", name):
                         (self.path / name).unlink(missing_ok=True)
-            strange = [old.name for old in self.path.glob("*.txt") if old.stem.isdecimal()]
+            ours = {self._label(frame) for frame in range(len(self.names))}
+            strange = [
+                old.name
+                for old in self.path.glob("*.txt")
+                if (old.name in ours if ours else old.stem.isdecimal())
+            ]
             if strange:
                 raise ConfigurationError(
                     f"--yolo {self.path}: holds {min(strange)}, which is not among the labels that "
@@ -47,13 +54,11 @@ class YoloFolder(BoxFile):
         """Write a frame's file."""
         rows = []
         for name, mark in marks.items():
-            if not mark.lost:
-                x, y, w, h = (float(value) for value in mark.box_xywh)
-                width, height = self.size
-                parts = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-                row = " ".join(f"{value:.6f}" for value in parts)
+            inside = None if mark.lost else _inside(mark.box_xywh.tolist(), *self.frame_size)
+            if inside is not None:
+                row = " ".join(f"{value:.6f}" for value in inside)
                 rows.append(f"{self.targets.index(name)} {row}\n")
-        name = f"{self.frames:06d}.txt"
+        name = self._label(self.frames)
         with (self.path / YOLO_LIST).open("a", encoding="utf-8") as listed:
             listed.write(f"{name}\n")
         (self.path / name).write_text("".join(rows), encoding="utf-8")
@@ -62,8 +67,28 @@ class YoloFolder(BoxFile):
         """Say how many frames there are."""
         self._tell()
 
+    def _label(self, frame: int) -> str:
+        return f"{Path(self.names[frame]).stem}.txt" if self.names else f"{frame:06d}.txt"
+
     def _tell(self) -> None:
         about = {"generator": MADE_BY, "source": self.source, "names": self.targets}
         beside = self.path / f".{YOLO_MARK}.unfinished"
         beside.write_text(json.dumps(about | {"frames": self.frames}) + "\n", encoding="utf-8")
         beside.replace(self.path / YOLO_MARK)
+
+
+def _inside(
+    box_xywh: Sequence[float], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """Return the centre and size of what of a box lies in the frame, in [0, 1]; None of nothing."""
+    x, y, w, h = box_xywh
+    left, right = (min(max(value, 0.0), width) for value in (x, x + w))
+    top, bottom = (min(max(value, 0.0), height) for value in (y, y + h))
+    if left >= right or top >= bottom:
+        return None
+    return (
+        0.5 * (left + right) / width,
+        0.5 * (top + bottom) / height,
+        (right - left) / width,
+        (bottom - top) / height,
+    )

@@ -39,6 +39,8 @@ def show_points(summary: Mapping[str, Any]) -> None:
     screen.table(
         title, ["point", *(name for name, _ in _COLUMNS.values()), exits_title(summary)], rows
     )
+    if "protocol_reason" in summary:
+        screen.say(f"protocol {summary['protocol']}: {summary['protocol_reason']}")
 
 
 def exits_title(summary: Mapping[str, Any]) -> str:

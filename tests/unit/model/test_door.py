@@ -108,6 +108,21 @@ def test_what_cannot_be_opened_is_named(run, where, arguments, error, message):
         Tracker.load(run.parent / where, **arguments)
 
 
+def test_what_is_of_another_kind_is_told_in_a_sentence(run):
+    with pytest.raises(ConfigurationError, match="tracker: must be a folder's path or a name"):
+        Tracker.load(None)
+    for threads in (-1, "x"):
+        with pytest.raises(ConfigurationError, match="threads: must be 0 or more"):
+            Tracker.load(run, threads=threads)
+    tracker = Tracker.load(run)
+    with pytest.raises(ConfigurationError, match=r"hann: must lie in \[0, 1\], got 2"):
+        Tracker(tracker.engine, hann=2)
+    with pytest.raises(ImageError, match="a video must be a file, a folder of images, or an"):
+        next(tracker.track(None, (1, 1, 5, 5)))
+    with pytest.raises(ImageError, match="channels: must be rgb or bgr, got 'xyz'"):
+        next(tracker.track("video.mp4", (1, 1, 5, 5), channels="xyz"))
+
+
 def test_a_name_of_the_registry_is_left_to_the_platform():
     with pytest.raises(ConfigurationError, match=r"dytrack_platform\.load_tracker reads it"):
         Tracker.load("models:/dytrack@champion")

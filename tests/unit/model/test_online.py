@@ -125,6 +125,8 @@ def test_a_moved_tracker_looks_around_the_new_box_with_the_old_template(network,
     assert not np.allclose(still.step(RGB(frames[1])).box_xywh, moved.step(RGB(frames[1])).box_xywh)
     with pytest.raises(BoxError, match="outside the image"):
         moved.move_to((900.0, 0.0, 5.0, 5.0))
+    with pytest.raises(BoxError, match="an image's size is its width and height"):
+        moved.move_to(BOX, (10,))
     with pytest.raises(ImageError, match="call start"):
         Tracker(network).move_to(BOX)
 

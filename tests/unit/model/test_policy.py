@@ -10,6 +10,7 @@ from dytrack_model.policy import (
     OperatingPoint,
     RandomExit,
     Thresholds,
+    check_point_name,
     find_point,
     shares_to_cycle,
 )
@@ -112,3 +113,23 @@ def test_a_point_that_says_nothing_of_hysteresis_has_none():
 def test_too_few_thresholds_are_told_with_how_many_there_must_be():
     with pytest.raises(ConfigurationError, match="takes 2 thresholds"):
         find_point((), "0.5", 3)
+
+
+def test_full_is_full_depth_whatever_is_stored():
+    stored = OperatingPoint(name="full", thresholds=(0.0, 0.0))
+    assert find_point((stored,), "full", 3).thresholds == (float("inf"),) * 2
+    with pytest.raises(ConfigurationError, match=r"must be a name, got 0\.5"):
+        find_point((), 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b", "../a", ".a", "0.5", "0.5,0.6", "inf", "NaN", "full", "exit-6", "a "]
+)
+def test_a_point_is_not_named_like_something_else(name):
+    with pytest.raises(ConfigurationError, match="name of an operating point"):
+        check_point_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "balanced", "eight ms", "näher_2.5", "x-1"])
+def test_ordinary_names_are_taken(name):
+    assert check_point_name(name) == name

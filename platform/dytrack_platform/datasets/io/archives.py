@@ -73,6 +73,9 @@ class ZipFrames(SeparateFrames):
         Raises:
             DataError: The archive or the member is damaged or too large.
         """
+        return decode(self._encoded(index), self.path(index), lambda: self._encoded(0))
+
+    def _encoded(self, index: int) -> bytes:
         archive = _opened(self._tree, self._archive)
         try:
             member = archive.getinfo(self._members[index])
@@ -81,10 +84,9 @@ class ZipFrames(SeparateFrames):
         if member.file_size > _LARGEST_MEMBER:
             raise DataError(f"{self.path(index)}: would unpack to {member.file_size:,} bytes")
         try:
-            data = archive.read(member)
+            return archive.read(member)
         except _DAMAGE as error:
             raise DataError(f"{self.path(index)}: cannot be read ({error})") from error
-        return decode(data, self.path(index))
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ a tracker must not learn from grey.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from dytrack_model.images import bits_used, decoded, natural
+from dytrack_model.images import bits_used, decoded, natural, shows_all_bits
 from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
@@ -34,12 +34,14 @@ else than frames."""
 VIDEO_SUFFIXES = (".mp4", ".mpg", ".mpeg", ".avi", ".mov", ".mkv", ".webm")
 
 
-def decode(data: bytes, name: str) -> Pixels:
+def decode(data: bytes, name: str, first: Callable[[], bytes] | None = None) -> Pixels:
     """Decode an encoded image.
 
     Args:
         data: The file's content.
         name: Its path, for the message.
+        first: Reads the first image of its sequence: where that shows all of its 16 bits, a darker
+            one is a dark frame.
 
     Returns:
         (H, W, 3) uint8, red first; a grey image has three equal channels.
@@ -55,7 +57,8 @@ def decode(data: bytes, name: str) -> Pixels:
     if size is None:  # a format whose size is not known before it takes memory is not decoded
         raise DataError(f"{name}: does not decode as an image (JPEG, PNG, BMP or WebP)")
     _refuse_huge(name, *size)
-    if (bits := bits_used(data)) is not None:
+    bits = bits_used(data)
+    if bits is not None and not (first and shows_all_bits(first())):
         raise DataError(
             f"{name}: uses {bits} of its 16 bits, and would be nearly black; write it with 8 bits, "
             "or with values up to 65535"
@@ -122,8 +125,9 @@ class ImageFrames(SeparateFrames):
         Raises:
             DataError: The file is missing, cut short or not an image.
         """
-        name = self.names[index]
-        return decode(self.tree.read_bytes(name), self.tree.path(name))
+        name, first = self.names[index], self.names[0]
+        data = self.tree.read_bytes(name)
+        return decode(data, self.tree.path(name), lambda: self.tree.read_bytes(first))
 
 
 class VideoFrames:

@@ -44,6 +44,13 @@ def held_out(short):
     return ["--dataset", "got10k", "--root", str(short), "--split", "test"]
 
 
+def test_a_point_of_a_name_that_means_something_else_is_refused_first(dytrack, tracker):
+    words = ("calibrate", str(tracker), "--dataset", "got10k", "--root", "nowhere", "--risk", ".5")
+    done = dytrack(*words, "--name", "full")
+    assert done.returncode == 2
+    assert "name of an operating point: 'full' means something else already" in done.stderr
+
+
 def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracker, held_out):
     saved = checkpoint.load(tracker)
     costs = exit_gmacs(saved.network)

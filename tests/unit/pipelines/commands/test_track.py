@@ -112,6 +112,24 @@ def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, mon
     assert "pip install" not in chosen.stdout
 
 
+def test_an_interrupted_frame_counts_for_nobody(dytrack, pictures, monkeypatch):
+    step, calls = Tracker.step, []
+
+    def interrupted(tracker, frame):
+        calls.append(frame)
+        if len(calls) == 6:  # the second target's third frame
+            raise KeyboardInterrupt
+        return step(tracker, frame)
+
+    monkeypatch.setattr(Tracker, "step", interrupted)
+    boxes = ("--init", "40,30,30,24", "--init", "60,20,24,24")
+    ended = dytrack("track", str(pictures), *boxes, "--model", GOLDEN, "--json")
+    assert ended.returncode == 130
+    said = json.loads(ended.stdout)
+    assert said["frames"] == 2
+    assert sum(said["exits"].values()) == 4
+
+
 @pytest.mark.slow
 def test_a_long_video_runs_on_the_quickest_runtime(dytrack, tmp_path, monkeypatch):
     film = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (96, 64))

@@ -1,9 +1,12 @@
 """Files of boxes are read back as their formats' readers would."""
 
 import csv
+import errno
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +15,8 @@ from dytrack_model.target_state import TargetState
 from dytrack_pipelines.media.boxes import read_boxes, typed
 from dytrack_pipelines.media.overlay import Mark
 from dytrack_pipelines.media.results import FORMATS, BoxFiles, LasotFile
-from dytrack_platform.errors import StorageError
+from dytrack_pipelines.media.video import VideoWriter
+from dytrack_platform.errors import ConfigurationError, StorageError
 from dytrack_platform.storage.outputs import is_ours
 
 SIZE = (320, 240)
@@ -32,11 +36,11 @@ def paths(folder):
     return {option: folder / f"boxes{option}" for option in FORMATS}
 
 
-def write(folder, targets=("a", "b"), frames=3, error=None):
+def write(folder, targets=("a", "b"), frames=3, error=None, names=()):
     files = paths(folder)
-    with BoxFiles(files, targets, SIZE, "video.mp4") as tables:
+    with BoxFiles(files, targets, SIZE, "video.mp4", names) as tables:
         for k in range(frames):
-            tables.write({name: mark(k, lost=name == "b" and k == 1) for name in targets})
+            tables.write({name: mark(k, lost=name == "b" and k == 1) for name in targets}, SIZE)
         if error is not None:
             raise error
     return files
@@ -116,6 +120,73 @@ def test_yolo_labels_are_read_back_as_first_boxes(tmp_path):
     assert len(list(folder.glob("*.txt"))) == 1, "labels of an earlier run are gone"
 
 
+def test_frames_that_are_files_keep_their_names(tmp_path):
+    names = ("img-4.png", "img-7.png", "img-9.png")
+    files = write(tmp_path, names=names)
+    images = json.loads(files["--coco"].read_text())["images"]
+    assert [image["file_name"] for image in images] == list(names)
+    labels = sorted(label.name for label in files["--yolo"].glob("*.txt"))
+    assert labels == ["img-4.txt", "img-7.txt", "img-9.txt"]
+    write(tmp_path, frames=1, names=names[1:])
+    assert [label.name for label in files["--yolo"].glob("*.txt")] == ["img-7.txt"]
+
+
+def test_a_label_that_is_not_ours_is_not_written_over(tmp_path):
+    folder = paths(tmp_path)["--yolo"]
+    folder.mkdir()
+    (folder / "img-7.txt").write_text("0 .5 .5 1 1\n")
+    (folder / "classes.txt").write_text("dog\n")
+    (folder / ".dytrack-files").write_text("../outside.txt\n")
+    (tmp_path / "outside.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"holds img-7.txt, which is not among"):
+        write(tmp_path, names=("img-4.png", "img-7.png", "img-9.png"))
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+    assert not [*tmp_path.glob(".*unfinished*")], "what was opened before is gone"
+    write(tmp_path)
+    assert (folder / "classes.txt").read_text() == "dog\n"
+
+
+def test_sizes_follow_the_frame_and_labels_end_at_its_border(tmp_path):
+    files = {"--yolo": tmp_path / "y", "--coco": tmp_path / "c.json"}
+    reaches_out = Mark(box_xywh=np.array([-30.0, 60.0, 40.0, 40.0]))
+    outside = Mark(box_xywh=np.array([500.0, 60.0, 40.0, 40.0]))
+    with BoxFiles(files, ["a", "b"], SIZE, "v") as tables:
+        tables.write({"a": reaches_out, "b": outside}, (320, 240))
+        tables.write({"a": mark(0)}, (160, 120))
+    assert (tmp_path / "y/000000.txt").read_text() == "0 0.015625 0.333333 0.031250 0.166667\n"
+    row = [float(value) for value in (tmp_path / "y/000001.txt").read_text().split()]
+    assert row[1] == pytest.approx((10 + 30.5 / 2) / 160, abs=1e-6)
+    sizes = [(i["width"], i["height"]) for i in json.loads(files["--coco"].read_text())["images"]]
+    assert sizes == [(320, 240), (160, 120)]
+
+
+def test_a_full_disk_leaves_nothing_unfinished_and_names_every_file(tmp_path, monkeypatch):
+    wanted = {option: tmp_path / f"b{option}" for option in ("--csv", "--cvat", "--coco")}
+    tables = BoxFiles(wanted, ["a"], SIZE, "v")
+
+    def full(part, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError) as told, tables:
+        tables.write({"a": mark(0)}, SIZE)
+    assert all(str(path) in str(told.value) for path in wanted.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_cannot_be_closed_is_dropped(tmp_path, monkeypatch):
+    tables = BoxFiles({"--csv": tmp_path / "b.csv"}, ["a"], SIZE, "v")
+    (file,) = tables._files
+    part, text = file._open[""]
+    text.close()
+    full = Path("/dev/full").open("w")  # noqa: SIM115  (closed below, which fails)
+    full.write("x")
+    file._open[""] = (part, full)
+    with pytest.raises(StorageError, match=r"b.csv: cannot be written \(No space"), tables:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_that_can_say_so_are_known_as_ours(tmp_path):
     files = write(tmp_path)
     assert all(is_ours(files[name]) for name in ("--csv", "--jsonl", "--cvat", "--coco"))
@@ -151,3 +222,14 @@ def test_a_file_that_holds_no_boxes_is_told(tmp_path, text):
         read_boxes(tmp_path / "b.json", SIZE)
     with pytest.raises(BoxError, match="--init: expected four numbers"):
         typed(["1,2,3"])
+
+
+def test_a_film_that_cannot_be_begun_is_told_by_its_own_name(tmp_path, monkeypatch):
+    def refuse(part, *, missing_ok):
+        raise OSError(errno.EROFS, "Read-only file system", str(part))
+
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda _: False)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    film = VideoWriter(tmp_path / "film.mp4", 25.0)
+    with pytest.raises(StorageError, match=r"film\.mp4: OpenCV cannot write it; free space or"):
+        film.write(np.zeros((32, 32, 3), np.uint8))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dytrack_model.errors import ImageError
-from dytrack_model.images import RGB
+from dytrack_model.images import RGB, open_images
 from dytrack_pipelines.media.video import VideoWriter
 from dytrack_platform.datasets.readers import read
 from dytrack_platform.errors import DataError
@@ -167,6 +167,20 @@ def test_an_image_that_would_be_nearly_black_is_refused(folder, faults, bits):
     assert [index for index, frame in enumerate(frames) if frame is None] == [2]
     with pytest.raises(ImageError, match=f"uses {bits} of its 16 bits"):
         RGB.open(png)
+
+
+def test_a_dark_frame_among_bright_ones_of_16_bits_is_a_frame(folder, faults):
+    _write(folder, "dash")
+    for number, value in ((1, 40_000), (3, 900)):
+        png = cv2.imencode(".png", np.full((24, 32), value, np.uint16))[1].tobytes()
+        file = folder.data(f"walk/img-{number}.png", png)
+    (sequence,) = read("video", str(folder), None, faults)
+    assert [index for index, frame in enumerate(sequence.frames.iterate()) if frame is None] == []
+    assert sequence.frames.read(2).max() == 3
+    first = file.with_name("img-1.png")
+    assert [image.pixels.max() for image in open_images([first, file])] == [156, 3]
+    with pytest.raises(ImageError, match="uses 10 of its 16 bits"):
+        list(open_images([file, first]))
 
 
 def test_an_image_with_16_bits_is_read_as_bright_as_it_is(folder, faults):
