@@ -122,7 +122,7 @@ FULL = "full"
 """Name of the point that every tracker has: never stop early."""
 
 _NAME = re.compile(r"[^\W\d_]([\w. -]{0,62}\w)?")
-_TAKEN = re.compile(rf"{FULL}|exit-\d+|random|cycle|inf(inity)?|nan", re.IGNORECASE)
+_TAKEN = re.compile(rf"{FULL}|exit-\d+|random|cycle|oracle|inf(inity)?|nan", re.IGNORECASE)
 
 
 def check_point_name(name: str) -> str:

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from dytrack_pipelines.media.outputs import STANDARD_OUTPUT
 from dytrack_pipelines.media.overlay import Mark
@@ -123,24 +122,19 @@ class BoxFile:
             with suppress(OSError):
                 self._drop(name)
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Put everything in its place.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+        Raises:
+            StorageError: It cannot be written; nothing unfinished is left.
+        """
         if self.streams:
             return
         try:
             self.finish()
-        except OSError as fault:
+        except OSError as error:
             self.discard()
-            self.frames = 0
-            if kind is None:
-                raise self._refusal(fault) from fault
+            raise self._refusal(error) from error
 
     def _refusal(self, error: OSError) -> StorageError:
         return StorageError(

@@ -263,7 +263,7 @@ class BoxFiles:
         told = [str(error)] if isinstance(error, StorageError) else []
         for file in self._files:
             try:
-                file.__exit__(None, None, None)
+                file.close()
             except StorageError as fault:
                 told.append(str(fault))
         if told and (error is None or isinstance(error, StorageError)):

@@ -27,7 +27,7 @@ def serve(tracker: Tracker, name: str) -> int:
     Raises:
         RuntimeMissingError: The client asks for something TraX knows and this tracker does not.
     """
-    frames = 0
+    frames, first = 0, None
     formats = [trax.Region.RECTANGLE], [trax.Image.PATH]
     with trax.Server(*formats, tracker_name=name, tracker_description="DyTrack") as server:
         while True:
@@ -35,7 +35,8 @@ def serve(tracker: Tracker, name: str) -> int:
             if request.type not in ("initialize", "frame"):
                 return frames
             path = request.image["color"].path()
-            image = RGB.open(path).pixels
+            first = path if request.type == "initialize" else first
+            image = RGB.open(path, first).pixels
             if request.type == "initialize":
                 if len(request.objects) != 1:
                     raise RuntimeMissingError(
