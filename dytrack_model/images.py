@@ -191,12 +191,13 @@ class VideoReader:
             ImageError: Fewer frames decode than the header announces, told after the last one; or
                 not one does.
         """
-        read = 0
+        read, seconds = 0, 0.0
         while True:
             good, pixels = self._capture.read()
             if not good:
                 break
             read += 1
+            seconds = 1e-3 * self._capture.get(cv2.CAP_PROP_POS_MSEC)
             yield RGB.from_bgr(np.asarray(pixels, dtype=np.uint8))
         self._capture.release()
         if read == 0:
@@ -206,7 +207,9 @@ class VideoReader:
             )
         counted = self._path.suffix.lower() in _COUNTED_SUFFIXES
         spare = max(2.0, (0.02 if counted else 0.2) * self.count)
-        if read < self.count - spare:
+        # A film of uneven rate may have half of the frames, but they last as long.
+        lasted = 0.0 if counted else self.fps * seconds
+        if max(read, lasted) < self.count - spare:
             raise ImageError(
                 f"{self._path}: {read} of the {self.count} frames that its header announces "
                 "decode; the file is cut short or damaged"

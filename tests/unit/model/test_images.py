@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dytrack_model.errors import ImageError
-from dytrack_model.images import RGB, as_rgb, decoded, read_frames
+from dytrack_model.images import RGB, VideoReader, as_rgb, decoded, read_frames
 
 
 def test_from_bgr_swaps_the_channels(image):
@@ -87,3 +87,38 @@ def test_a_header_of_a_size_that_opencv_does_not_allow_is_no_image(tmp_path):
     path.write_bytes(header)
     with pytest.raises(ImageError, match="does not decode as an image"):
         RGB.open(path)
+
+
+@pytest.mark.parametrize(("lasts", "whole"), [(39, True), (20, False)])
+def test_a_film_of_uneven_rate_is_whole_where_it_lasts_as_long_as_it_says(
+    tmp_path, monkeypatch, lasts, whole
+):
+    """Its header says 40 frames, which is time times rate; it has 20."""
+
+    class Capture:
+        left = 20
+
+        def __init__(self, _):
+            self.said = {cv2.CAP_PROP_FPS: 25.0, cv2.CAP_PROP_FRAME_COUNT: 40}
+
+        def isOpened(self):
+            return True
+
+        def get(self, what):
+            return self.said.get(what, (20 - self.left) * 1e3 * lasts / 20 / 25)
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    (tmp_path / "v.mkv").write_bytes(b"film")
+    frames = VideoReader(tmp_path / "v.mkv").frames()
+    if whole:
+        assert len(list(frames)) == 20
+    else:
+        with pytest.raises(ImageError, match="20 of the 40 frames that its header announces"):
+            list(frames)
