@@ -131,7 +131,6 @@ def track(
     from dytrack_pipelines.media.results import BoxFiles
     from dytrack_pipelines.media.sources import open_source
     from dytrack_pipelines.media.video import VideoWriter
-    from dytrack_platform import load_tracker
 
     # Check and open everything before the first frame is tracked, so that a mistake costs no time.
     wanted_tables = {"--csv": boxes, "--jsonl": jsonl, "--mot": mot, "--lasot": lasot}
@@ -154,7 +153,7 @@ def track(
     source = open_source(video)
     check_files({"--out": out, **files}, source.files)
     chosen = runtime or quickest(model, None if source.live else source.count, precision, device)
-    tracker = load_tracker(model, point, chosen, precision, device, threads=threads)
+    tracker = _opened(model, point, chosen, precision, device, threads)
     film = VideoWriter(out, source.fps)
     if out is not None and abs(film.fps - source.fps) > 1e-3:
         screen.say(f"{video} says {source.fps:g} frames/s; {out} is written at {film.fps:g}")
@@ -188,6 +187,22 @@ def track(
     _say_files((out, *spread(files, list(starts)).values(), yolo, rerun), seen=seen)
     if stopped is not None:
         _end(stopped, so_far, source)
+
+
+def _opened(
+    model: str,
+    point: str,
+    runtime: str | None,
+    precision: Precision,
+    device: str,
+    threads: int,
+) -> "Tracker":
+    """Open the tracker, and say so where that takes seconds."""
+    from dytrack_platform import load_tracker
+
+    if runtime not in (None, "torch"):
+        screen.say(f"opening {model} on {runtime}")
+    return load_tracker(model, point, runtime, precision, device, threads=threads)
 
 
 def _end(stopped: BaseException, so_far: "Followed", source: "Source") -> NoReturn:

@@ -139,7 +139,9 @@ def test_a_long_video_runs_on_the_quickest_runtime(dytrack, tmp_path, monkeypatc
     words = ("track", str(tmp_path / "v.avi"), "--init", "30,20,20,20", "--model", GOLDEN)
     assert "runtime torch" in dytrack(*words).stdout
     monkeypatch.setattr(runtimes, "WORTH_CONVERTING", 20)
-    assert "runtime openvino" in dytrack(*words).stdout
+    said = dytrack(*words).stdout
+    assert f"opening {GOLDEN} on openvino\n" in said
+    assert "runtime openvino" in said
     assert "runtime torch" in dytrack(*words, "--runtime", "torch").stdout
 
 
