@@ -38,7 +38,7 @@ class YoloFolder(BoxFile):
             strange = [
                 old.name
                 for old in self.path.glob("*.txt")
-                if (old.name in ours if ours else old.stem.isdecimal())
+                if old.name in ours or old.stem.isdecimal()
             ]
             if strange:
                 raise ConfigurationError(

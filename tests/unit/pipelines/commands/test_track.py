@@ -214,9 +214,10 @@ def test_labels_of_a_run_that_was_killed_are_known_as_ours(tmp_path):
     mark = Mark(box_xywh=np.array([1.0, 2, 3, 4]))
     killed = YoloFolder(tmp_path / "l", ["target"], (64, 48), "v.avi")
     for _ in range(3):
-        killed.write({"target": mark})
-    with YoloFolder(tmp_path / "l", ["target"], (64, 48), "v.avi") as again:
-        again.write({"target": mark})
+        killed.write({"target": mark}, (64, 48))
+    again = YoloFolder(tmp_path / "l", ["target"], (64, 48), "v.avi")
+    again.write({"target": mark}, (64, 48))
+    again.close()
     assert [path.name for path in sorted((tmp_path / "l").glob("*.txt"))] == ["000000.txt"]
 
 
