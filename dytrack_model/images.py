@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dytrack_model.errors import ImageError
+from dytrack_model.image_headers import is_cut_short_png, stated_size, too_large
 
 Pixels = NDArray[np.uint8]
 Channels = Literal["rgb", "bgr"]
@@ -70,12 +71,14 @@ class RGB:
                 one is a dark frame.
 
         Raises:
-            ImageError: The file is missing or does not decode.
+            ImageError: The file is missing or too large, or does not decode.
         """
         path = Path(path)
         if not path.is_file():
             raise ImageError(f"{path}: no such image file")
         encoded = path.read_bytes()
+        if reason := too_large(*(stated_size(encoded) or (0, 0))):
+            raise ImageError(f"{path}: {reason}")
         bits = bits_used(encoded)
         if bits is not None and not (first and shows_all_bits(Path(first).read_bytes())):
             raise ImageError(
@@ -98,9 +101,10 @@ def decoded(encoded: bytes, how: int) -> NDArray[np.integer[Any] | np.floating[A
     """Decode an image as ``cv2.imdecode`` does, and return None for everything that it refuses.
 
     It has three ways of refusing: None, an exception where there is no data, and another one
-    where a header tells of a size that it does not allow.
+    where a header tells of a size that it does not allow. A PNG that is cut short is refused here:
+    it may take 4 GB of memory there.
     """
-    if not encoded:
+    if not encoded or is_cut_short_png(encoded):
         return None
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), how)

@@ -161,9 +161,10 @@ def seeds(name: str) -> list[bytes]:
         torch.save({"net": {"a": torch.zeros(2)}, "epoch": 3}, path)
         return [save({"a": torch.ones(2, 3)}), path.read_bytes(), b"version https://git-lfs"]
     if name == "images":
-        return [
+        kinds = [
             cv2.imencode(kind, image)[1].tobytes() for kind in (".jpg", ".png", ".bmp", ".webp")
         ]
+        return [*kinds, kinds[1][:33] + b"\xfb\0\0\0IEND"]  # a chunk of 4 GB
     if name == "recipes":
         return [b"name: a\ntrain:\n  epochs: 3\nmodel: {variant: tiny, exits: [2, 6, 12]}\n"]
     if name == "trackers":

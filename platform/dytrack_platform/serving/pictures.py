@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from dytrack_model.crops import crop_side
+from dytrack_model.image_headers import is_cut_short, stated_size
 from dytrack_model.images import RGB, decoded
-from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.serving.limits import Limits
 from dytrack_platform.serving.messages import Refused
 

@@ -1,3 +1,5 @@
+import resource
+
 import cv2
 import numpy as np
 import pytest
@@ -85,8 +87,22 @@ def test_a_header_of_a_size_that_opencv_does_not_allow_is_no_image(tmp_path):
         assert decoded(data, cv2.IMREAD_COLOR) is None
     path = tmp_path / "huge.bmp"
     path.write_bytes(header)
-    with pytest.raises(ImageError, match="does not decode as an image"):
+    with pytest.raises(ImageError, match=r"huge\.bmp: says to be 741026308x4 pixels; images above"):
         RGB.open(path)
+
+
+def test_a_png_with_a_chunk_that_ends_beyond_the_file_takes_no_memory(tmp_path):
+    """OpenCV takes 4 GB for this one before it notices."""
+    whole = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    assert decoded(whole, cv2.IMREAD_COLOR) is not None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    path = tmp_path / "a.png"
+    path.write_bytes(whole[:33] + b"\xfb\0\0\0IEND")
+    with pytest.raises(ImageError, match=r"a\.png: does not decode as an image"):
+        RGB.open(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
+    for length in range(len(whole)):
+        assert decoded(whole[:length], cv2.IMREAD_COLOR) is None
 
 
 @pytest.mark.parametrize(("lasts", "whole"), [(39, True), (20, False)])

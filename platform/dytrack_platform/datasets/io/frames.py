@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from dytrack_model.image_headers import is_cut_short, stated_size, too_large
 from dytrack_model.images import bits_used, decoded, natural, shows_all_bits
-from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.datasets.sequence import Pixels
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tempfile import _TemporaryFileWrapper
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-LARGEST_IMAGE = 100_000_000
-"""Pixels; a small file can claim many more, and would take the machine's memory."""
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)\.[^.]+", re.ASCII)
 """A frame's file name: what all of a folder have in common, and its number."""
 _MOST_MISSING = 100
@@ -70,11 +68,8 @@ def decode(data: bytes, name: str, first: Callable[[], bytes] | None = None) -> 
 
 
 def _refuse_huge(name: str, width: int, height: int) -> None:
-    if width * height > LARGEST_IMAGE:
-        raise DataError(
-            f"{name}: says to be {width}x{height} pixels; images above {LARGEST_IMAGE:,} pixels "
-            "are refused"
-        )
+    if reason := too_large(width, height):
+        raise DataError(f"{name}: {reason}")
 
 
 class SeparateFrames:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.datasets.io.frames import LARGEST_IMAGE
+from dytrack_model.image_headers import LARGEST_IMAGE
 from dytrack_platform.datasets.io.text import number
 
 Floats = NDArray[np.float64]

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from dytrack_model.image_headers import is_cut_short, stated_size
 from dytrack_platform.datasets.io.frames import decode, image_frames, in_number_order
-from dytrack_platform.datasets.io.headers import is_cut_short, stated_size
 from dytrack_platform.errors import DataError
 from dytrack_platform.storage.tree import Tree
 

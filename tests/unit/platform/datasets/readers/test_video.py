@@ -163,10 +163,10 @@ def test_a_folder_that_holds_itself_is_a_fault(folder, faults):
 def test_frames_of_a_video_that_are_huge_are_refused_before_one_is_decoded(
     folder, faults, monkeypatch
 ):
-    from dytrack_platform.datasets.io import frames
+    from dytrack_model import image_headers
 
     a_video(folder)
-    monkeypatch.setattr(frames, "LARGEST_IMAGE", 64 * 48 - 1)
+    monkeypatch.setattr(image_headers, "LARGEST_IMAGE", 64 * 48 - 1)
     with pytest.raises(DataError, match=r"video\.mp4: says to be 64x48 pixels; images above"):
         list(read("video", str(folder), None, faults))
 

@@ -2,6 +2,9 @@
 
 import struct
 
+LARGEST_IMAGE = 100_000_000
+"""Pixels; a small file can claim many more, and would take the machine's memory."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers whose segment starts with the image's size."""
 _SCAN = 0xDA
@@ -20,7 +23,30 @@ def is_cut_short(data: bytes) -> bool:
         if len(data) >= 4 and data[-2:] == b"\xff\xd9":  # nearly every one: no search
             return False
         return data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 2)
-    return data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]
+    return is_cut_short_png(data)
+
+
+def is_cut_short_png(data: bytes) -> bool:
+    """Tell whether data is a PNG with a chunk that ends beyond the data, or without its last one.
+
+    A decoder takes memory for a chunk before it reads it, up to 4 GB: no such PNG may reach one.
+    """
+    if not data.startswith(_PNG):
+        return False
+    position = len(_PNG)
+    while position + 12 <= len(data):  # each chunk: length, kind, content, checksum
+        kind = data[position + 4 : position + 8]
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        if kind == b"IEND":
+            return position > len(data)
+    return True
+
+
+def too_large(width: int, height: int) -> str:
+    """Say why an image of this size is refused; nothing where it is not."""
+    if width * height <= LARGEST_IMAGE:
+        return ""
+    return f"says to be {width}x{height} pixels; images above {LARGEST_IMAGE:,} pixels are refused"
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
@@ -32,7 +58,7 @@ def stated_size(data: bytes) -> tuple[int, int] | None:
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg_size(data)
-        if data[:4] == b"\x89PNG":
+        if data.startswith(_PNG):
             return _pair(">II", data[16:24])
         if data[:2] == b"BM":
             return _pair("<ii", data[18:26])
