@@ -80,9 +80,7 @@ reference: install
 
 # Lines that the default tier runs, in its two processes and in those that tests start.
 coverage: install
-	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 2 -q -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
-	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m pytest -n 2 -q --cov --cov-report= -m "not ray and not cluster and not third_party and not slow and not demo and not gpu"
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 	@echo "per cent without the files that import Ray or start one, which this tier cannot run:"
 	@$(BIN)/python -m coverage report --format=total --precision=1 --omit="$$(grep -rlE '^ *(import ray|from ray)|ray_session' \

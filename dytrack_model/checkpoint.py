@@ -54,7 +54,7 @@ class SavedTracker:
 
     network: DyTrackNetwork
     points: tuple[OperatingPoint, ...] = ()
-    """Named thresholds, fast to accurate."""
+    """Named thresholds and prices."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: recipe, step, metrics. Plain JSON types."""
     ranges: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def save(
     Args:
         folder: Where to.
         network: Its weights.
-        points: Its operating points, fast to accurate.
+        points: Its operating points.
         notes: Where it came from; plain JSON.
         weights: How exactly they are kept: fp32, fp16 (half the size), int8 (a quarter).
 
@@ -157,14 +157,16 @@ def load(folder: str | Path) -> SavedTracker:
 
 
 def save_ranges(
-    folder: str | Path, ranges: Mapping[str, Sequence[tuple[float, float]]], pictures: int
+    folder: str | Path,
+    ranges: Mapping[str, Sequence[tuple[float, float]]],
+    pictures: int | None = None,
 ) -> Path:
     """Keep ranges of activations beside the weights that they were found with.
 
     Args:
         folder: Of the tracker, or of its run.
         ranges: By graph.
-        pictures: How many they were found with.
+        pictures: How many they were found with, where that is known.
     """
     folder = find(folder)
     values = {

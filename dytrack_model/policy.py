@@ -87,6 +87,17 @@ class OperatingPoint:
             return f"price {self.value.price:.4g}"
         return ", ".join(f"{value:.4g}" for value in self.thresholds)
 
+    @property
+    def eagerness(self) -> float:
+        """How early it leaves, from 1 (at once) to 0 (never): what sorts a tracker's points.
+
+        A price of depth and thresholds are of different kinds, and only roughly comparable.
+        """
+        if self.value is not None:
+            return 1.0 - 1.0 / (1.0 + max(self.value.price, 0.0))
+        limits = [min(max(value, 0.0), 1.0) for value in self.thresholds]
+        return 1.0 - sum(limits) / max(len(limits), 1)
+
     def policy(self) -> Policy:
         """Return a fresh policy that acts on this point."""
         if self.value is not None:

@@ -45,7 +45,13 @@ __all__ = [
     "RuntimeMissingError",
     "StorageError",
     "TrainingError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class DataError(InputError):

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import mlflow
 import numpy as np
@@ -196,6 +197,21 @@ def test_the_gate_refuses_a_worse_version_and_lets_a_better_one_pass(store, trac
         promotion.rollback("dytrack", "champion", "test")
     kinds = [one.kind for one in promotion.history("dytrack") if one.alias == "champion"]
     assert kinds == ["promoted", "refused", "promoted", "rolled back"]
+
+
+def test_points_whose_names_are_no_aliases_are_published_and_move_none(store, tmp_path):
+    names = ("balanced", "my point", "v2")
+    points = [replace(POINTS[0], name=name) for name in names]
+    folder = checkpoint.save(tmp_path / "tracker", DyTrackNetwork(variant("test")), points)
+    results = evaluation(tmp_path / "e")
+    summary = json.loads((results / "summary.json").read_text())
+    (point,) = summary["points"]
+    summary["points"] = [point | {"name": name} for name in (*names, "at-0.6,0.8")]
+    (results / "summary.json").write_text(json.dumps(summary))
+    publishing.publish(folder, "dytrack", evaluation=results)
+    tags = mlflow.MlflowClient().get_model_version("dytrack", "1").tags
+    assert {"success_auc.balanced", "success_auc.my point"} <= set(tags)
+    assert promote.promote("dytrack", 1, ANY_SPEED).moved == ("champion", "balanced")
 
 
 def test_a_forced_promotion_is_written_down_with_its_reason(store, tracker, tmp_path):

@@ -90,9 +90,10 @@ def calibrate(
         raise ConfigurationError(
             f"--audit-every: needs a --rule with a price, got {audit_every} for thresholds"
         )
-    if out is None and (model.startswith("models:/") or model in checkpoint.SHIPPED):
+    if out is None and (registry.is_remote(model) or model in checkpoint.SHIPPED):
         raise ConfigurationError(
-            "out: a registered model, or one that comes with dytrack, stays as it is; name a folder"
+            "out: a model in a registry or a store, or one that comes with dytrack, stays as it "
+            "is; name a folder"
         )
     if out is not None:
         checkpoint.require_place(out)
@@ -122,13 +123,17 @@ def calibrate(
             by_value,
         )
     # Keep the point in the tracker, with its record.
-    points = [point for point in saved.points if point.name != name]
+    points = {point.name: point for point in saved.points} | {name: outcome.point}
     notes = {**saved.notes}
     record = {**outcome.to_dict(), "rule": rule, "dataset": dataset, "split": split}
     notes["calibration"] = {**dict(notes.get("calibration", {})), name: record}
+    # As it was kept before: small, and with its ranges.
+    kept = notes.get("weights", "fp32")
     folder = checkpoint.save(
-        out or registry.find(model), saved.network, [*points, outcome.point], notes
+        out or registry.find(model), saved.network, [*points.values()], notes, weights=kept
     )
+    if saved.ranges:
+        checkpoint.save_ranges(folder, saved.ranges)
     show(outcome, saved.network.config.exits)
     if faults:
         screen.say(f"{len(faults)} faults in the data, the first: {faults[0].reason}")

@@ -84,6 +84,7 @@ def with_ranges(saved: "SavedTracker", model: str, pictures: Path | None) -> "Sa
     from dytrack_model.errors import ConfigurationError
     from dytrack_model.runtime import export as exports
     from dytrack_model.runtime import quantisation
+    from dytrack_platform.experiment.registry import registry
 
     if pictures is None:
         if not saved.ranges:
@@ -96,7 +97,7 @@ def with_ranges(saved: "SavedTracker", model: str, pictures: Path | None) -> "Sa
     saved = replace(saved, ranges=exports.find_ranges(saved, pairs))
     layers = sum(len(rows) for rows in saved.ranges.values())
     screen.say(f"found the ranges of {layers} layers on {len(pairs)} pictures of {pictures}")
-    if not model.startswith("models:/"):
+    if not registry.is_remote(model):
         try:
             path = checkpoint.save_ranges(model, saved.ranges, len(pairs))
             screen.say(f"kept with the tracker: {path}")

@@ -137,7 +137,7 @@ def read_token(path: Path | None) -> str:
         token = path.read_text().strip()
         if not token:
             raise ConfigurationError(f"--token-file {path}: is empty")
-    if token and not all(sign.isalnum() or sign in "-._~" for sign in token):
+    if token and not all((sign.isascii() and sign.isalnum()) or sign in "-._~" for sign in token):
         raise ConfigurationError("token: use letters, digits and - . _ ~ only")
     return token
 

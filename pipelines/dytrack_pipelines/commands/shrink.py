@@ -30,7 +30,8 @@ def shrink(
 
     checkpoint.require_place(out)
     require_own(out, (checkpoint.WEIGHTS, checkpoint.DESCRIPTION), "the tracker")
-    if out.exists() and "://" not in model and out.resolve() == registry.find(model).resolve():
+    here = out.exists() and not registry.is_remote(model)
+    if here and out.resolve() == registry.find(model).resolve():
         raise ConfigurationError(
             f"--out {out}: is the tracker itself, whose exact weights would be lost; name another "
             "folder"

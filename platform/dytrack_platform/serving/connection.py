@@ -166,26 +166,29 @@ class Connection:
                 await self._tell(error)
 
     async def _take_text(self, text: str) -> None:
-        most = self._limits.text_bytes
-        if len(text) > most and (len(text) > self._limits.frame_bytes or '"resume"' not in text):
+        limits = self._limits
+        most = limits.frame_bytes if '"resume"' in text else limits.text_bytes
+        if len(text.encode()) > most:
             raise Refused("too_large", f"a message has at most {most} bytes")
         command = read_command(text)
         if command.kind == "stop":
             await self._finish_up()
             raise _Ended("stopped")
         if command.kind == "token":
-            await self._send(messages.event("token", token=self._stream.token()))
+            await self._send(messages.event("token", token=await self._stream.token()))
             return
+        if command.kind != "start" and not self._started:
+            raise Refused("not_started", f"{command.kind}: send start first")
+        if len(self._commands) >= 100:
+            raise Refused("too_many", "too many messages without a frame")
+        if command.resume and any(waiting.resume for waiting in self._commands):
+            raise Refused("too_many", "a start with a resume token waits for its frame already")
+        await self._stream.check(command)
         if command.kind == "start":
             if not self._started and not self._room.enter():
                 raise Refused("busy", "the server has as many streams as it takes; try later")
             self._started = True
             self._mode = command.mode
-        elif not self._started:
-            raise Refused("not_started", f"{command.kind}: send start first")
-        if len(self._commands) >= 100:
-            raise Refused("too_many", "too many messages without a frame")
-        self._stream.check(command)
         self._commands.append(command)
 
     async def _take_frame(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dytrack_platform.errors import DyTrackError, ModelLookupError
+from dytrack_platform.errors import ConfigurationError, ModelLookupError, first_line
 from dytrack_platform.serving.batching import ServedTracker
 from dytrack_platform.serving.limits import Settings
 from dytrack_platform.serving.metrics import Metrics
@@ -117,6 +117,7 @@ class Models:
         metrics: Where it counts.
 
     Raises:
+        ConfigurationError: Two have one name.
         DyTrackError: A model cannot be loaded.
     """
 
@@ -126,6 +127,11 @@ class Models:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         for source in sources:
+            if source.name in self._slots:
+                raise ConfigurationError(
+                    f"--model: two models are called {source.name}; give one of the folders "
+                    "another name"
+                )
             version = source.version()
             self._slots[source.name] = _Slot(source, self._open(source, version))
         self._watch = threading.Thread(target=self._poll, name="dytrack-models", daemon=True)
@@ -144,8 +150,8 @@ class Models:
         """
         return self._slots[name or self.names[0]].model
 
-    def take(self, name: str | None, instead_of: Model | None = None) -> Model:
-        """Put a stream on a name's version, and off the one that it was on.
+    def take(self, name: str | None) -> Model:
+        """Put a stream on a name's version.
 
         Raises:
             KeyError: There is no such model.
@@ -153,8 +159,6 @@ class Models:
         model = self.current(name)
         with self._lock:
             model.users += 1
-            if instead_of is not None:
-                instead_of.users -= 1
         return model
 
     def leave(self, model: Model) -> None:
@@ -186,17 +190,17 @@ class Models:
             self._retire(slot)
             try:
                 version = slot.source.version()
-            except (DyTrackError, OSError) as error:
-                _LOG.warning("%s cannot be looked up: %s", slot.source.name, error)
+            except Exception as error:  # noqa: BLE001  (the watch goes on, whatever the store does)
+                _LOG.warning("%s cannot be looked up: %s", slot.source.name, first_line(error))
                 continue
             if version in (slot.model.version, slot.refused):
                 continue
             try:
                 model = self._open(slot.source, version)
             except Exception as error:  # noqa: BLE001  (whatever is wrong with it, the old one stays)
-                slot.refused, slot.reason = version, str(error).splitlines()[0][:300]
+                slot.refused, slot.reason = version, first_line(error)[:300]
                 self._metrics.refused.inc()
-                _LOG.warning("%s version %s is refused: %s", slot.source.name, version, error)
+                _LOG.warning("%s version %s is refused: %s", slot.source.name, version, slot.reason)
                 continue
             slot.old.append(slot.model)
             slot.model, slot.refused = model, ""

@@ -20,14 +20,15 @@ class Paced:
     deeper by one, and every relapse doubles that patience, so that it does not swing. Our choice.
 
     Args:
-        points: From the cheapest to the dearest.
+        points: In any order.
         exit_count: Exits of the tracker.
         budget_ms: Time from a frame's arrival to its answer.
     """
 
     def __init__(self, points: Sequence[OperatingPoint], exit_count: int, budget_ms: float) -> None:
         whole = find_point((), FULL, exit_count)
-        named = [(point.name, point.policy()) for point in (*points, whole)]
+        ordered = sorted(points, key=lambda point: point.eagerness, reverse=True)
+        named = [(point.name, point.policy()) for point in (*ordered, whole)]
         self._levels: list[tuple[str, Policy]] = [("first exit", FixedExit(0)), *named]
         self.budget_ms = budget_ms
         self.level = (len(self._levels) - 1) // 2

@@ -9,15 +9,15 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dytrack_model.crops import check_box
 from dytrack_model.errors import InputError
 from dytrack_model.images import RGB
-from dytrack_model.prediction import Audit, Prediction
+from dytrack_model.prediction import Audit
 from dytrack_model.runtime.engine import Work
+from dytrack_platform.serving.answers import Answer, Found, count, row
 from dytrack_platform.serving.limits import Settings
 from dytrack_platform.serving.messages import Arrived, Command, Refused, TargetBox
 from dytrack_platform.serving.metrics import Metrics
@@ -25,27 +25,11 @@ from dytrack_platform.serving.models import Model, Models
 from dytrack_platform.serving.pacing import Audits
 from dytrack_platform.serving.pictures import Origin, decode
 from dytrack_platform.serving.scheduler import Job
-from dytrack_platform.serving.targets import Target, find
+from dytrack_platform.serving.targets import DEFAULT_POINT, Target, find, nearest_point
 from dytrack_platform.serving.tokens import SavedStream, SavedTarget, seal, unseal
 
-DEFAULT_POINT = "balanced"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one frame is answered."""
-
-    text: str
-    errors: tuple[Refused, ...] = ()
-    """What could not be done on the way."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    prediction: Prediction | None
-    """None for a target that was started with this frame."""
-    stage_s: float
-    waited_s: float
+_AROUND_A_TOKEN = 4096
+"""Bytes that the start which gives a token back may have besides it."""
 
 
 class Stream:
@@ -78,15 +62,10 @@ class Stream:
         self._budget_ms: float | None = None
         self._audits = Audits()
         self._frames = 0
-        self._last_frame = 0
-        self._resumed: SavedStream | None = None
+        self._token: str | None = None
+        """The token of the frame answered last, where it was asked for."""
 
-    @property
-    def started(self) -> bool:
-        """Whether it has targets, or had some."""
-        return self._model is not None
-
-    def check(self, command: Command) -> None:
+    async def check(self, command: Command) -> None:
         """Refuse at once what can be refused without the next frame.
 
         Raises:
@@ -95,7 +74,7 @@ class Stream:
         if command.model is not None and command.model not in self._models.names:
             raise Refused("model", f"there is no such model; there are {self._models.names}")
         if command.resume is not None:
-            self._resumed = unseal(command.resume, self._settings.secret)
+            await self._unsealed(command.resume)
         model = self._models.current(command.model or self._model_name)
         if command.point is not None:
             find(model, command.point)
@@ -119,7 +98,8 @@ class Stream:
             self._pool, decode, arrived.data, self._settings.limits
         )
         decode_s = time.perf_counter() - began
-        if self._size is not None and image.size != self._size:
+        anew = any(command.kind == "start" for command in arrived.commands)
+        if self._size is not None and image.size != self._size and not anew:
             raise Refused(
                 "frame_size", f"frames are {self._size[0]}x{self._size[1]}, this is {image.size}"
             )
@@ -131,37 +111,47 @@ class Stream:
         began = time.perf_counter()
         stage_s = max((one.stage_s for one in found.values()), default=0.0)
         queue_s += max((one.waited_s for one in found.values()), default=0.0)
-        rows = {name: self._row(name, one) for name, one in found.items()}
+        rows = {name: row(self._targets[name], one) for name, one in found.items()}
         ms = {
             "queue": round(queue_s * 1e3, 3),
             "decode": round(decode_s * 1e3, 3),
             "stages": round(stage_s * 1e3, 3),
         }
-        self._last_frame = arrived.header.frame
+        self._token = None
         values: dict[str, Any] = {"type": "result", "frame": arrived.header.frame}
         values |= {"targets": rows, "dropped": dropped, "ms": ms}
         values["model"] = model.version
         text = json.dumps(values)
         ms["encode"] = round((time.perf_counter() - began) * 1e3, 3)
         text = json.dumps(values)
-        self._count(found, ms, dropped)
+        count(self._metrics, found.values(), ms, dropped)
         self._after(model, found, time.perf_counter() - arrived.at)
         return Answer(text, tuple(errors))
 
-    def token(self) -> str:
-        """Write down where every target is, for another replica.
+    async def token(self) -> str:
+        """Write down where every target is, for another replica; once for each frame.
 
         Raises:
-            Refused: There is no target.
+            Refused: There is no target, or the token would be too long to be taken back.
         """
+        if self._token is not None:
+            return self._token
         if not self._targets:
             raise Refused("token", "there is no target yet")
         targets = tuple(
             SavedTarget(id=t.id, origin=t.origin, box_xywh=t.box_xywh, point=t.point)
             for t in self._targets.values()
         )
-        saved = SavedStream(targets=targets, mode="every", frame=self._last_frame)
-        return seal(saved, self._settings.secret)
+        frames = self._frames
+        sealed = await self._loop.run_in_executor(
+            self._pool, seal, SavedStream(targets=targets), self._settings.secret
+        )
+        most = self._settings.limits.frame_bytes - _AROUND_A_TOKEN
+        if len(sealed) > most:
+            raise Refused("token", f"the token would have {len(sealed)} bytes, at most {most}")
+        if frames == self._frames:  # no frame was answered meanwhile
+            self._token = sealed
+        return sealed
 
     def close(self) -> None:
         """Let go of everything."""
@@ -182,15 +172,23 @@ class Stream:
         model = self._models.current(self._model_name)
         if model is self._model:
             return model
-        before, self._model = self._model, self._models.take(self._model_name, self._model)
-        if before is not None and self._size is not None:
-            for target in self._targets.values():
-                if target.point not in (*(p.name for p in self._model.points), "full"):
-                    target.point = DEFAULT_POINT if self._model.points else "full"
-            size = self._size
-            works = [t.beginning(self._model, size, self._audits) for t in self._targets.values()]
-            await self._run_all(self._model, works, time.perf_counter() + self._deadline_s)
-        return self._model
+        before, model = self._model, self._models.take(self._model_name)
+        moved: dict[str, Target] = {}
+        try:
+            if before is not None and self._size is not None:
+                for name, one in self._targets.items():
+                    point = nearest_point(model, one.point)
+                    moved[name] = Target(name, one.origin, one.box_xywh, point, one.budget_ms)
+                works = [t.resuming(model, self._size, self._audits) for t in moved.values()]
+                await self._run_all(model, works, time.perf_counter() + self._deadline_s)
+        except BaseException:
+            # Targets stay where they were: half of them on another model would be none at all.
+            self._models.leave(model)
+            raise
+        self._model, self._targets = model, moved or self._targets
+        if before is not None:
+            self._models.leave(before)
+        return model
 
     async def _obey(
         self, commands: Sequence[Command], image: RGB, model: Model
@@ -202,7 +200,8 @@ class Stream:
             try:
                 if command.kind == "start":
                     self._begin(command)
-                    await self._resume(image, model)
+                    if command.resume is not None:
+                        await self._resume(command.resume, image, model)
                 if command.kind in ("start", "add"):
                     await self._add(command, image, model, new, errors)
                 else:
@@ -234,11 +233,15 @@ class Stream:
         self._targets.clear()
         self._point, self._budget_ms = command.point or DEFAULT_POINT, command.budget_ms
 
-    async def _resume(self, image: RGB, model: Model) -> None:
-        saved, self._resumed = self._resumed, None
-        for one in saved.targets if saved else ():
-            target = Target(one.id, one.origin, one.box_xywh, one.point)
-            await self._start(target, image, model)
+    async def _resume(self, token: str, image: RGB, model: Model) -> None:
+        for one in (await self._unsealed(token)).targets:
+            point = nearest_point(model, one.point)
+            target = Target(one.id, one.origin, one.box_xywh, point)
+            await self._start(target, target.resuming(model, image.size, self._audits), model)
+
+    async def _unsealed(self, token: str) -> SavedStream:
+        secret = self._settings.secret
+        return await self._loop.run_in_executor(self._pool, unseal, token, secret)
 
     async def _add(
         self,
@@ -250,32 +253,41 @@ class Stream:
     ) -> None:
         for wanted in command.targets:
             try:
-                target = self._make(wanted, command, image, model)
-                await self._start(target, image, model)
+                target, work = await self._make(wanted, command, image, model)
+                await self._start(target, work, model)
                 new.add(target.id)
             except InputError as error:
                 errors.append(Refused("box", f"target {wanted.id}: {error}"))
 
-    def _make(self, wanted: TargetBox, command: Command, image: RGB, model: Model) -> Target:
+    async def _make(
+        self, wanted: TargetBox, command: Command, image: RGB, model: Model
+    ) -> tuple[Target, Work[None]]:
+        """Return a target, and what starts it."""
         if wanted.id in self._targets:
             known = self._targets[wanted.id]
             if command.kind == "start":  # a resumed target whose client knows better
-                return Target(wanted.id, known.origin, wanted.box, known.point)
+                target = Target(wanted.id, known.origin, wanted.box, known.point)
+                return target, target.resuming(model, image.size, self._audits)
             raise Refused("target", f"target {wanted.id} is there already: move or remove it")
         if len(self._targets) >= self._settings.limits.targets:
             most = self._settings.limits.targets
             raise Refused("too_many", f"a stream has at most {most} targets")
         check_box(wanted.box, image.size)
-        origin = Origin.cut(image, wanted.box, model.engine.config.template_factor)
+        config = model.engine.config
+        origin = await self._loop.run_in_executor(
+            self._pool,
+            Origin.cut,
+            image,
+            wanted.box,
+            config.template_factor,
+            config.template_size,
+        )
         budget = command.budget_ms if command.budget_ms is not None else self._budget_ms
-        return Target(wanted.id, origin, wanted.box, command.point or self._point, budget)
+        point = command.point or nearest_point(model, self._point)
+        target = Target(wanted.id, origin, wanted.box, point, budget)
+        return target, target.beginning(model, image, self._audits)
 
-    async def _start(self, target: Target, image: RGB, model: Model) -> None:
-        if target.point == DEFAULT_POINT and not any(
-            point.name == DEFAULT_POINT for point in model.points
-        ):
-            target.point = "full"
-        work = target.beginning(model, image.size, self._audits)
+    async def _start(self, target: Target, work: Work[None], model: Model) -> None:
         await self._run_all(model, [work], time.perf_counter() + self._deadline_s)
         if target.id not in self._targets:
             self._metrics.targets.inc()
@@ -291,7 +303,7 @@ class Stream:
 
     async def _step(
         self, image: RGB, model: Model, deadline: float, skip: set[str]
-    ) -> dict[str, _Found]:
+    ) -> dict[str, Found]:
         targets = list(self._targets.values())
         for target in targets if self._settings.correct else ():
             target.follow(model, self._audits)
@@ -300,10 +312,10 @@ class Stream:
         found = {}
         for target in targets:
             if target.id in skip:
-                found[target.id] = _Found(None, 0.0, 0.0)
+                found[target.id] = Found(None, 0.0, 0.0)
                 continue
             job = next(jobs)
-            found[target.id] = _Found(job.result, job.stage_s, max(0.0, job.began - job.entered))
+            found[target.id] = Found(job.result, job.stage_s, max(0.0, job.began - job.entered))
         return found
 
     async def _run_all(
@@ -337,35 +349,7 @@ class Stream:
         budgets = [t.budget_ms for t in self._targets.values() if t.budget_ms is not None]
         return min([self._settings.deadline_ms, *budgets]) / 1e3
 
-    def _row(self, name: str, found: _Found) -> dict[str, Any]:
-        target, prediction = self._targets[name], found.prediction
-        if prediction is None:
-            box, said, state, depth = target.box_xywh, 1.0, "tracking", 0
-        else:
-            box = tuple(prediction.box_xywh.tolist())
-            said, state, depth = prediction.predicted_iou, str(prediction.state), prediction.exit
-        row: dict[str, Any] = {
-            "box": [round(value, 6) for value in box],
-            "predicted_iou": round(said, 6),
-            "state": state,
-            "exit": depth,
-        }
-        if target.paced is not None:
-            row["point"] = target.paced.name
-        return row
-
-    def _count(self, found: dict[str, _Found], ms: dict[str, float], dropped: int) -> None:
-        metrics = self._metrics
-        metrics.frames.inc()
-        metrics.dropped.inc(dropped)
-        for part, value in ms.items():
-            metrics.parts.labels(part).observe(value)
-        for one in found.values():
-            if one.prediction is not None:
-                metrics.exits.labels(str(one.prediction.exit)).inc()
-                metrics.states.labels(str(one.prediction.state)).inc()
-
-    def _after(self, model: Model, found: dict[str, _Found], took_s: float) -> None:
+    def _after(self, model: Model, found: dict[str, Found], took_s: float) -> None:
         """Learn from the frame, and have some of its targets audited off the critical path."""
         self._frames += 1
         every = self._settings.audit_every

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
-from dytrack_model.policy import OperatingPoint, Policy, find_point
+from dytrack_model.policy import FULL, OperatingPoint, Policy, find_point
 from dytrack_model.prediction import Prediction
 from dytrack_model.runtime.engine import Work
 from dytrack_platform.serving.messages import Refused
 from dytrack_platform.serving.models import Model
 from dytrack_platform.serving.pacing import Audits, Paced
 from dytrack_platform.serving.pictures import Origin
+
+DEFAULT_POINT = "balanced"
 
 
 @dataclass
@@ -26,13 +28,22 @@ class Target:
     """Name of its operating point."""
     budget_ms: float | None = None
     tracker: Tracker = field(init=False)
-    frames: int = 0
-    """Steps since it was started."""
     paced: Paced | None = None
     _raised: float = 0.0
 
-    def beginning(self, model: Model, size: tuple[int, int], audits: Audits) -> Work[None]:
-        """Start it on a model, call by call, where it was last.
+    def beginning(self, model: Model, image: RGB, audits: Audits) -> Work[None]:
+        """Start it on a model, call by call, with the frame that it is first seen in.
+
+        Args:
+            model: The model.
+            image: The frame.
+            audits: The stream's, which correct thresholds.
+        """
+        self.tracker = Tracker(model.engine, self._policy(model, audits))
+        yield from self.tracker.starting(image, self.box_xywh)
+
+    def resuming(self, model: Model, size: tuple[int, int], audits: Audits) -> Work[None]:
+        """Start it on a model from its origin, call by call, where it was last.
 
         Args:
             model: The model.
@@ -47,7 +58,6 @@ class Target:
         """Find it in the next frame, call by call."""
         found = yield from self.tracker.stepping(image)
         self.box_xywh = tuple(float(value) for value in found.box_xywh)
-        self.frames += 1
         return found
 
     def choose(
@@ -93,3 +103,14 @@ def find(model: Model, name: str) -> OperatingPoint:
         return find_point(model.points, name, model.engine.exit_count)
     except ConfigurationError as error:
         raise Refused("point", str(error)) from None
+
+
+def nearest_point(model: Model, name: str) -> str:
+    """Return the name of a point where the model has that, else of the default, else full depth."""
+    for wanted in (name, DEFAULT_POINT):
+        try:
+            find(model, wanted)
+        except Refused:
+            continue
+        return wanted
+    return FULL

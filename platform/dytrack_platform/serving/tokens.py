@@ -8,7 +8,7 @@ import json
 import zlib
 from dataclasses import dataclass
 
-from dytrack_platform.serving.messages import Refused, StreamMode
+from dytrack_platform.serving.messages import Refused
 from dytrack_platform.serving.pictures import Origin
 
 _MOST = 2**25
@@ -30,16 +30,11 @@ class SavedStream:
     """A stream in a token."""
 
     targets: tuple[SavedTarget, ...]
-    mode: StreamMode
-    frame: int
-    """Number of the last frame that was answered."""
 
 
 def seal(stream: SavedStream, secret: str) -> str:
     """Write a token."""
     values = {
-        "mode": stream.mode,
-        "frame": stream.frame,
         "targets": [
             {
                 "id": target.id,
@@ -62,14 +57,13 @@ def unseal(token: str, secret: str) -> SavedStream:
         Refused: It was not written with this key, or is damaged.
     """
     body, _, signature = token.rpartition(".")
-    if not secret or not hmac.compare_digest(_sign(body, secret).encode(), signature.encode()):
+    known = secret and token.isascii()
+    if not known or not hmac.compare_digest(_sign(body, secret), signature):
         raise Refused("resume", "the resume token is not one of this server's")
     try:
         unpacked = zlib.decompressobj().decompress(base64.urlsafe_b64decode(body), _MOST)
         values = json.loads(unpacked)
         return SavedStream(
-            mode=values["mode"],
-            frame=values["frame"],
             targets=tuple(
                 SavedTarget(
                     id=row["id"],

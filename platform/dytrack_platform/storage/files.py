@@ -120,7 +120,7 @@ def remove_folder(location: str) -> None:
 
 
 def _copy_files(origin: Path, beside: Path) -> None:
-    for file in sorted(origin.iterdir()):
+    for file in sorted(path for path in origin.iterdir() if path.is_file()):
         shutil.copyfile(file, beside / file.name)
 
 

@@ -79,11 +79,11 @@ def run(
             saving = saving or request != Request.NOTHING
             if at_end or saving or state.step % config.train.report_steps == 0:
                 progress = meter.flush(state.step, rates(state.optimizer), state.skipped)
-                if _unwatched(config, state, device) and not math.isfinite(progress.losses["loss"]):
+                if _unwatched(config, state, device) and not _is_finite(progress):
                     raise TrainingError(
-                        f"the loss is not finite within the {config.train.report_steps} steps "
-                        f"before step {state.step}; lower the learning rates, or allow some such "
-                        "batches with train.skip_nonfinite"
+                        "the loss or its gradient is not finite within the "
+                        f"{config.train.report_steps} steps before step {state.step}; lower the "
+                        "learning rates, or allow some such batches with train.skip_nonfinite"
                     )
                 callbacks.progress(progress)
                 if at_end:
@@ -97,6 +97,11 @@ def run(
                 return False
     vote.close()
     return True
+
+
+def _is_finite(progress: Progress) -> bool:
+    """Look at the loss, and at the gradient: that of the last step spoils no loss any more."""
+    return math.isfinite(progress.losses["loss"]) and math.isfinite(progress.grad_norms["all"])
 
 
 def _meter(

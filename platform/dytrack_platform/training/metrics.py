@@ -35,7 +35,7 @@ def computes_bf16(device: torch.device) -> bool:
     A processor without such instructions emulates them: a training took 20 times longer on one.
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = (
         getattr(torch.cpu, name, lambda: False)
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

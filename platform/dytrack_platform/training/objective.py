@@ -173,7 +173,8 @@ def _absent(share: float, pairs: int) -> int:
     """
     if share == 0:
         return 0  # a training without such pairs draws nothing
-    return min(pairs, int(share * pairs + torch.rand(()).item()))
+    # One pair at least shows its own: of one alone there is no other template either.
+    return min(pairs - 1, int(share * pairs + torch.rand(()).item()))
 
 
 def _swapped(template: Tensor, absent: int) -> Tensor:

@@ -74,4 +74,4 @@ def _clock(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
     local = datetime.datetime.fromtimestamp(milliseconds / 1e3).astimezone()
-    return f"{local:%Y-%m-%d %H:%M:%S}"
+    return f"{local:%Y-%m-%d %H:%M:%S%z}"

@@ -60,7 +60,7 @@ def read(
         found = [one for one in content.pop("annotations") if not one.get("iscrowd")]
         found.sort(key=lambda one: (one["image_id"], one["id"]))
         targets = _Targets(images, classes, found)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
@@ -113,7 +113,7 @@ class _Targets:
         for row, one in enumerate(annotations):
             try:
                 self._boxes[row] = np.array(one["bbox"], np.float64).reshape(4)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, OverflowError):
                 self._without_box.add(row)
         columns = zip(self._pictures.tolist(), self._ids.tolist(), strict=True)
         self.names = [f"{picture:012d}#{annotation}" for picture, annotation in columns]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dytrack_model.image_headers import LARGEST_IMAGE
 from dytrack_model.images import decoded
 from dytrack_platform.datasets.io.frames import decode
 from dytrack_platform.datasets.sequence import Pixels
@@ -98,7 +99,7 @@ def read_coco(tree: Tree, split: str, extra: str | None = None) -> Iterator[CutO
         for annotation in content["annotations"]:
             if isinstance(annotation.get("segmentation"), dict) and not annotation.get("iscrowd"):
                 by_image.setdefault(int(annotation["image_id"]), []).append(annotation)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"{tree.path(inside)}: is not COCO's annotation file ({error!r})"
         ) from error
@@ -135,12 +136,11 @@ def decode_runs(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
     height, width = (int(value) for value in segmentation["size"])
     counts = segmentation["counts"]
     runs = _decompress(counts) if isinstance(counts, str) else [int(value) for value in counts]
-    values = np.arange(len(runs)) % 2 == 1
-    flat = np.repeat(values, runs)
-    if len(flat) != height * width:
+    if min(runs, default=0) < 0 or sum(runs) != height * width or sum(runs) > LARGEST_IMAGE:
         raise DataError(
-            f"a run-length mask of {height}x{width} has {len(flat)} pixels; it is damaged"
+            f"a run-length mask of {height}x{width} has {sum(runs)} pixels; it is damaged"
         )
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(width, height).T
 
 

@@ -89,6 +89,8 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
         "broken": list(result.broken),
         "states": list(result.states),
     }
+    # The fingerprint seals a result: an older one must not stand beside newer boxes.
+    sidecar.unlink(missing_ok=True)
     write_atomically(boxes, format_boxes(result.boxes_xywh))
     write_atomically(sidecar, json.dumps(about | series) + "\n")
     return boxes
@@ -145,7 +147,7 @@ def _combine(boxes_path: Path, sidecar: Path, stored: Mapping[str, Any]) -> Sequ
         broken = tuple(int(frame) for frame in stored["broken"])
         states = tuple(str(state) for state in stored.get("states", ()))
         width, height = stored["image_size"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResultError(f"{sidecar}: damaged ({error}); delete it and evaluate again") from error
     lengths = {len(exit_indices), *(len(values) for values in series.values())}
     if {len(boxes)} != lengths | ({len(states)} if states else set()):

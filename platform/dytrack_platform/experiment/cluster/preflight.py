@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dytrack_platform.config import ExperimentConfig
 from dytrack_platform.datasets.prepared.manifest import MANIFEST, partitions
-from dytrack_platform.errors import ClusterError, ConfigurationError, DataError
+from dytrack_platform.errors import ClusterError, ConfigurationError, DataError, first_line
 
 
 def wake() -> None:
@@ -96,7 +96,7 @@ def require_shared(config: ExperimentConfig, location: str) -> None:
         ]
         seen = ray.get(looks, timeout=config.train.start_timeout_s)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        raise ClusterError(f"a node does not answer: {str(error).splitlines()[0]}") from error
+        raise ClusterError(f"a node does not answer: {first_line(error)}") from error
     finally:
         files.remove(mark)
     names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes]

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dytrack_platform.errors import AccessError, DyTrackError
+from dytrack_platform.errors import AccessError, DyTrackError, first_line
 from dytrack_platform.experiment.cluster.token import token
 from dytrack_platform.experiment.doctor import survey
 from dytrack_platform.experiment.doctor.check import Check
@@ -186,7 +186,7 @@ def _database(uri: str) -> Check:
                 connection.execute(text("UPDATE experiments SET name = name WHERE 1 = 0"))
             connection.rollback()
     except (SQLAlchemyError, ModuleNotFoundError) as error:
-        reason = store.hide(str(error).splitlines()[0], uri)[:300]
+        reason = store.hide(first_line(error), uri)[:300]
         cure = "give this user the tables of MLflow, or set MLFLOW_TRACKING_URI to another"
         return _wrong("mlflow-writable", f"{store.shown(uri)}: {reason}", cure)
     return _fine("mlflow-writable", "the database takes this user")

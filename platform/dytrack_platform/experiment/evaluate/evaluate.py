@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -327,8 +328,8 @@ def _unscorable(rules: Profile, sequences: Sequence[VideoSequence]) -> list[Faul
 
 
 def _refuse_twins(dataset: str, sequences: Sequence[VideoSequence]) -> None:
-    names = [sequence.name for sequence in sequences]
-    twins = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(sequence.name for sequence in sequences)
+    twins = sorted(name for name, count in counts.items() if count > 1)
     if twins:
         raise ResultError(f"{dataset}: two sequences are called {twins[0]}; rename one of them")
 

@@ -10,7 +10,7 @@ from dytrack_model.checkpoint import SavedTracker
 from dytrack_platform.experiment.registry import card as cards
 from dytrack_platform.experiment.registry import promotion, registry
 from dytrack_platform.experiment.registry.gate import Gate, Verdict, judge
-from dytrack_platform.experiment.registry.publishing import CANDIDATE, CHAMPION
+from dytrack_platform.experiment.registry.publishing import CANDIDATE, CHAMPION, is_alias
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +75,8 @@ def _points(
     """Move the aliases of operating points at which the gate holds."""
     moved = []
     for row in known[0].points:
+        if not is_alias(row.name):
+            continue  # such as "my point": it is chosen by name, not by an alias
         verdict = judge(replace(gate, point=row.name), *known, times)
         now = promotion.holder(name, row.name) if row.name not in (CANDIDATE, CHAMPION) else version
         wanted = row.name == gate.point or verdict.holds or (now is None and bool(row.sequences))

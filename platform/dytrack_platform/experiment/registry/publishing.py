@@ -26,7 +26,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import dytrack_model
 from dytrack_model import checkpoint
 from dytrack_model.policy import FULL
-from dytrack_platform.errors import ConfigurationError, StorageError
+from dytrack_platform.errors import ConfigurationError, StorageError, first_line
 from dytrack_platform.experiment.registry import card as cards
 
 ARTIFACT = "tracker"
@@ -55,6 +55,17 @@ class Version:
         return f"models:/{self.name}/{self.version}"
 
 
+def is_alias(name: str) -> bool:
+    """Say whether the registry takes a name as an alias; a point's name may be none."""
+    taken = name.lower() == "latest" or re.fullmatch(r"[vV]\d+", name)
+    return not taken and re.fullmatch(r"[A-Za-z0-9_\-]{1,255}", name) is not None
+
+
+def _key(name: str) -> str:
+    """Return a name as MLflow takes it for a metric or a tag: ``at-0.6,0.8`` has a comma."""
+    return re.sub(r"[^\w. /:-]", "_", name, flags=re.ASCII)
+
+
 def check_names(name: str, aliases: Sequence[str]) -> None:
     """Refuse names that the registry would refuse, or that would lead around the gate.
 
@@ -70,14 +81,10 @@ def check_names(name: str, aliases: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"--alias {alias}: this alias moves through the gate: give --promote"
             )
-        if not re.fullmatch(r"[A-Za-z0-9_\-]{1,255}", alias):
+        if not is_alias(alias):
             raise ConfigurationError(
-                f"--alias {alias!r}: an alias has letters, digits, - and _ only"
-            )
-        if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
-            raise ConfigurationError(
-                f"--alias {alias}: the registry keeps names such as latest and v3 for itself; "
-                "choose another"
+                f"--alias {alias!r}: an alias has letters, digits, - and _ only, and the registry "
+                "keeps names such as latest and v3 for itself; choose another"
             )
 
 
@@ -148,7 +155,7 @@ def publish(
             for alias in moved:
                 client.set_registered_model_alias(name, alias, str(version))
     except (MlflowException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)[:300]
         raise StorageError(f"model {name!r} cannot be published: {reason}") from error
     return Version(name=name, version=version, aliases=moved, run_id=str(logged.run_id))
 
@@ -222,7 +229,7 @@ def _metrics(card: cards.Card) -> dict[str, float]:
         found[f"ms.exit{row.depth}"] = row.milliseconds
     for point in card.points:
         values = {"success_auc": point.success_auc, "ms": point.milliseconds, "gmacs": point.gmacs}
-        found |= {f"{key}.{point.name}": v for key, v in values.items() if v is not None}
+        found |= {_key(f"{key}.{point.name}"): v for key, v in values.items() if v is not None}
     return found
 
 
@@ -243,5 +250,5 @@ def _facts(card: cards.Card) -> dict[str, str]:
     }
     for point in card.points:
         if point.success_auc is not None:
-            facts[f"success_auc.{point.name}"] = f"{point.success_auc:.4f}"
+            facts[_key(f"success_auc.{point.name}")] = f"{point.success_auc:.4f}"
     return {key: value for key, value in facts.items() if value}

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 from dytrack_platform.experiment.runs import tracking  # sets MLflow's environment first
 
 import mlflow  # isort: skip
 
 from dytrack_model import checkpoint
-from dytrack_platform.errors import ModelLookupError
+from dytrack_platform.errors import ModelLookupError, first_line
 from dytrack_platform.storage import files
 
 
@@ -19,7 +19,8 @@ def find(reference: str, download_to: Path | None = None) -> Path:
 
     Args:
         reference: Folder or URL of a tracker or of a training run, or a registry name.
-        download_to: Where files go that are not on this machine yet.
+        download_to: Where files go that are not on this machine yet; to a folder that is removed
+            at the end of the process where left out.
 
     Raises:
         ModelLookupError: The reference leads to nothing.
@@ -31,10 +32,10 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     tracking.look()
     try:
         local = mlflow.artifacts.download_artifacts(
-            artifact_uri=reference, dst_path=str(download_to) if download_to else None
+            artifact_uri=reference, dst_path=str(download_to or _until_the_end())
         )
     except tracking.STORE_ERRORS as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if not (tracking.is_absence(error) or isinstance(error, FileNotFoundError)):
             asked = f"{reference}: the store {tracking.shown()} does not give it"
             raise tracking.failure(error, asked) from error
@@ -46,6 +47,11 @@ def find(reference: str, download_to: Path | None = None) -> Path:
     if not found:
         raise ModelLookupError(f"{reference}: this model was not made by dytrack publish")
     return found[0].parent
+
+
+def is_remote(reference: str) -> bool:
+    """Say whether a reference leads into the registry or a store, not to a folder here."""
+    return "://" in reference or reference.startswith("models:/")
 
 
 @contextmanager
@@ -93,9 +99,18 @@ def load(reference: str) -> checkpoint.SavedTracker:
         return checkpoint.load(folder)
 
 
+_downloads: list[TemporaryDirectory[str]] = []
+"""Each is removed when this list goes, with the process."""
+
+
+def _until_the_end() -> Path:
+    _downloads.append(TemporaryDirectory(prefix="dytrack-"))
+    return Path(_downloads[-1].name)
+
+
 def _in_store(url: str, download_to: Path | None) -> Path:
     """Fetch a tracker from an object store; the URL is its own or that of its run."""
-    target = download_to or Path(mkdtemp(prefix="dytrack-"))
+    target = download_to or _until_the_end()
     for place in (url.rstrip("/"), f"{url.rstrip('/')}/tracker"):
         if files.exists(f"{place}/{checkpoint.DESCRIPTION}"):
             files.copy_folder(place, str(target / "tracker"))

@@ -23,7 +23,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from dytrack_platform.errors import AccessError, DyTrackError, StorageError
+from dytrack_platform.errors import AccessError, DyTrackError, StorageError, first_line
 from dytrack_platform.experiment.runs import store
 from dytrack_platform.storage.job import require_store
 
@@ -353,8 +353,7 @@ def _unreachable(error: Exception) -> StorageError:
 
 
 def _first_line(error: Exception) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return store.hide(first, uri())[:300]  # MLflow names the whole address
+    return store.hide(first_line(error), uri())[:300]  # MLflow names the whole address
 
 
 def exists(run_id: str) -> bool:

@@ -4,6 +4,7 @@ One actor, so that there is one writer to MLflow wherever workers run, and so th
 our own or a request to stop reaches everybody.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.training.progress import Progress
 
 Show = Callable[[Progress], None]
+_LOG = logging.getLogger(__name__)
 _LOAD_EVERY_S = 10.0
 
 
@@ -115,6 +117,15 @@ def points(progress: Progress) -> dict[str, float]:
 
 
 @contextmanager
+def _logged() -> Iterator[None]:
+    """Log what is raised and go on: a terminal that is gone must not end the watch over the run."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001  (whatever a terminal or a journal raises)
+        _LOG.exception("the progress of the training cannot be shown")
+
+
+@contextmanager
 def watching(
     channel: Any,  # noqa: ANN401  (an actor handle)
     show: Show,
@@ -153,7 +164,8 @@ def watching(
 
     def watch() -> None:
         while not done.wait(0.5):
-            fetch()
+            with _logged():
+                fetch()
             try:
                 require_lock()
             except StorageError as error:

@@ -71,11 +71,21 @@ def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracke
     names = [point.name for point in checkpoint.load(tracker).points]
     assert names == ["accurate", "calibrated", "deep"]
     assert set(checkpoint.load(tracker).notes["calibration"]) == {"calibrated", "deep"}
+    # A point that is there keeps its place.
+    checkpoint.save(tracker, saved.network, checkpoint.load(tracker).points[1:])
+    again = dytrack(*words, "--budget-gmacs", "100")
+    assert again.returncode == 0, again.stderr
+    assert [p.name for p in checkpoint.load(tracker).points] == ["calibrated", "deep"]
 
 
 def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
     dytrack, tracker, held_out, tmp_path
 ):
+    ranges = {"stage0": [(-1.0, 1.0)]}
+    saved = checkpoint.load(tracker)
+    notes = {"weights": "int8"}
+    checkpoint.save(tracker, saved.network, saved.points, notes, weights="int8")
+    checkpoint.save_ranges(tracker, ranges, 3)
     before = (tracker / checkpoint.DESCRIPTION).read_text()
     out = tmp_path / "other"
     words = ["calibrate", str(tracker), *held_out, "--risk", "0.05", "--out", str(out)]
@@ -90,6 +100,9 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
         math.inf,
     )
     assert (tracker / checkpoint.DESCRIPTION).read_text() == before
+    sizes = [(folder / checkpoint.WEIGHTS).stat().st_size for folder in (tracker, out)]
+    assert sizes[0] == sizes[1], "it is kept in int8, as before"
+    assert checkpoint.load(out).ranges == ranges
 
 
 def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, short):

@@ -183,10 +183,12 @@ def test_stop_answers_what_was_sent_and_says_goodbye(serve, frames):
         ('{"type": "start", "targets": [], "no": 1}', "message"),
         ('{"type": "start", "targets": [{"id": "a", "box": [1, 2, 3]}]}', "box"),
         ('{"type": "start", "targets": [{"id": "a", "box": [1, 2, 3, NaN]}]}', "box"),
+        ('{"type": "start", "targets": [{"id": "a", "box": [1, 2, 3, 1%s]}]}' % ("0" * 400), "box"),
         ('{"type": "start", "targets": [{"id": "", "box": [1, 2, 3, 4]}]}', "message"),
         ('{"type": "start", "targets": [{"id": "a", "box": [1,2,3,4]}], "mode": "x"}', "message"),
         ('{"type": "start", "targets": [{"id": "a", "box": [1,2,3,4]}], "model": "x"}', "model"),
         ('{"type": "start", "resume": "x.y"}', "resume"),
+        ('{"type": "start", "resume": "\\ud800.a"}', "resume"),
         ('{"type": "add", "id": "a", "box": [1, 2, 3, 4]}', "not_started"),
         ('{"type": "point", "point": "fast"}', "not_started"),
         ("x" * 100_000, "too_large"),
@@ -327,3 +329,89 @@ def test_a_token_of_another_key_or_a_cut_one_is_refused(serve, frames):
             return refused
 
     assert {message["code"] for message in asyncio.run(story())} == {"resume"}
+
+
+def test_a_target_that_barely_touches_the_frame_is_followed(serve, frames):
+    running = serve()
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start(("left", [-400, 30, 401, 4]), ("below", [40, 95, 4, 384]))
+            return await one.ask(frames[0])
+
+    assert set(asyncio.run(story())["targets"]) == {"left", "below"}
+
+
+def test_a_large_target_of_a_large_frame_has_a_small_token(serve, served):
+    """Kept in full, this cut-out of noise has 15 MB, more than a server takes back."""
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (1400, 2400, 3), dtype=np.uint8)
+    large[300:1100, 600:1600] = 230
+    box = [600.0, 300.0, 1000.0, 800.0]
+    running = serve()
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start(("a", box))
+            answers = await one.follow([large, large])
+            await one.say("token")
+            await one.say("token")
+            tokens = [(await one.hear("token"))["token"] for _ in range(2)]
+        async with client(running.url) as two:
+            await two.say("start", resume=tokens[0])
+            return answers, tokens, await two.ask(large)
+
+    answers, tokens, resumed = asyncio.run(story())
+    assert_same(rows(answers[1:]), alone(served, [large, large], "balanced", box))
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) < 500_000
+    assert set(resumed["targets"]) == {"a"}
+
+
+def test_a_start_that_is_refused_takes_no_place(serve, frames):
+    running = serve(limits=Limits(streams=1))
+
+    async def story():
+        async with client(running.url) as one, client(running.url) as two:
+            await one.start(model="unknown")
+            refused = await one.hear()
+            await two.start()
+            return refused, await two.ask(frames[0]), await one.ask(frames[0])
+
+    refused, answer, early = asyncio.run(story())
+    assert refused["code"] == "model"
+    assert answer["type"] == "result"
+    assert early["code"] == "not_started"
+
+
+def test_a_new_start_may_come_with_frames_of_another_size(serve, frames):
+    running = serve()
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            await one.ask(frames[0])
+            await one.start(("b", [10.0, 10.0, 20.0, 20.0]))
+            return await one.follow([frames[1][:80], frames[2][:80]])
+
+    assert [set(answer["targets"]) for answer in asyncio.run(story())] == [{"b"}, {"b"}]
+
+
+def test_of_two_starts_before_a_frame_the_second_counts_and_loses_nothing(serve, frames):
+    running = serve()
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            await one.ask(frames[0])
+            await one.say("token")
+            token = (await one.hear("token"))["token"]
+            await one.start(("b", BOX))
+            await one.say("start", resume=token)
+            await one.say("start", resume=token)
+            refused = await one.hear()
+            return refused, await one.ask(frames[1])
+
+    refused, answer = asyncio.run(story())
+    assert refused["code"] == "too_many"
+    assert set(answer["targets"]) == {"a"}

@@ -7,6 +7,7 @@ import json
 import struct
 import time
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,10 +16,15 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from dytrack_model.checkpoint import SavedTracker
-from dytrack_platform.errors import CheckpointError
+from dytrack_model.images import RGB
+from dytrack_model.online import Tracker
+from dytrack_model.policy import find_point
+from dytrack_platform.errors import CheckpointError, ConfigurationError
 from dytrack_platform.serving.batching import open_served
 from dytrack_platform.serving.limits import Limits
+from dytrack_platform.serving.messages import Refused
 from dytrack_platform.serving.models import Source
+from dytrack_platform.serving.targets import Target
 
 from .conftest import BOX, POINTS, client, network, packed, png
 
@@ -432,3 +438,81 @@ def _lost(serve, count):
         if set(states[first:]) == {"lost"}:
             assert len(sizes) == 1
     assert memory[1] - memory[0] < 16 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("balanced", ("quick", "deep")),
+        ("fast", ("balanced", "deep")),
+        ("0.4,0.6", ("quick", "deep")),
+    ],
+)
+def test_targets_move_to_a_model_with_other_points(serve, served, frames, asked, names):
+    points = [replace(POINTS[0], name=names[0]), replace(POINTS[-1], name=names[1])]
+    other = open_served(SavedTracker(network=network(1), points=tuple(points)), rounds=1)
+    registry = Registry({"1": served, "2": other})
+    running = serve([registry.source()], poll_s=0.05)
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start(point=asked)
+            await one.ask(frames[0])
+            registry.now = "2"
+            await asyncio.sleep(0.6)
+            return await one.follow(frames[1:])
+
+    answers = asyncio.run(story())
+    assert {(answer["type"], answer.get("model")) for answer in answers} == {("result", "2")}
+    kept = {"balanced": "full", "fast": "balanced"}.get(asked, asked)
+    policy = find_point(points, kept, 3).policy()
+    alone = Tracker(other.engine, policy)
+    alone.start(RGB(frames[0]), BOX)
+    for frame, answer in zip(frames[1:], answers, strict=True):
+        expected = alone.step(RGB(frame))
+        assert answer["targets"]["a"]["exit"] == expected.exit
+        np.testing.assert_allclose(answer["targets"]["a"]["box"], expected.box_xywh, atol=1e-4)
+
+
+def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, frames, monkeypatch):
+    registry = Registry({"1": served, "2": open_served(SavedTracker(network=network(1)), rounds=1)})
+    running = serve([registry.source()], poll_s=0.05)
+    resuming, refusals = Target.resuming, iter((True, True))
+
+    def refuse(target, *words):
+        if next(refusals, False):
+            raise Refused("target", "not now")
+        return resuming(target, *words)
+
+    monkeypatch.setattr(Target, "resuming", refuse)
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            await one.ask(frames[0])
+            registry.now = "2"
+            await asyncio.sleep(0.6)
+            return await one.follow(frames[1:4]), json.loads(running.get("/v1/model")[1])
+
+    answers, about = asyncio.run(story())
+    assert [answer["type"] for answer in answers] == ["error", "error", "result"]
+    assert answers[2]["model"] == "2"
+    assert about["models"][0]["streams"] == 1
+
+
+def test_a_version_that_fails_without_a_word_does_not_end_the_watch(serve, served, others, frames):
+    registry = Registry({"1": served, "2": AssertionError(), "3": others[0]})
+    running = serve([registry.source()], poll_s=0.05)
+    registry.now = "2"
+    time.sleep(0.5)
+    about = json.loads(running.get("/v1/model")[1])
+    assert about["models"][0]["refused"] == {"version": "2", "reason": "AssertionError"}
+    registry.now = "3"
+    time.sleep(0.6)
+    assert json.loads(running.get("/v1/model")[1])["version"] == "3"
+
+
+def test_two_models_of_one_name_are_refused(serve, served):
+    source = Source("tracker", lambda: "1", lambda version: served)
+    with pytest.raises(ConfigurationError, match="two models are called tracker"):
+        serve([source, source])

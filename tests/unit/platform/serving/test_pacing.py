@@ -1,5 +1,7 @@
 """Budgets, and thresholds that follow audits."""
 
+from dataclasses import replace
+
 import pytest
 
 from dytrack_model.depth_value import FEATURES, ValueRule
@@ -34,6 +36,23 @@ def test_well_within_its_budget_a_target_gets_deeper_but_does_not_swing():
         paced.observe(12.0 if paced.name == "full" else 2.0)
         changes.append(before != paced.level)
     assert sum(changes) < 14
+
+
+def test_levels_go_from_cheap_to_dear_whatever_the_order_of_the_points():
+    rule = ValueRule(weights=((0.0,) * FEATURES,) * 2, costs=(0.3, 0.6, 1.0), price=0.0)
+    priced = [
+        OperatingPoint(name=f"price {price}", value=replace(rule, price=price))
+        for price in (0.1, float("inf"), 1.0)
+    ]
+    paced = Paced((*priced, *reversed(POINTS)), 3, budget_ms=10.0)
+    names = [name for name, _ in paced._levels]
+    prices = [name for name in names if name.startswith("price")]
+    assert prices == ["price inf", "price 1.0", "price 0.1"]
+    assert [n for n in names if n not in prices] == [
+        "first exit",
+        *(p.name for p in POINTS),
+        "full",
+    ]
 
 
 def test_between_the_headroom_and_the_budget_nothing_changes():

@@ -84,3 +84,11 @@ def test_a_store_without_its_driver_is_said(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(DataError, match="nosuch:// cannot be opened here"):
         filesystem.remote("nosuch://a/b")
+
+
+def test_a_copied_folder_is_its_files_whatever_a_killed_writer_left_in_it(tmp_path):
+    source = tmp_path / "source"
+    (source / ".source.x.unfinished").mkdir(parents=True)
+    (source / "a.json").write_text("{}")
+    files.copy_folder(str(source), str(tmp_path / "target"))
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["a.json"]

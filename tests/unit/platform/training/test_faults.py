@@ -8,7 +8,7 @@ import torch
 
 from dytrack_platform.datasets.loading import stream
 from dytrack_platform.errors import DataError, StorageError, TrainingError
-from dytrack_platform.training import objective, worker
+from dytrack_platform.training import loop, objective, worker
 from dytrack_platform.training import state as state_files
 
 
@@ -39,6 +39,26 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_batch(recipe, cal
     assert step == 5
     assert batch.search.shape == (8, 3, 128, 128)
     assert callbacks.candidates()[0].endswith("step_00000003")
+
+
+def test_a_gradient_that_is_no_number_is_never_sealed_where_nobody_looks_at_each_step(
+    recipe, callbacks, monkeypatch
+):
+    """A GPU's loss is read only now and then; this gradient spoils the weights after that loss."""
+    backward, steps = loop._backward, iter(range(100))
+
+    def spoilt(config, state, *rest):
+        values = backward(config, state, *rest)
+        if next(steps) == 2:
+            next(p for p in state.module.parameters() if p.grad is not None).grad.fill_(torch.nan)
+            values["norm/all"] = torch.tensor(torch.nan)
+        return values
+
+    monkeypatch.setattr(loop, "_backward", spoilt)
+    monkeypatch.setattr(loop, "_unwatched", lambda config, state, device: True)
+    with pytest.raises(TrainingError, match="the loss or its gradient is not finite within the"):
+        worker.train(recipe(), callbacks)
+    assert callbacks.candidates() == []
 
 
 def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_callbacks, poisoned):

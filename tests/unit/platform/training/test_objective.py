@@ -111,4 +111,5 @@ def test_the_share_of_absent_pairs_is_kept_on_average_whatever_the_batch():
     assert set(drawn) == {0, 1}
     assert np.mean(drawn) == pytest.approx(0.05 * 16, abs=0.03)
     assert _absent(0.0, 16) == 0
+    assert {_absent(0.9, 1) for _ in range(50)} == {0}, "alone there is no other template"
     assert {_absent(0.5, 8) for _ in range(50)} == {4}

@@ -28,6 +28,14 @@ def test_a_torch_that_cannot_tell_gets_fp32(monkeypatch):
     assert dtype_of("auto", CPU) == torch.float32
 
 
+def test_a_gpu_that_emulates_bf16_gets_fp32(monkeypatch):
+    """As PyTorch answers on a T4, which is older than Ampere."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert dtype_of("auto", torch.device("cuda")) == torch.float32
+
+
 def test_a_named_precision_is_taken_at_its_word():
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     assert {name: dtype_of(name, CPU) for name in named} == named

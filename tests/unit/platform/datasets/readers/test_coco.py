@@ -62,7 +62,13 @@ def test_a_grey_image_is_read_as_three_channels(folder):
     assert still.frames.read(0).shape == (24, 32, 3)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"images": []}', '{"images": 3}'])
+HUGE = "9" * 30
+NUMBERED = (
+    f'{{"images": [], "annotations": [{{"id": 1, "image_id": {HUGE}, "bbox": [1, 2, 3, 4]}}]}}'
+)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"images": []}', '{"images": 3}', NUMBERED])
 def test_a_file_that_is_not_an_annotation_file_is_named(folder, content):
     folder.text("annotations/instances_train2017.json", content)
     with pytest.raises(DataError, match=r"instances_train2017\.json: is not COCO's"):

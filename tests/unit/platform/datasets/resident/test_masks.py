@@ -130,6 +130,14 @@ def test_coco_gives_the_objects_with_run_lengths(coco, disc):
     assert_silhouette(found, disc)
 
 
+@pytest.mark.parametrize(
+    ("size", "counts"), [([2, 3], [1, 2]), ([2, 3], [-1, 7]), ([10**6, 10**6], [10**12])]
+)
+def test_a_damaged_mask_is_refused_before_it_takes_memory(size, counts):
+    with pytest.raises(DataError, match=r"a run-length mask of .* it is damaged"):
+        decode_runs({"size": size, "counts": counts})
+
+
 def test_a_damaged_annotation_file_is_named(coco):
     coco.text("annotations/instances_train2017.json", "[]")
     with pytest.raises(DataError, match=r"instances_train2017\.json: is not COCO's"):

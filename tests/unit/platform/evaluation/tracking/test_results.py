@@ -1,9 +1,11 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dytrack_platform.errors import ResultError, StorageError
+from dytrack_platform.evaluation.tracking import results
 from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 from dytrack_platform.evaluation.tracking.results import (
     Fingerprint,
@@ -51,6 +53,26 @@ def test_a_result_is_read_back_bit_for_bit(tmp_path):
     assert read.undecoded == (3,)
     assert read.states == ("", "tracking", "lost", "")
     assert read.image_size == (64, 48)
+
+
+def test_newer_boxes_never_stand_beside_an_older_fingerprint(tmp_path, monkeypatch):
+    write_result(tmp_path, "fast", result(), FINGERPRINT)
+    newer = replace(result(), boxes_xywh=np.full((4, 4), 2.0))
+    monkeypatch.setattr(results, "write_atomically", killed_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        write_result(tmp_path, "fast", newer, replace(FINGERPRINT, model="def"))
+    assert read_finished(tmp_path, "fast", "car-1", FINGERPRINT) is None
+
+
+def killed_after(files):
+    left = iter(range(files))
+
+    def write(path, text):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_atomically(path, text)
+
+    return write
 
 
 def test_nothing_half_written_is_left(tmp_path):
