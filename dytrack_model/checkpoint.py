@@ -217,6 +217,20 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def fingerprint(folder: str | Path) -> str:
+    """Name a tracker's network by its configuration and weights.
+
+    Its operating points are not part of it: each result names its own, and a new point must not
+    make the results of the others void.
+    """
+    folder = find(folder)
+    network = json.dumps(read_config(folder).to_dict(), sort_keys=True).encode()
+    whole = hashlib.sha256()
+    for name, content in (("network", network), ("weights", (folder / WEIGHTS).read_bytes())):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return whole.hexdigest()[:16]
+
+
 def read_config(folder: str | Path) -> ModelConfig:
     """Read the configuration of a saved tracker, without its weights.
 

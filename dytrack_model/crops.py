@@ -124,11 +124,11 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
     """Return a target's box (4,) as an array.
 
     Raises:
-        BoxError: It has NaN or no area, lies outside the image of that width and height, or is
-            many times as large; or these are none.
+        BoxError: It has NaN or no area, lies outside the image of that width and height or within
+            its first pixel, or is many times as large; or these are none.
     """
     try:
-        box = np.asarray(box_xywh, dtype=np.float64)
+        box = np.array(box_xywh, dtype=np.float64)  # a copy: callers use one array again
     except (TypeError, ValueError) as error:
         raise BoxError(f"a box is four numbers x, y, w, h; got {box_xywh!r}") from error
     if box.shape != (4,):
@@ -144,6 +144,11 @@ def check_box(box_xywh: Sequence[float] | Box, size: tuple[int, int]) -> Box:
         raise BoxError(f"box ({shown}) has no area: width and height must be positive")
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         raise BoxError(f"box ({shown}) lies outside the image of {width}x{height} pixels")
+    if box.max() < 1:
+        raise BoxError(
+            f"box ({shown}) lies within one pixel of an image of {width}x{height} pixels; give "
+            "x, y, w, h in pixels, not as shares of the image"
+        )
     if box[2] > _MOST_IMAGES * width or box[3] > _MOST_IMAGES * height:
         raise BoxError(
             f"box ({shown}) is many times as large as the image of {width}x{height} pixels; give "

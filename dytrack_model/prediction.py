@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from supervision import Detections
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Prediction:
-    """Where the target is in one frame, and how that was found."""
+    """Where the target is in one frame, and how that was found; equal to itself only."""
 
     box_xywh: NDArray[np.float64]
     """(4,) pixels of the frame."""

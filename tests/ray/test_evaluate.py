@@ -172,3 +172,28 @@ def test_a_mistake_is_refused_before_anything_starts(tmp_path, model, sequences,
     with pytest.raises(ConfigurationError, match=message):
         evaluate(job(tmp_path, **({"model": model} | more)), sequences)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_layout_is_refused_before_the_data_is_read(dytrack, tmp_path, model):
+    words = ("--dataset", "video", "--root", "nowhere", "--out", str(tmp_path / "out"))
+    done = dytrack("evaluate", "--model", model, *words, "--export", "x")
+    assert done.returncode == 2
+    assert "must be one of got10k, trackingnet, text, pytracking, got 'x'" in done.stderr
+
+
+def test_sequences_are_left_out_by_name(dytrack, tmp_path):
+    root = tmp_path / "data"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for k in range(3):
+            cv2.imwrite(str(root / name / f"{k}.jpg"), np.zeros((60, 80, 3), np.uint8))
+        (root / name / "groundtruth.txt").write_text("10,10,20,20\n" * 3)
+    words = ("--dataset", "video", "--root", str(root), "--out", str(tmp_path / "out"))
+    words += ("--tracker", "static", "--no-mlflow")
+    done = dytrack("evaluate", *words, "--exclude", "c")
+    assert done.returncode == 2
+    assert "--exclude c: video has no sequence of that name" in done.stderr
+    done = dytrack("evaluate", *words, "--exclude", "a", "--json")
+    assert done.returncode == 0, done.stderr
+    (static,) = json.loads(done.stdout)["baselines"]
+    assert set(static["per_sequence"]) == {"b"}

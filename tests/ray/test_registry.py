@@ -173,8 +173,18 @@ def test_whatever_is_wrong_is_found_before_anything_is_made(store, tracker, tmp_
     (other / "summary.json").write_text(json.dumps(summary | {"exit_blocks": [2, 6]}))
     with pytest.raises(DataError, match="give its own evaluation"):
         publishing.publish(tracker, "dytrack", evaluation=other)
+    weights = evaluation(tmp_path / "weights")
+    torch.manual_seed(1)
+    twin = checkpoint.save(tmp_path / "twin", DyTrackNetwork(variant("test")), POINTS)
+    summary = json.loads((weights / "summary.json").read_text())
+    (weights / "summary.json").write_text(
+        json.dumps(summary | {"model": checkpoint.fingerprint(twin)})
+    )
+    with pytest.raises(DataError, match=r"other weights than .*; give its own evaluation"):
+        publishing.publish(tracker, "dytrack", evaluation=weights)
     tracking.connect()
     assert len(mlflow.search_runs(search_all_experiments=True)) == 0
+    publishing.publish(twin, "dytrack", evaluation=weights)
 
 
 def test_the_gate_refuses_a_worse_version_and_lets_a_better_one_pass(store, tracker, tmp_path):

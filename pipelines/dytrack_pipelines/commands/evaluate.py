@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dytrack_pipelines.terminal.options import AsJson, Device, Precision, Runtime, Threads
+from dytrack_pipelines.terminal.options import AsJson, Device, Exclude, Precision, Runtime, Threads
 
 
 def evaluate(
@@ -41,6 +41,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="fixed, random, cycle, oracle, static or cv2:NAME; fixed and static"),
     ] = None,
+    exclude: Exclude = None,
     protocol: Annotated[
         str | None, typer.Option(help="Profile of success and precision; the dataset's by default")
     ] = None,
@@ -67,20 +68,23 @@ def evaluate(
     """Evaluate a tracker: official scores, speed, exits, one HTML report."""
     from dytrack_pipelines.terminal import screen
     from dytrack_pipelines.terminal.progress import progress_line
+    from dytrack_pipelines.terminal.scoring_input import leave_out
     from dytrack_pipelines.terminal.tables import show_points
     from dytrack_platform.datasets import readers
     from dytrack_platform.datasets.sequence import Fault
     from dytrack_platform.errors import AccessError, ResultError, StorageError
-    from dytrack_platform.evaluation.tracking.exports import export_points
+    from dytrack_platform.evaluation.tracking.exports import check_layout, export_points
     from dytrack_platform.experiment.evaluate import evaluate as evaluation
     from dytrack_platform.experiment.evaluate import recording
     from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
     from dytrack_platform.storage.outputs import check_folder
 
     check_folder("--out", out, evaluation.WRITTEN, evaluation.MARKS)
+    if export is not None:
+        check_layout(export)
     # Read the dataset: annotations now, images on the workers.
     faults: list[Fault] = []
-    sequences = list(readers.read(dataset, root, split, faults))
+    sequences = leave_out(readers.read(dataset, root, split, faults), exclude or (), dataset)
     # Say what is compared with what.
     standard = ("fixed", "static") if model else ()
     job = evaluation.Evaluation(

@@ -149,7 +149,7 @@ def require_safe(host: str, token: str, *, tls: bool, insecure: bool) -> None:
         ConfigurationError: It says which of them is missing.
     """
     from dytrack_platform.errors import ConfigurationError
-    from dytrack_platform.experiment.runs.store import is_loopback
+    from dytrack_platform.storage.addresses import is_loopback
 
     if is_loopback(host):
         return

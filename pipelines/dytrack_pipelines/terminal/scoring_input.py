@@ -1,11 +1,13 @@
 """What ``dytrack score`` and ``dytrack compare`` read: a benchmark, and folders of results."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dytrack_platform.datasets.sequence import VideoSequence
     from dytrack_platform.evaluation.scoring.ground_truth import Annotation
     from dytrack_platform.evaluation.scoring.profiles import Profile
     from dytrack_platform.evaluation.scoring.scoreboard import TrackerFiles
@@ -56,7 +58,7 @@ def load_annotations(source: Source, profile: "Profile") -> list["Annotation"]:
         DataError: The dataset cannot be read.
     """
     from dytrack_platform.datasets import readers
-    from dytrack_platform.errors import ConfigurationError, ResultError
+    from dytrack_platform.errors import ConfigurationError
     from dytrack_platform.evaluation.report.summary import annotate
     from dytrack_platform.evaluation.scoring.annotations import add_flags, read_annotations
 
@@ -71,12 +73,26 @@ def load_annotations(source: Source, profile: "Profile") -> list["Annotation"]:
         )
     if source.root is None:
         raise ConfigurationError(f"root: --dataset {source.dataset} needs --root DIR")
-    sequences = list(readers.read(source.dataset or "", source.root, source.split))
-    for name in set(source.exclude) - {sequence.name for sequence in sequences}:
-        raise ResultError(f"--exclude {name}: {source.dataset} has no sequence of that name")
-    kept = [sequence for sequence in sequences if sequence.name not in source.exclude]
+    dataset = source.dataset or ""
+    kept = leave_out(readers.read(dataset, source.root, source.split), source.exclude, dataset)
     found = [annotate(s, with_size=profile.clipped) for s in kept]
     return add_flags(found, absent=source.absent, attributes=source.attributes)
+
+
+def leave_out(
+    sequences: Iterable["VideoSequence"], names: Sequence[str], dataset: str
+) -> list["VideoSequence"]:
+    """Return sequences without those that ``--exclude`` names.
+
+    Raises:
+        ResultError: There is none of such a name.
+    """
+    from dytrack_platform.errors import ResultError
+
+    found = list(sequences)
+    for name in set(names) - {sequence.name for sequence in found}:
+        raise ResultError(f"--exclude {name}: {dataset} has no sequence of that name")
+    return [sequence for sequence in found if sequence.name not in names]
 
 
 def score_folder(protocol: str, source: Source, results: Path, workers: int) -> dict[str, Any]:

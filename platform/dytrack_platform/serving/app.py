@@ -19,6 +19,7 @@ from dytrack_platform.serving.limits import Settings
 from dytrack_platform.serving.metrics import Metrics
 from dytrack_platform.serving.models import Models, Source
 from dytrack_platform.serving.stream import Stream
+from dytrack_platform.storage.addresses import is_loopback
 
 PROTOCOL = "dytrack.v1"
 """WebSocket subprotocol; browsers, which cannot set headers, add ``token.`` and the token to it."""
@@ -149,7 +150,7 @@ class Server:
         return FileResponse(_PAGE / name, media_type=kind, headers=_SAFE)
 
     async def _track(self, socket: WebSocket) -> None:
-        if not _same_origin(socket) or not self._known(socket):
+        if not self._own_page(socket) or not self._known(socket):
             await socket.close(4401)
             return
         offered = socket.scope.get("subprotocols") or []
@@ -168,6 +169,19 @@ class Server:
         finally:
             self._connections.discard(connection)
 
+    def _own_page(self, socket: WebSocket) -> bool:
+        """Refuse pages of other sites: a browser says where a page comes from, others do not.
+
+        Where no token is asked for, the page must come from this machine by name: any other name
+        may lead here for a moment, for a page that wants in.
+        """
+        origin = socket.headers.get("origin")
+        if origin is None:
+            return True
+        place = urlsplit(origin)
+        known = bool(self.settings.token) or is_loopback(place.hostname or "")
+        return known and place.netloc == socket.headers.get("host")
+
     def _known(self, connection: HTTPConnection) -> bool:
         """Compare the client's token, in a time that says nothing about it."""
         if not self.settings.token:
@@ -178,12 +192,6 @@ class Server:
             offered = connection.scope.get("subprotocols") or []
             token = next((p[6:] for p in offered if p.startswith("token.")), "")
         return hmac.compare_digest(token.encode(), self.settings.token.encode())
-
-
-def _same_origin(socket: WebSocket) -> bool:
-    """Refuse pages of other sites: a browser says where a page comes from, other clients do not."""
-    origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
 
 
 def _unauthorised() -> Response:

@@ -72,7 +72,8 @@ class Stream:
             Refused: It names what there is not.
         """
         if command.model is not None and command.model not in self._models.names:
-            raise Refused("model", f"there is no such model; there are {self._models.names}")
+            known = ", ".join(self._models.names)
+            raise Refused("model", f"there is no such model; there are: {known}")
         if command.resume is not None:
             await self._unsealed(command.resume)
         model = self._models.current(command.model or self._model_name)
@@ -100,9 +101,8 @@ class Stream:
         decode_s = time.perf_counter() - began
         anew = any(command.kind == "start" for command in arrived.commands)
         if self._size is not None and image.size != self._size and not anew:
-            raise Refused(
-                "frame_size", f"frames are {self._size[0]}x{self._size[1]}, this is {image.size}"
-            )
+            known, got = (f"{width}x{height}" for width, height in (self._size, image.size))
+            raise Refused("frame_size", f"frames are {known}, this is {got}")
         model = await self._on_current_model(arrived.commands)
         errors, new = await self._obey(arrived.commands, image, model)
         self._size = image.size if self._targets else None

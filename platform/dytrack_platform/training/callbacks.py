@@ -32,8 +32,8 @@ class Callbacks:
         """Take an image of sample predictions."""
 
     def keep_batch(self, batch: Batch, step: int) -> str:
-        """Keep a batch that was not finite; returns where."""
-        return "nowhere"
+        """Keep a batch that was not finite; returns where, or nothing where it was not kept."""
+        return ""
 
     def request(self, step: int) -> Request:
         """Say, after every step, whether something outside asks for a checkpoint or the end."""

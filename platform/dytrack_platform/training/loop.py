@@ -230,8 +230,9 @@ def _leave_out(
     state.skipped += 1
     if state.skipped > config.train.skip_nonfinite:
         what = f"loss is {loss.item()}" if not torch.isfinite(loss) else f"gradient is {norm:.3g}"
+        kept = f"; the batch is kept in {where}" if where else ""
         raise TrainingError(
             f"the {what} at step {state.step}, {state.skipped} such batches, "
-            f"{config.train.skip_nonfinite} allowed (train.skip_nonfinite); the batch is kept in "
-            f"{where}: lower train.head_lr or train.backbone_lr, or train in fp32"
+            f"{config.train.skip_nonfinite} allowed (train.skip_nonfinite){kept}: lower "
+            "train.head_lr or train.backbone_lr, or train in fp32"
         )

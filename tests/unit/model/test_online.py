@@ -271,3 +271,22 @@ def test_an_audit_compares_a_frame_that_left_early_with_full_depth(network, imag
     # It is done once, and changes nothing of what follows.
     assert finish(early.engine, early.auditing()) is None
     assert finish(deep.engine, deep.auditing()) is None
+
+
+def test_a_callers_array_may_be_used_again(network, image):
+    box = np.array([40.0, 30.0, 30.0, 24.0])
+    tracker = Tracker(network)
+    for begin in (lambda: tracker.start(image, box), lambda: tracker.move_to(box)):
+        begin()
+        box[:] = 1.0
+        assert tracker.box_xywh.tolist() == [40.0, 30.0, 30.0, 24.0]
+        box[:] = [40.0, 30.0, 30.0, 24.0]
+    with pytest.raises(BoxError, match="in pixels, not as shares of the image"):
+        tracker.start(image, (0.2, 0.3, 0.1, 0.1))
+
+
+def test_predictions_compare_and_hash_as_objects(network, image):
+    first, second = list(Tracker(network).track([image, image, image], [40.0, 30.0, 30.0, 24.0]))
+    assert first == first
+    assert first != second
+    assert len({first, second}) == 2

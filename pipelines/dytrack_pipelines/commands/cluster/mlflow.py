@@ -19,6 +19,7 @@ from dytrack_pipelines.commands.cluster import mlflow_server
 from dytrack_pipelines.commands.serve import require_free
 from dytrack_pipelines.terminal import screen
 from dytrack_pipelines.terminal.options import Port
+from dytrack_platform.storage import addresses
 from dytrack_platform.storage.atomic import replacing
 
 mlflow_app = typer.Typer(help="Run an MLflow server.", no_args_is_help=True)
@@ -57,7 +58,7 @@ def up(
     from dytrack_platform.experiment.runs import store
 
     # Refuse what would stand open, and what does not answer, before anything starts.
-    if not auth and not store.is_loopback(host):
+    if not auth and not addresses.is_loopback(host):
         raise ConfigurationError(
             f"--host {host}: a server that others reach asks who they are; give --auth, and put "
             "TLS before it"

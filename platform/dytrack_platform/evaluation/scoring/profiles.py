@@ -3,7 +3,7 @@
 There is no single official one-pass evaluation: the toolkits disagree on frame 1, on annotations
 without area, on absent frames, on broken predictions and on what is averaged. A :class:`Profile`
 has one field per question, so two profiles can be compared line by line, and every report names
-the one it used. The code that follows the rules is ``scoring.py``.
+the one it used. The code that follows the rules is ``sequence_scores.py``.
 
 Sources, by the revision that was executed to check the numbers:
 
@@ -256,7 +256,7 @@ _ALL = (
 )
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in _ALL}
-"""Every one-pass profile by name; ``vot.py`` has the VOT protocols."""
+"""Every one-pass profile by name; ``vot/protocols.py`` has VOT's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Follow a profile's rules: from annotated and predicted boxes to the scores of a sequence.
 
 The frame rules are in one place, :func:`measure`, and run on all results of a sequence at once:
-what depends on the annotation alone is prepared once, in ``prepared.py``.
+what depends on the annotation alone is prepared once, in ``ground_truth.py``.
 """
 
 from collections.abc import Sequence

@@ -81,9 +81,7 @@ def export(layout: str, results: Sequence[SequenceResult], out: Path) -> Path:
             for name, content in FOLDERS[layout](result):
                 write_atomically(out / name, content)
         return out
-    if layout not in ARCHIVES:
-        known = ", ".join((*ARCHIVES, *FOLDERS))
-        raise ConfigurationError(f"format: must be one of {known}, got {layout!r}")
+    check_layout(layout)
     try:
         with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for result in results:
@@ -92,6 +90,17 @@ def export(layout: str, results: Sequence[SequenceResult], out: Path) -> Path:
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     return out
+
+
+def check_layout(layout: str) -> None:
+    """Refuse what is no layout of results.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    known = (*ARCHIVES, *FOLDERS)
+    if layout not in known:
+        raise ConfigurationError(f"format: must be one of {', '.join(known)}, got {layout!r}")
 
 
 def stored_results(evaluation: Path, point: str) -> list[SequenceResult]:

@@ -15,7 +15,7 @@ from dytrack_platform.experiment.cluster.probe import JoiningError
 from dytrack_platform.experiment.cluster.token import token
 from dytrack_platform.experiment.doctor import services, survey
 from dytrack_platform.experiment.doctor.check import Check, Question
-from dytrack_platform.experiment.runs import store
+from dytrack_platform.storage import addresses
 
 _LEAST_SHM = 2**30
 _LEAST_DISK = 5 * 2**30
@@ -47,7 +47,7 @@ def _is_remote(address: str | None) -> bool:
     if not address:
         return False
     host = urlsplit(f"//{address.removeprefix('ray://')}").hostname or ""
-    return not store.is_loopback(host) and host not in ("auto", "local")
+    return not addresses.is_loopback(host) and host not in ("auto", "local")
 
 
 def _nodes(question: Question) -> tuple[list[Check], Facts, list[dict[str, Any]], bool]:

@@ -15,6 +15,7 @@ from dytrack_platform.experiment.cluster.token import token
 from dytrack_platform.experiment.doctor import survey
 from dytrack_platform.experiment.doctor.check import Check
 from dytrack_platform.experiment.runs import store
+from dytrack_platform.storage import addresses
 
 _LEAST_MLFLOW = (3, 15)
 _WAIT_S = 5.0
@@ -47,7 +48,7 @@ def judge_token(dashboard: str) -> Check:
         return _wrong(
             "token", f"{dashboard} answers {code}, as no dashboard does", "name another --dashboard"
         )
-    if unknown < 400 and not store.is_loopback(urlsplit(dashboard).hostname or ""):
+    if unknown < 400 and not addresses.is_loopback(urlsplit(dashboard).hostname or ""):
         return judge_open(dashboard)
     return _fine("token", f"{dashboard} takes this machine, with {has}")
 
@@ -165,7 +166,7 @@ def _closed(uri: str) -> Check:
             f"{store.shown(uri)} answers {code} to who gives no name, which says nothing",
             "look at the server's log, or at what stands before it",
         )
-    if store.is_loopback(urlsplit(uri).hostname or ""):
+    if addresses.is_loopback(urlsplit(uri).hostname or ""):
         return _fine("mlflow-open", "open, to this machine only")
     return _wrong(
         "mlflow-open",

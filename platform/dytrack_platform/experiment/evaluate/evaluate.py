@@ -47,7 +47,6 @@ from dytrack_platform.experiment.evaluate.specs import (
     baseline_specs,
     code_version,
     matched_specs,
-    model_version,
     point_specs,
     sequence_version,
 )
@@ -246,7 +245,7 @@ def evaluate(
     saved, version = None, "none"
     if job.model is not None:
         with registry.located(job.model) as folder:  # what was downloaded goes again
-            saved, version = checkpoint.load(folder), model_version(folder)
+            saved, version = checkpoint.load(folder), checkpoint.fingerprint(folder)
     points = [] if saved is None else point_specs(saved, job.points)
     baselines = baseline_specs(job.baselines, saved)
     if not points and not baselines:
@@ -283,6 +282,7 @@ def evaluate(
     summary = {"generator": MADE_BY, **summary, "reused": runs.reused}
     summary["rejected"] = sorted({*unfit, *runs.problems})
     summary["data"] = runs.manifest()
+    summary["model"] = version
     if job.protocol is None:
         summary["protocol_reason"] = reporting_reason(default)
     if (hidden := hidden_truth(runs.whole())) is not None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dytrack_model import checkpoint
 from dytrack_platform.datasets.sequence import VideoSequence
 from dytrack_platform.experiment.evaluate.evaluate import Evaluation
-from dytrack_platform.experiment.evaluate.specs import model_version
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.experiment.runs import pareto, provenance, tracking
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
@@ -39,7 +39,7 @@ def subject(job: Evaluation, sequences: Sequence[VideoSequence], split: str | No
     if job.model is not None:
         folder = registry.find(job.model)
         record = files.read_json(str(folder.parent / "experiment.json")) or {}
-        tags |= {"model": job.model, "model.checksum": model_version(folder)}
+        tags |= {"model": job.model, "model.checksum": checkpoint.fingerprint(folder)}
         if record.get("run_id"):
             tags["model.run"] = str(record["run_id"])
         if job.model.startswith("models:/"):

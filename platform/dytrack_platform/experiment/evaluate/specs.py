@@ -1,7 +1,6 @@
 """What is evaluated: operating points of our tracker, its baselines, and other trackers."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Literal
 import cv2
 
 import dytrack_model
-from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import FULL, find_point, shares_to_cycle
@@ -168,17 +166,6 @@ def sequence_version(sequence: VideoSequence) -> str:
     except DataError:  # the tracker will meet it too, and say so
         first = b""
     return _digest({"boxes": sequence.boxes_xywh.tobytes(), "first": first})
-
-
-def model_version(folder: Path) -> str:
-    """Digest a tracker's weights and configuration.
-
-    Its operating points are not part of it: each result names its own, and a new point must not
-    make the results of the others void.
-    """
-    network = json.dumps(checkpoint.read_config(folder).to_dict(), sort_keys=True)
-    weights = (folder / checkpoint.WEIGHTS).read_bytes()
-    return _digest({"network": network.encode(), "weights": weights})
 
 
 def _digest(contents: Mapping[str, bytes]) -> str:

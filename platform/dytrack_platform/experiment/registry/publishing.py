@@ -26,7 +26,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import dytrack_model
 from dytrack_model import checkpoint
 from dytrack_model.policy import FULL
-from dytrack_platform.errors import ConfigurationError, StorageError, first_line
+from dytrack_platform.errors import ConfigurationError, DataError, StorageError, first_line
 from dytrack_platform.experiment.registry import card as cards
 
 ARTIFACT = "tracker"
@@ -121,7 +121,12 @@ def publish(
     check_names(name, aliases)
     saved = checkpoint.load(tracker)
     if evaluation is not None:
-        cards.read_summary(evaluation)
+        of = cards.read_summary(evaluation).get("model")
+        if of not in (None, checkpoint.fingerprint(tracker)):  # older ones do not say
+            raise DataError(
+                f"{evaluation}: evaluates a tracker with other weights than {tracker}; give its "
+                "own evaluation"
+            )
     tracking.connect()
     known = {**_notes(saved.notes), **provenance.code(), **(lineage or {})}
     card = cards.make_card(saved, evaluation, known, threads)

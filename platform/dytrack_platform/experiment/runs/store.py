@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.client import HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,14 +107,6 @@ def hide(text: str, uri: str) -> str:
         for secret in filter(None, found.groups()):
             text = text.replace(f":{secret}@", ":***@").replace(f"={secret}", "=***")
     return text
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether an address leads to this machine only."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def has_tables(uri: str) -> bool:

@@ -4,13 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch  # isort: skip
-
 from dytrack_model import checkpoint
 from dytrack_model.config import require
+from dytrack_model.runtime.devices import torch_device
 from dytrack_platform.config import ExperimentConfig, dump, flatten, resolve, to_dict
 from dytrack_platform.config.search import PointRule
-from dytrack_platform.errors import ConfigurationError, DataError
+from dytrack_platform.errors import DataError
 from dytrack_platform.experiment.paths import with_absolute_paths
 from dytrack_platform.experiment.registry import registry
 from dytrack_platform.experiment.runs import provenance, tracking
@@ -126,8 +125,7 @@ def _check_request(request: Request) -> None:
         "--model: names the trained tracker of mode post-hoc"
         + ("; give one" if posthoc else f", got one in mode {request.mode}"),
     )
-    if request.how.device != "cpu" and not torch.cuda.is_available():
-        raise ConfigurationError(f"--device: {request.how.device} is not there; take cpu")
+    torch_device(request.how.device)
 
 
 def rule_of(request: Request) -> PointRule:

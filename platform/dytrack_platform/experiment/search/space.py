@@ -15,7 +15,7 @@ from dytrack_model.config import ModelConfig, require
 from dytrack_model.cost import exit_parameters, planned_gmacs
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import Dimension, ExperimentConfig, resolve, to_dict
-from dytrack_platform.config.search import ACCURACY, GOALS, Mode, SearchConfig
+from dytrack_platform.config.search import ACCURACY, Mode, SearchConfig
 from dytrack_platform.errors import ConfigurationError
 
 EXITS = "model.exits"
@@ -312,8 +312,3 @@ def _extremes(config: ExperimentConfig) -> list[Values]:
         assert dimension.placements is not None  # model.exits takes no other kind
         chosen = dimension.placements.all(config.model.depth)
     return [{EXITS: exits} for exits in dict.fromkeys((min(chosen), min(chosen, key=len)))]
-
-
-def goal_directions(objectives: Sequence[str]) -> list[Any]:
-    """Return max or min for each objective."""
-    return [GOALS[name] for name in objectives]

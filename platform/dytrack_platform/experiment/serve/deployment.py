@@ -156,7 +156,8 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
         DyTrackError: A model cannot be loaded.
     """
     for reference in config.models:  # refuse here what every replica would refuse
-        make_source(reference, config.runtime, config.precision, config.device, config.threads)
+        made = (reference, config.runtime, config.precision, config.device, config.threads)
+        make_source(*made).version()
     with session.ray_session():
         _require_room(config)
         board = make_board()

@@ -259,6 +259,14 @@ def test_pages_of_other_sites_are_refused_and_cors_is_closed(serve, frames):
     with pytest.raises(InvalidStatus):
         asyncio.run(story("http://elsewhere.example"))
     assert asyncio.run(story(f"http://127.0.0.1:{running.port}"))["type"] == "result"
+
+    async def rebound():  # a name of theirs that leads here for a moment
+        words = {"origin": "http://elsewhere.example:80", "host": "127.0.0.1", "port": running.port}
+        async with client("ws://elsewhere.example:80/v1/track", **words):
+            pass
+
+    with pytest.raises(InvalidStatus):
+        asyncio.run(rebound())
     for path in ("/", "/v1/model", "/metrics", "/nothing"):
         headers = running.get(path)[2]
         assert not [key for key in headers if key.lower().startswith("access-control")]

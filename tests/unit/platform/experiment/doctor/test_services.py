@@ -9,6 +9,7 @@ import pytest
 from dytrack_platform.experiment.doctor import services
 from dytrack_platform.experiment.doctor.services import judge_mlflow, judge_token
 from dytrack_platform.experiment.runs import store
+from dytrack_platform.storage import addresses
 
 
 def _basic(name, password):
@@ -30,7 +31,7 @@ def guarded(server, monkeypatch, tmp_path):
 @pytest.fixture
 def not_here(monkeypatch):
     """Take loopback for an address that others reach."""
-    monkeypatch.setattr(store, "is_loopback", lambda _: False)
+    monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
 
 
 def _wrong(checks):
@@ -107,7 +108,7 @@ def test_an_open_server_is_found_unless_it_listens_to_this_machine_only(server, 
     uri, kind = server
     kind.code = 200
     assert _wrong(judge_mlflow(uri, remote=True)) == []
-    monkeypatch.setattr(store, "is_loopback", lambda _: False)
+    monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
     assert _wrong(judge_mlflow(uri, remote=True)) == ["mlflow-open"]
 
 
@@ -182,7 +183,7 @@ def test_a_cluster_that_takes_everybody_is_found(server, token, monkeypatch):
     uri, kind = server
     kind.code, kind.known = 204, "Bearer right"
     assert judge_token(uri).ok, "on loopback"
-    monkeypatch.setattr(store, "is_loopback", lambda _: False)
+    monkeypatch.setattr(addresses, "is_loopback", lambda _: False)
     for word in ("", "right"):
         token(word)
         found = judge_token(uri)
