@@ -4,6 +4,9 @@ import shutil
 from enum import IntEnum
 from pathlib import Path
 
+from safetensors.torch import save
+
+from dytrack_platform.storage import files
 from dytrack_platform.training.batches import Batch
 from dytrack_platform.training.progress import Progress
 
@@ -41,3 +44,14 @@ class Callbacks:
 
     def say(self, sentence: str) -> None:
         """Take a sentence for whoever watches."""
+
+
+def write_batch(location: str, batch: Batch, step: int, rank: int) -> str:
+    """Write a batch that was not finite beside a run's checkpoints; returns where."""
+    tensors = {
+        "template": batch.template.contiguous(),  # channels-last, where a device rendered it
+        "search": batch.search.contiguous(),
+        "boxes_cxcywh": batch.boxes_cxcywh,
+    }
+    name = f"step_{step:08d}_rank_{rank}.safetensors"
+    return files.write_bytes(f"{location}/bad_batches/{name}", save(tensors))

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,12 +25,15 @@ from dytrack_model.config import require
 from dytrack_platform.config import ExperimentConfig, load, require_same
 from dytrack_platform.errors import ConfigurationError, DyTrackError
 from dytrack_platform.storage import files
+from dytrack_platform.storage.run_lock import TRAINING, run_lock
 from dytrack_platform.training import state as state_files
-from dytrack_platform.training.callbacks import Callbacks
+from dytrack_platform.training.batches import Batch
+from dytrack_platform.training.callbacks import Callbacks, Request, write_batch
 from dytrack_platform.training.distributed import DistributedContext
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import TrainingState
-from dytrack_platform.training.worker import check, train
+from dytrack_platform.training.stopping import end_stopped, stopping_gently
+from dytrack_platform.training.worker import check, steps_of, train
 
 _CHECKPOINT = "checkpoint_"
 Say = Callable[[str], None]
@@ -40,6 +44,15 @@ class FolderCallbacks(Callbacks):
 
     def __init__(self, folder: Path, keep: int, context: DistributedContext, say: Say) -> None:
         self._folder, self._keep, self._context, self._say = folder, keep, context, say
+        self._asked = Request.NOTHING
+
+    def stop(self) -> None:
+        """Have every worker write a checkpoint after this step, and end."""
+        self._asked = Request.STOP
+
+    def request(self, step: int) -> Request:
+        """Say whether this process was told to end."""
+        return self._asked
 
     def progress(self, progress: Progress) -> None:
         """Say how far it is."""
@@ -69,6 +82,14 @@ class FolderCallbacks(Callbacks):
             for old in checkpoints(self._folder)[self._keep :]:
                 shutil.rmtree(old)
 
+    def sample_images(self, png: bytes, step: int) -> None:
+        """Write an image of sample predictions."""
+        files.write_bytes(f"{self._folder}/samples/step_{step:08d}.png", png)
+
+    def keep_batch(self, batch: Batch, step: int) -> str:
+        """Write the batch beside the checkpoints."""
+        return write_batch(str(self._folder), batch, step, self._context.rank)
+
     def say(self, sentence: str) -> None:
         """Say it once, whatever the number of workers."""
         if self._context.rank == 0:
@@ -89,6 +110,8 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
 
     Raises:
         ConfigurationError: A GPU is asked for and none is there, or something that only Ray does.
+        StorageError: Another command is at work on the run.
+        SystemExit: The process was told to end (SIGTERM); its checkpoint is written.
         DyTrackError: What :func:`~dytrack_platform.training.worker.train` raises.
     """
     _refuse_what_ray_does(config)
@@ -102,10 +125,16 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
             break
     for sentence in check(config):
         callbacks.say(sentence)
-    state = train(config, callbacks, context, [str(path) for path in found])
     tracker = folder / "tracker"
-    if context.rank == 0:
-        files.copy_folder(str(checkpoints(folder)[0] / "tracker"), str(tracker))
+    with (
+        run_lock(folder, wait_s=2.0, name=TRAINING) if context.rank == 0 else nullcontext(),
+        stopping_gently(callbacks.stop, config.train.grace_s, callbacks.say),
+    ):
+        state = train(config, callbacks, context, [str(path) for path in found])
+        if state.step < steps_of(config):
+            end_stopped(state.step, callbacks.say)
+        if context.rank == 0:
+            files.copy_folder(str(checkpoints(folder)[0] / "tracker"), str(tracker))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

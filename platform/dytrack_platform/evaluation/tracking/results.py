@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dytrack_platform.errors import ResultError
+from dytrack_platform.errors import ResultError, StorageError
 from dytrack_platform.evaluation.scoring.result_files import format_boxes, read_boxes, read_text
 from dytrack_platform.evaluation.tracking.protocol import SequenceResult
 from dytrack_platform.storage.atomic import write_atomically
@@ -90,7 +90,10 @@ def write_result(out: Path, point: str, result: SequenceResult, fingerprint: Fin
         "states": list(result.states),
     }
     # The fingerprint seals a result: an older one must not stand beside newer boxes.
-    sidecar.unlink(missing_ok=True)
+    try:
+        sidecar.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{sidecar}: cannot be replaced: {error.strerror}") from error
     write_atomically(boxes, format_boxes(result.boxes_xywh))
     write_atomically(sidecar, json.dumps(about | series) + "\n")
     return boxes

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.experiment.runs.journal import DELIVERED, JOURNAL, Journal
-from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.storage import files
 from dytrack_platform.storage.job import in_job
+from dytrack_platform.storage.run_lock import run_lock
 
 FOLDER = "DYTRACK_JOURNALS"
 """Variable that names another folder for the journals of runs on URLs."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dytrack_platform.experiment.runs import tracking
 from dytrack_platform.experiment.runs.journal import Journal
-from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.watchdog import watched
 from dytrack_platform.storage.job import in_job
+from dytrack_platform.storage.run_lock import run_lock
 
 _WAIT_S = 20.0
 _WAIT_IN_JOB_S = 600.0

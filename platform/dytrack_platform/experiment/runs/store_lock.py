@@ -1,8 +1,9 @@
 """One command at a time works in a folder of an object store, on whatever machine it runs.
 
-The kernel's lock (:mod:`run_lock`) ends at its machine, and pyarrow offers no conditional write. So
-an object says who is at work, and its owner changes it every few seconds. Whoever meets one waits
-and looks: if it changes, its owner lives, and the command is refused; if it does not, its owner is
+The kernel's lock (:mod:`~dytrack_platform.storage.run_lock`) ends at its machine, and pyarrow
+offers no conditional write. So an object says who is at work, and its owner changes it every few
+seconds. Whoever meets one waits and looks: if it changes, its owner lives, and the command is
+refused; if it does not, its owner is
 dead. No clocks are compared. Of two that begin in the same moment the one whose object stays goes
 on; one that was out of the store's reach for so long that another took over ends at its next write.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dytrack_platform.errors import StorageError
 from dytrack_platform.experiment.runs.journal import Journal
-from dytrack_platform.experiment.runs.run_lock import run_lock
+from dytrack_platform.storage.run_lock import run_lock
 
 _WELL = b"well"
 _TRIES_S = 120.0

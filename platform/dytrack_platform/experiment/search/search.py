@@ -15,7 +15,6 @@ from dytrack_platform.experiment.registry import registry
 from dytrack_platform.experiment.runs import provenance, tracking
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.experiment.runs.journal_folder import journal_folder, kept_beside
-from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run
 from dytrack_platform.experiment.runs.store_lock import store_lock
 from dytrack_platform.experiment.search import fingerprint
@@ -27,6 +26,7 @@ from dytrack_platform.experiment.search.running import Running
 from dytrack_platform.experiment.search.trials.record import SearchRecord
 from dytrack_platform.storage import files
 from dytrack_platform.storage.outputs import check_folder
+from dytrack_platform.storage.run_lock import run_lock
 from dytrack_platform.training import worker
 
 __all__ = ["Request", "foretell", "search"]

@@ -5,12 +5,10 @@ our own or a request to stop reaches everybody.
 """
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NamedTuple
 
 from dytrack_platform.experiment.cluster import session  # noqa: F401  (sets Ray's environment first)
@@ -180,43 +178,3 @@ def watching(
         done.set()
         thread.join()
         fetch()
-
-
-@contextmanager
-def stopping_gently(
-    channel: Any,  # noqa: ANN401  (an actor handle)
-    grace_s: float,
-    say: Callable[[str], None],
-) -> Iterator[Callable[[], bool]]:
-    """Turn a first SIGTERM into a request for a checkpoint while the body runs.
-
-    A second one, or the end of the grace period, has the effect that the first one would have
-    had. Yields a function that says whether it was made. Outside of the main thread signals
-    cannot be had, and nothing changes.
-    """
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
-        return
-    before, interrupt = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(grace_s, signal.raise_signal, (signal.SIGTERM,))
-    timer.daemon = True
-
-    def end(number: int, frame: FrameType | None) -> None:
-        # Told twice: whoever sends it does not want to wait.
-        if told.is_set():
-            signal.signal(signal.SIGTERM, before)
-            signal.raise_signal(signal.SIGTERM)
-            return
-        told.set()
-        channel.stop.remote()
-        timer.start()
-        say(f"told to end: writing a checkpoint, for at most {grace_s:g} s")
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield told.is_set
-    finally:
-        timer.cancel()
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own behind

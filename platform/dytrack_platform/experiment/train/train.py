@@ -1,7 +1,6 @@
 """Train over Ray: the same recipe on a laptop and on every node of a cluster."""
 
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,27 +33,22 @@ from dytrack_platform.experiment.runs.journal_folder import (
     kept_beside,
 )
 from dytrack_platform.experiment.runs.pareto import RunPoint, RunPoints
-from dytrack_platform.experiment.runs.run_lock import run_lock
 from dytrack_platform.experiment.runs.run_log import logged_run, upload
 from dytrack_platform.experiment.runs.store_lock import store_lock
-from dytrack_platform.experiment.train.driver_channel import (
-    Show,
-    open_channel,
-    stopping_gently,
-    watching,
-)
+from dytrack_platform.experiment.train.driver_channel import Show, open_channel, watching
 from dytrack_platform.experiment.train.patient_store import patient_store
 from dytrack_platform.experiment.train.worker import PREFIX, validate_beside, work
 from dytrack_platform.storage.filesystem import local_path
 from dytrack_platform.storage.patience import patience
+from dytrack_platform.storage.run_lock import TRAINING, run_lock
 from dytrack_platform.training import worker
 from dytrack_platform.training.state import TRACKER
+from dytrack_platform.training.stopping import end_stopped, stopping_gently
 
 __all__ = ["Show", "Trained", "train", "upload_pending"]
 
 _RECORD = "experiment.json"
 _SEARCH = "search.json"
-_LOCK = "train.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +108,8 @@ def _only_here(location: str, say: Callable[[str], None]) -> Iterator[Callable[[
         return
     folder = journal_folder(location)
     with (
-        run_lock(folder, name=_LOCK),
-        store_lock(f"{location}/{_LOCK}", folder, say) as require_lock,
+        run_lock(folder, name=TRAINING),
+        store_lock(f"{location}/{TRAINING}", folder, say) as require_lock,
     ):
         yield require_lock
 
@@ -243,7 +237,7 @@ def _fit(
     metrics: dict[str, Any] = {}
     with (
         watching(channel, show, say, log, require_lock),
-        stopping_gently(channel, config.train.grace_s, say) as told,
+        stopping_gently(channel.stop.remote, config.train.grace_s, say) as told,
     ):
         try:
             metrics = dict(trainer.fit().metrics or {})
@@ -262,9 +256,7 @@ def _fit(
     if error is not None:
         raise TrainingError(_cause(error)) from error
     if told() and metrics.get("step") != worker.steps_of(config):
-        # The checkpoint is written; what the signal asked for happens now.
-        say(f"stopped at step {metrics.get('step', 0):g}; the same command continues from there")
-        raise SystemExit(128 + signal.SIGTERM)
+        end_stopped(metrics.get("step", 0), say)
     return {key: float(value) for key, value in metrics.items()}
 
 

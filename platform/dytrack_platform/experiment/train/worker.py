@@ -13,7 +13,6 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import get_device
 from ray.train.v2.api.validation_config import ValidationTaskConfig
-from safetensors.torch import save
 
 from dytrack_platform.config import ExperimentConfig, resolve
 from dytrack_platform.errors import DyTrackError, StorageError
@@ -23,7 +22,7 @@ from dytrack_platform.storage import files
 from dytrack_platform.storage.patience import patience, telling_if_slow
 from dytrack_platform.training import worker
 from dytrack_platform.training.batches import Batch
-from dytrack_platform.training.callbacks import Callbacks, Request
+from dytrack_platform.training.callbacks import Callbacks, Request, write_batch
 from dytrack_platform.training.progress import Progress
 from dytrack_platform.training.state import SEAL
 
@@ -121,13 +120,7 @@ class RayCallbacks(Callbacks):
 
     def keep_batch(self, batch: Batch, step: int) -> str:
         """Write the batch beside the checkpoints."""
-        where = f"{self._settings['location']}/bad_batches/step_{step:08d}_rank_{self._rank}"
-        tensors = {
-            "template": batch.template,
-            "search": batch.search,
-            "boxes_cxcywh": batch.boxes_cxcywh,
-        }
-        return files.write_bytes(f"{where}.safetensors", save(tensors))
+        return write_batch(self._settings["location"], batch, step, self._rank)
 
     def request(self, step: int) -> Request:
         """Look at the channel without waiting for it, at this process's signals and at Ray."""

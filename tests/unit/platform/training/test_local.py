@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 
 from dytrack_model import Tracker, checkpoint
 from dytrack_platform.config import dump
-from dytrack_platform.errors import ConfigurationError, DataError
+from dytrack_platform.errors import ConfigurationError, DataError, StorageError, TrainingError
+from dytrack_platform.storage.run_lock import TRAINING, run_lock
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.local import checkpoints, train_local
+from dytrack_platform.training.objective import TrainModule
 
 
 def weights(tracker):
@@ -182,3 +185,58 @@ def test_a_missing_folder_is_told_before_training(resident_recipe):
     with pytest.raises(DataError, match="nowhere"):
         train_local(replace(config, data=data), said.append)
     assert said == []
+
+
+class Told:
+    """Takes sentences, and sends this process a signal once a step was told."""
+
+    def __init__(self, step):
+        self.step, self.said = step, []
+
+    def __call__(self, sentence):
+        self.said.append(sentence)
+        if sentence.startswith(f"step {self.step}/"):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_told_to_end_it_writes_a_checkpoint_and_goes_on_bit_for_bit(resident_recipe):
+    whole, _ = train_local(resident_recipe(name="whole"), lambda _: None)
+    config, told = resident_recipe(name="told"), Told(5)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        train_local(config, told)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    newest = checkpoints(folder_of(config))[0]
+    step = state_files.describe(newest)["step"]
+    assert 5 <= step < 8
+    assert told.said[-1] == f"stopped at step {step}; the same command continues from there"
+    state, _ = train_local(config, lambda _: None)
+    assert equal(state.module.state_dict(), whole.module.state_dict())
+
+
+def test_two_at_once_do_not_meet(resident_recipe, monkeypatch):
+    config = resident_recipe(name="twice")
+    with (
+        run_lock(folder_of(config), name=TRAINING),
+        pytest.raises(StorageError, match="is at work on this run"),
+    ):
+        train_local(config, lambda _: None)
+
+
+def test_sample_images_and_bad_batches_are_kept(resident_recipe, monkeypatch):
+    config = resident_recipe(name="kept", train__sample_images=2)
+    train_local(config, lambda _: None)
+    assert sorted(path.name for path in (folder_of(config) / "samples").iterdir())
+    forward = TrainModule.forward
+
+    def spoilt(self, *inputs):
+        losses = forward(self, *inputs)
+        return losses._replace(total=losses.total * float("nan"))
+
+    monkeypatch.setattr(TrainModule, "forward", spoilt)
+    config = resident_recipe(name="spoilt")
+    with pytest.raises(TrainingError, match=r"kept in .*bad_batches/step_00000000_rank_0\.safe"):
+        train_local(config, lambda _: None)
+    (batch,) = (folder_of(config) / "bad_batches").iterdir()
+    assert load_file(batch).keys() == {"template", "search", "boxes_cxcywh"}

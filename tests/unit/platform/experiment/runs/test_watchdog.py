@@ -14,12 +14,12 @@ import pytest
 
 from dytrack_platform.errors import StorageError
 from dytrack_platform.experiment.runs import watchdog
-from dytrack_platform.experiment.runs.run_lock import run_lock
+from dytrack_platform.storage.run_lock import run_lock
 
 COMMAND = """
 import sys, time
 from pathlib import Path
-from dytrack_platform.experiment.runs.run_lock import run_lock
+from dytrack_platform.storage.run_lock import run_lock
 from dytrack_platform.experiment.runs.watchdog import watched
 with run_lock(Path(sys.argv[1])), watched(Path(sys.argv[1]), "run"):
     print("ready", flush=True)
