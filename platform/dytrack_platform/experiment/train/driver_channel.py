@@ -16,7 +16,7 @@ from dytrack_platform.experiment.cluster import session  # noqa: F401  (sets Ray
 import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dytrack_platform.errors import DyTrackError, StorageError
+from dytrack_platform.errors import DyTrackError, StorageError, first_line
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.experiment.runs.journal import Journal
 from dytrack_platform.training.progress import Progress
@@ -115,12 +115,15 @@ def points(progress: Progress) -> dict[str, float]:
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def _told_once(known: set[str]) -> Iterator[None]:
     """Log what is raised and go on: a terminal that is gone must not end the watch over the run."""
     try:
         yield
-    except Exception:  # noqa: BLE001  (whatever a terminal or a journal raises)
-        _LOG.exception("the progress of the training cannot be shown")
+    except Exception as error:  # noqa: BLE001  (whatever a terminal or a journal raises)
+        reason = first_line(error)
+        if reason not in known:
+            known.add(reason)
+            _LOG.warning("the progress of the training cannot be shown: %s", reason)
 
 
 @contextmanager
@@ -161,8 +164,9 @@ def watching(
             journal.file(f"samples/step_{step:08d}.png", png)
 
     def watch() -> None:
+        known = set[str]()
         while not done.wait(0.5):
-            with _logged():
+            with _told_once(known):
                 fetch()
             try:
                 require_lock()
