@@ -31,7 +31,7 @@ from dytrack_model.runtime.engine import (
     locate,
     locating,
 )
-from dytrack_model.runtime.torch_engine import TorchEngine
+from dytrack_model.runtime.torch_engine import as_engine
 from dytrack_model.seeking import Belief, Search, Seeker
 from dytrack_model.target_state import STATES, StateConfig, TargetState
 
@@ -66,9 +66,7 @@ class Tracker:
         correct: bool = True,
         states: StateConfig | None = STATES,
     ) -> None:
-        if isinstance(network, DyTrackNetwork):
-            network = TorchEngine(network, device=device)
-        self.engine: Engine = network
+        self.engine: Engine = as_engine(network, device)
         self.policy = policy or find_point((), FULL, self.engine.exit_count).policy()
         self._lost_below = lost_below
         self._correct = correct and self.engine.exit_count > 1

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dytrack_model.config import require
+from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
 from dytrack_model.runtime.graphs import chain, evaluation_copy, module
@@ -104,3 +105,19 @@ def _inference(
             return part(*tensors)
 
     return _run
+
+
+def as_engine(network: object, device: str | torch.device) -> Engine:
+    """Return what runs a network: an engine itself, or PyTorch.
+
+    Raises:
+        ConfigurationError: It is neither a network nor an engine.
+    """
+    if isinstance(network, DyTrackNetwork):
+        return TorchEngine(network, device=device)
+    if isinstance(network, Engine):
+        return network
+    raise ConfigurationError(
+        f"network: must be a DyTrackNetwork or an engine, got {type(network).__name__}; "
+        "Tracker.load opens a saved tracker by its name or folder"
+    )

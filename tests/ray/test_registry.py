@@ -14,6 +14,7 @@ from dytrack_model import Tracker, checkpoint
 from dytrack_model.config import variant
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
+from dytrack_model.runtime import export
 from dytrack_platform.errors import (
     CheckpointError,
     ConfigurationError,
@@ -294,4 +295,7 @@ def test_a_reference_that_leads_nowhere_is_named(store, tmp_path):
     with pytest.raises(ModelLookupError, match="no such tracker"):
         registry.load(str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match=r"it has no tracker\.json"):
+        registry.load(str(tmp_path))
+    (tmp_path / export.DESCRIPTION).write_text("{}")
+    with pytest.raises(ModelLookupError, match="is an export, which track, serve and"):
         registry.load(str(tmp_path))

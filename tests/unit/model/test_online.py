@@ -5,7 +5,7 @@ import torch
 from dytrack_model.ambiguity import CLEAR
 from dytrack_model.correction import overlap
 from dytrack_model.depth_value import FEATURES, ValueOfDepth, ValueRule
-from dytrack_model.errors import BoxError, ImageError
+from dytrack_model.errors import BoxError, ConfigurationError, ImageError
 from dytrack_model.images import RGB
 from dytrack_model.online import Tracker
 from dytrack_model.policy import CycleExit, FixedExit, RandomExit, Thresholds
@@ -290,3 +290,8 @@ def test_predictions_compare_and_hash_as_objects(network, image):
     assert first == first
     assert first != second
     assert len({first, second}) == 2
+
+
+def test_a_name_in_place_of_a_network_is_told_where_it_belongs():
+    with pytest.raises(ConfigurationError, match=r"got str; Tracker\.load opens a saved tracker"):
+        Tracker("reference")

@@ -154,6 +154,8 @@ def _read_attributes(source: Path, names: Sequence[str]) -> dict[str, tuple[str,
     named = {}
     for name in names:
         flags = read_numbers(source / f"{name}.txt")
+        if not np.isin(flags, (0, 1)).all():
+            raise ResultError(f"{source / name}.txt: attributes are one row of 0 and 1")
         columns = ATTRIBUTES.get(len(flags), tuple(f"A{k + 1}" for k in range(len(flags))))
         named[name] = tuple(c for c, flag in zip(columns, flags, strict=True) if flag > 0)
     return named

@@ -10,6 +10,7 @@ from dytrack_platform.experiment.runs import tracking  # sets MLflow's environme
 import mlflow  # isort: skip
 
 from dytrack_model import checkpoint
+from dytrack_model.runtime import export
 from dytrack_platform.errors import ModelLookupError, first_line
 from dytrack_platform.storage import files
 
@@ -123,5 +124,11 @@ def _on_disk(path: Path) -> Path:
         raise ModelLookupError(
             f"{path}: no such tracker; give its folder, models:/NAME@ALIAS for a published one, or "
             f"{' or '.join(checkpoint.SHIPPED)} for those that come with dytrack"
+        )
+    exported = (path / export.DESCRIPTION).is_file()
+    if exported and not (path / checkpoint.DESCRIPTION).is_file():
+        raise ModelLookupError(
+            f"{path}: is an export, which track, serve and Tracker.load run; this command needs "
+            "the tracker that it was made from"
         )
     return checkpoint.find(path)

@@ -179,6 +179,8 @@ def test_attributes_come_from_rows_or_a_table(benchmark):
     (benchmark / "table.json").write_text('{"columns": ["A"], "sequences": {"dog-2": [1]}}')
     found = read_annotations(benchmark / "anno", attributes=benchmark / "table.json")
     assert [a.attributes for a in found] == [(), ("A",)]
+    with pytest.raises(ResultError, match=r"car-1\.txt: attributes are one row of 0 and 1"):
+        read_annotations(benchmark / "anno", attributes=benchmark / "anno")
 
 
 @pytest.mark.parametrize(
