@@ -89,12 +89,30 @@ def each(
             if name in wrong:
                 raise DataError("its published boxes are known to be wrong")
             sequence = without_wrong_frames(open_one(name))
+            _require_pixels(sequence)
         except DataError as error:
             report(faults, Fault(dataset=dataset, sequence=name, frame=None, reason=str(error)))
             continue
         for fault in sequence.faults:
             report(faults, fault)
         yield sequence
+
+
+def _require_pixels(sequence: VideoSequence) -> None:
+    """Refuse boxes that are shares of the image: all of a video's lie within its first pixel.
+
+    Raises:
+        DataError: They do.
+    """
+    boxes = sequence.boxes_xywh
+    if len(boxes) < 2 or boxes.max() >= 1:  # of most no more is looked at; NaN is not
+        return
+    known = boxes[sequence.visible]
+    if len(known) and known.max() < 1:
+        raise DataError(
+            "every box lies within the first pixel; boxes are x, y, w, h in pixels, not as shares "
+            "of the image"
+        )
 
 
 def report(faults: list[Fault] | None, fault: Fault) -> None:

@@ -207,3 +207,14 @@ def test_the_reference_videos_have_as_many_frames_as_boxes(shared, faults):
     assert len(panda) == 3000
     assert panda.boxes_xywh[0].tolist() == [57, 99, 27, 22]
     assert int((~panda.visible).sum()) > 0
+
+
+def test_boxes_that_are_shares_of_the_image_are_refused(folder, faults):
+    a_video(folder, "good")
+    a_video(folder, "shares")
+    rows = (folder.root / "shares/groundtruth.txt").read_text().splitlines()
+    folder.text(
+        "shares/groundtruth.txt", "0.1,0.2,0.3,0.4\n" * (len(rows) - 1) + "NaN,NaN,NaN,NaN\n"
+    )
+    assert [s.name for s in read("video", str(folder), None, faults)] == ["good"]
+    assert "every box lies within the first pixel" in faults[-1].reason
