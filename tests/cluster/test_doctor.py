@@ -209,4 +209,6 @@ def test_a_cluster_is_looked_at_from_a_laptop_too(seen):
     assert found.returncode == 1
     assert "2 nodes at ray://" in found.checks[0]["detail"], found.said
     assert {"versions", "two-rays", "shared-memory", "disk", "host-name"} == set(found.wrong())
-    assert found.seconds <= load.allowed(LONGEST_S)
+    # Ray gives a head half a minute to start a driver's process, which a busy one may not do.
+    again = 30 if "asking once more" in found.said else 0
+    assert found.seconds <= load.allowed(LONGEST_S) + again

@@ -46,6 +46,7 @@ _LONGEST_TEMPORARY = 36
 """Characters: Linux allows 107 for a socket, and Ray adds
 ``/ray/session_2026-11-27_12-00-00_000000_1234567/sockets/plasma_store.1``."""
 _REFUSALS = (ray.exceptions.RayError, ConnectionError, TimeoutError)
+_LOG = logging.getLogger(__name__)
 _NOT_UP = "Starting Ray client server failed"
 # Ray warns at every start that its token authentication is on, which is what we want.
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -186,6 +187,7 @@ def _join(address: str, runtime_env: dict[str, list[str]] | None) -> None:
             # come up, and the next one does.
             if last or _NOT_UP not in str(error):
                 raise
+            _LOG.warning("%s did not start a process for this driver; asking once more", address)
 
 
 def _start(cpus: int | None, dashboard: bool) -> None:

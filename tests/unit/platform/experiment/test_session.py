@@ -199,3 +199,17 @@ def test_a_token_is_looked_for_where_ray_looks(monkeypatch, tmp_path):
     assert token.token() == "named"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     assert token.token() == "given"
+
+
+def test_a_head_that_starts_no_process_is_asked_once_more_and_that_is_said(monkeypatch, caplog):
+    asked = []
+
+    def init(**words):
+        asked.append(words["address"])
+        if len(asked) == 1:
+            raise ConnectionAbortedError(session._NOT_UP)
+
+    monkeypatch.setattr(session.ray, "init", init)
+    session._join("ray://head:10001", None)
+    assert asked == ["ray://head:10001"] * 2
+    assert "did not start a process for this driver; asking once more" in caplog.text
