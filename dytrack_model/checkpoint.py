@@ -224,10 +224,16 @@ def fingerprint(folder: str | Path) -> str:
     make the results of the others void.
     """
     folder = find(folder)
-    network = json.dumps(read_config(folder).to_dict(), sort_keys=True).encode()
+    network = json.dumps(read_config(folder).to_dict(), sort_keys=True)
+    weights = (folder / WEIGHTS).read_bytes()
+    return digest({"network": network.encode(), "weights": weights})
+
+
+def digest(contents: Mapping[str, bytes]) -> str:
+    """Name several named contents by one short word; their order does not matter."""
     whole = hashlib.sha256()
-    for name, content in (("network", network), ("weights", (folder / WEIGHTS).read_bytes())):
-        whole.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    for name in sorted(contents):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(contents[name]).digest())
     return whole.hexdigest()[:16]
 
 

@@ -171,8 +171,7 @@ async def _lose_a_replica(served):
         await one.start(("a", [40, 30, 30, 24]))
         for k in range(5):
             last = await one.ask(moving(k))
-        await one.say("token")
-        token = (await one.hear("token"))["token"]
+        token = await one.token()
         for replica in served.replicas():
             os.kill(replica.pid, signal.SIGKILL)
         with pytest.raises((ConnectionClosed, TimeoutError, OSError)):

@@ -8,6 +8,7 @@ does not track is refused, and the old one stays.
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,19 @@ class Model:
         }
 
 
+def require_names(sources: Sequence[Source]) -> None:
+    """Refuse two models that clients could not tell apart.
+
+    Raises:
+        ConfigurationError: Two have one name.
+    """
+    for name, count in Counter(source.name for source in sources).items():
+        if count > 1:
+            raise ConfigurationError(
+                f"--model: two models are called {name}; give one of the folders another name"
+            )
+
+
 def require_sound(served: ServedTracker) -> None:
     """Run every exit on a made picture, and refuse a tracker that fails or gives no numbers.
 
@@ -126,12 +140,8 @@ class Models:
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        require_names(sources)
         for source in sources:
-            if source.name in self._slots:
-                raise ConfigurationError(
-                    f"--model: two models are called {source.name}; give one of the folders "
-                    "another name"
-                )
             version = source.version()
             self._slots[source.name] = _Slot(source, self._open(source, version))
         self._watch = threading.Thread(target=self._poll, name="dytrack-models", daemon=True)

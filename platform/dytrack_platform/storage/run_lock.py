@@ -9,8 +9,6 @@ from pathlib import Path
 
 from dytrack_platform.errors import StorageError
 
-TRAINING = "train.lock"
-"""Name of the lock that a training holds, with Ray or without."""
 _LOCK = "journal.lock"
 
 

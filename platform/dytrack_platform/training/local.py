@@ -25,7 +25,7 @@ from dytrack_model.config import require
 from dytrack_platform.config import ExperimentConfig, load, require_same
 from dytrack_platform.errors import ConfigurationError, DyTrackError
 from dytrack_platform.storage import files
-from dytrack_platform.storage.run_lock import TRAINING, run_lock
+from dytrack_platform.storage.run_lock import run_lock
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.batches import Batch
 from dytrack_platform.training.callbacks import Callbacks, Request, write_batch
@@ -118,18 +118,19 @@ def train_local(config: ExperimentConfig, say: Say = print) -> tuple[TrainingSta
     context = _context(config)
     folder = Path(config.train.storage) / config.name
     callbacks = FolderCallbacks(folder, config.train.keep_checkpoints, context, say)
-    found = checkpoints(folder)
-    for path in found:
-        if (path / state_files.SEAL).is_file():  # others were not finished, and are passed over
-            require_same(state_files.describe(path)["recipe"], config, str(folder))
-            break
     for sentence in check(config):
         callbacks.say(sentence)
     tracker = folder / "tracker"
     with (
-        run_lock(folder, wait_s=2.0, name=TRAINING) if context.rank == 0 else nullcontext(),
+        # The lock that a training over Ray holds in this folder, too.
+        run_lock(folder, wait_s=2.0) if context.rank == 0 else nullcontext(),
         stopping_gently(callbacks.stop, config.train.grace_s, callbacks.say),
     ):
+        found = checkpoints(folder)
+        for path in found:
+            if (path / state_files.SEAL).is_file():  # others were not finished: passed over
+                require_same(state_files.describe(path)["recipe"], config, str(folder))
+                break
         state = train(config, callbacks, context, [str(path) for path in found])
         if state.step < steps_of(config):
             end_stopped(state.step, callbacks.say)

@@ -1,6 +1,5 @@
 """What is evaluated: operating points of our tracker, its baselines, and other trackers."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 import cv2
 
 import dytrack_model
-from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.checkpoint import SavedTracker, digest
 from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import FULL, find_point, shares_to_cycle
 from dytrack_platform.datasets.sequence import VideoSequence
@@ -156,7 +155,7 @@ def code_version() -> str:
     """Digest the source that decides a box: the model's package and the protocol."""
     folder = Path(dytrack_model.__file__).parent
     files = [*folder.rglob("*.py"), Path(protocol.__file__), Path(opencv_trackers.__file__)]
-    return _digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
+    return digest({f"{file.parent.name}/{file.name}": file.read_bytes() for file in files})
 
 
 def sequence_version(sequence: VideoSequence) -> str:
@@ -165,11 +164,4 @@ def sequence_version(sequence: VideoSequence) -> str:
         first = sequence.frames.read(0).tobytes()
     except DataError:  # the tracker will meet it too, and say so
         first = b""
-    return _digest({"boxes": sequence.boxes_xywh.tobytes(), "first": first})
-
-
-def _digest(contents: Mapping[str, bytes]) -> str:
-    whole = hashlib.sha256()
-    for name in sorted(contents):
-        whole.update(name.encode() + b"\0" + hashlib.sha256(contents[name]).digest())
-    return whole.hexdigest()[:16]
+    return digest({"boxes": sequence.boxes_xywh.tobytes(), "first": first})

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.cost import exit_costs, exit_milliseconds
 from dytrack_model.runtime import build
@@ -111,18 +112,15 @@ class Card:
 
 
 def make_card(
-    saved: SavedTracker, evaluation: Path | None, lineage: Mapping[str, str], threads: int
+    saved: SavedTracker, summary: Mapping[str, Any], lineage: Mapping[str, str], threads: int
 ) -> Card:
     """Measure a tracker's exits on this machine, and join its evaluation.
 
     Args:
         saved: The tracker.
-        evaluation: Folder of an evaluation, or None.
+        summary: Of its evaluation (:func:`read_summary`); empty where there is none.
         lineage: Where the tracker came from.
         threads: Threads of the network, for the card's word about the machine.
-
-    Raises:
-        DataError: The folder holds no evaluation, or one of another tracker.
     """
     costs = exit_costs(saved.network, frames=_FRAMES)
     exits = tuple(
@@ -134,12 +132,6 @@ def make_card(
         )
         for cost in costs
     )
-    summary = read_summary(evaluation) if evaluation else {}
-    if summary and tuple(summary["exit_blocks"]) != saved.network.config.exits:
-        raise DataError(
-            f"{evaluation}: evaluates a tracker with exits after blocks {summary['exit_blocks']}, "
-            f"this one has {list(saved.network.config.exits)}; give its own evaluation"
-        )
     measured = {point["name"]: point for point in summary.get("points", ())}
     rows = [
         _row(point.name, point.rule, measured.pop(point.name, None), exits)
@@ -157,22 +149,38 @@ def make_card(
     )
 
 
-def read_summary(evaluation: Path) -> dict[str, Any]:
-    """Read the summary of an evaluation.
+def read_summary(evaluation: Path, tracker: Path) -> dict[str, Any]:
+    """Read the summary of a tracker's evaluation.
+
+    Args:
+        evaluation: Folder of the evaluation.
+        tracker: Folder of the tracker.
 
     Raises:
-        DataError: The folder holds none, or a damaged one.
+        DataError: The folder holds none, a damaged one, or one of another tracker.
     """
     path = evaluation / "summary.json"
     try:
         summary = json.loads(path.read_text())
-        _ = summary["points"], summary["exit_blocks"], summary["protocol"]
+        _ = summary["points"], summary["protocol"]
+        blocks = tuple(summary["exit_blocks"])
     except OSError as error:
         raise DataError(
             f"{path}: no such file; give the folder that dytrack evaluate wrote"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the summary of an evaluation; evaluate again") from error
+    exits = checkpoint.read_config(checkpoint.find(tracker)).exits
+    if blocks != exits:
+        raise DataError(
+            f"{evaluation}: evaluates a tracker with exits after blocks {list(blocks)}, "
+            f"this one has {list(exits)}; give its own evaluation"
+        )
+    if summary.get("model") not in (None, checkpoint.fingerprint(tracker)):  # older ones are mute
+        raise DataError(
+            f"{evaluation}: evaluates a tracker with other weights than {tracker}; give its own "
+            "evaluation"
+        )
     return dict(summary)
 
 

@@ -26,7 +26,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 import dytrack_model
 from dytrack_model import checkpoint
 from dytrack_model.policy import FULL
-from dytrack_platform.errors import ConfigurationError, DataError, StorageError, first_line
+from dytrack_platform.errors import ConfigurationError, StorageError, first_line
 from dytrack_platform.experiment.registry import card as cards
 
 ARTIFACT = "tracker"
@@ -120,16 +120,10 @@ def publish(
     # Whatever can be wrong is found here, before anything is made or sent.
     check_names(name, aliases)
     saved = checkpoint.load(tracker)
-    if evaluation is not None:
-        of = cards.read_summary(evaluation).get("model")
-        if of not in (None, checkpoint.fingerprint(tracker)):  # older ones do not say
-            raise DataError(
-                f"{evaluation}: evaluates a tracker with other weights than {tracker}; give its "
-                "own evaluation"
-            )
+    summary = cards.read_summary(evaluation, tracker) if evaluation else {}
     tracking.connect()
     known = {**_notes(saved.notes), **provenance.code(), **(lineage or {})}
-    card = cards.make_card(saved, evaluation, known, threads)
+    card = cards.make_card(saved, summary, known, threads)
     try:
         with TemporaryDirectory(prefix="dytrack-") as folder, warnings.catch_warnings():
             # MLflow asks for its own kinds of type hints; the signature says more.

@@ -26,6 +26,7 @@ from dytrack_platform.experiment.serve.sources import make_source
 from dytrack_platform.serving.app import Server
 from dytrack_platform.serving.limits import Settings
 from dytrack_platform.serving.metrics import merge
+from dytrack_platform.serving.models import Source, require_names
 
 # Its messages about applications and proxies say nothing that a user of the command can act on.
 logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -91,13 +92,9 @@ class Replica:
 
     def __init__(self, config: ServeConfig, settings: Settings, store: str) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = store
-        sources = [
-            make_source(model, config.runtime, config.precision, config.device, config.threads)
-            for model in config.models
-        ]
         self._name = serve.get_replica_context().replica_id.unique_id
         self._board = ray.get_actor(_BOARD, namespace=_BOARD)
-        self._server = Server(sources, replace(settings, holds_back=False), self._gather)
+        self._server = Server(_sources(config), replace(settings, holds_back=False), self._gather)
         self._drained = False
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -155,9 +152,10 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
         ConfigurationError: It has fewer CPUs or GPUs than they need.
         DyTrackError: A model cannot be loaded.
     """
-    for reference in config.models:  # refuse here what every replica would refuse
-        made = (reference, config.runtime, config.precision, config.device, config.threads)
-        make_source(*made).version()
+    sources = _sources(config)  # refuse here what every replica would refuse
+    require_names(sources)
+    for source in sources:
+        source.version()
     with session.ray_session():
         _require_room(config)
         board = make_board()
@@ -177,6 +175,13 @@ def serving(config: ServeConfig, settings: Settings) -> Iterator[str]:
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
             ray.kill(board)
+
+
+def _sources(config: ServeConfig) -> list[Source]:
+    return [
+        make_source(model, config.runtime, config.precision, config.device, config.threads)
+        for model in config.models
+    ]
 
 
 def _require_room(config: ServeConfig) -> None:

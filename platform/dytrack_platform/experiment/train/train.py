@@ -40,13 +40,14 @@ from dytrack_platform.experiment.train.patient_store import patient_store
 from dytrack_platform.experiment.train.worker import PREFIX, validate_beside, work
 from dytrack_platform.storage.filesystem import local_path
 from dytrack_platform.storage.patience import patience
-from dytrack_platform.storage.run_lock import TRAINING, run_lock
+from dytrack_platform.storage.run_lock import run_lock
 from dytrack_platform.training import worker
 from dytrack_platform.training.state import TRACKER
 from dytrack_platform.training.stopping import end_stopped, stopping_gently
 
 __all__ = ["Show", "Trained", "train", "upload_pending"]
 
+_LOCK = "train.lock"
 _RECORD = "experiment.json"
 _SEARCH = "search.json"
 
@@ -108,8 +109,8 @@ def _only_here(location: str, say: Callable[[str], None]) -> Iterator[Callable[[
         return
     folder = journal_folder(location)
     with (
-        run_lock(folder, name=TRAINING),
-        store_lock(f"{location}/{TRAINING}", folder, say) as require_lock,
+        run_lock(folder, name=_LOCK),
+        store_lock(f"{location}/{_LOCK}", folder, say) as require_lock,
     ):
         yield require_lock
 

@@ -159,6 +159,11 @@ class Client:
         await self.send(frame)
         return await self.hear()
 
+    async def token(self):
+        """Ask for a resume token."""
+        await self.say("token")
+        return (await self.hear("token"))["token"]
+
     async def follow(self, frames):
         return [await self.ask(frame) for frame in frames]
 

@@ -306,8 +306,7 @@ def test_a_stream_goes_on_at_another_server_from_its_token(serve, served, frames
         async with client(first.url) as one:
             await one.start(("a", BOX), ("b", [60.0, 40.0, 20.0, 20.0]))
             before = await one.follow(frames[:5])
-            await one.say("token")
-            token = (await one.hear("token"))["token"]
+            token = await one.token()
         async with client(second.url) as two:
             two.number = 5
             await two.say("start", resume=token)
@@ -328,8 +327,7 @@ def test_a_token_of_another_key_or_a_cut_one_is_refused(serve, frames):
         async with client(running.url) as one:
             await one.start()
             await one.ask(frames[0])
-            await one.say("token")
-            token = (await one.hear("token"))["token"]
+            token = await one.token()
             refused = []
             for wrong in (token[:-1] + "0", token[4:], "." + token.rpartition(".")[2], "é.ü"):
                 await one.say("start", resume=wrong)
@@ -362,9 +360,7 @@ def test_a_large_target_of_a_large_frame_has_a_small_token(serve, served):
         async with client(running.url) as one:
             await one.start(("a", box))
             answers = await one.follow([large, large])
-            await one.say("token")
-            await one.say("token")
-            tokens = [(await one.hear("token"))["token"] for _ in range(2)]
+            tokens = [await one.token(), await one.token()]
         async with client(running.url) as two:
             await two.say("start", resume=tokens[0])
             return answers, tokens, await two.ask(large)
@@ -412,8 +408,7 @@ def test_of_two_starts_before_a_frame_the_second_counts_and_loses_nothing(serve,
         async with client(running.url) as one:
             await one.start()
             await one.ask(frames[0])
-            await one.say("token")
-            token = (await one.hear("token"))["token"]
+            token = await one.token()
             await one.start(("b", BOX))
             await one.say("start", resume=token)
             await one.say("start", resume=token)

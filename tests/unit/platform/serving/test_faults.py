@@ -290,6 +290,11 @@ class Registry:
     def source(self):
         return Source("made", lambda: self.now, self._load)
 
+    async def move(self, version):
+        """Move the alias, and wait until the server has looked."""
+        self.now = version
+        await asyncio.sleep(0.6)
+
     def _load(self, version):
         found = self.versions[version]
         if isinstance(found, Exception):
@@ -353,12 +358,10 @@ def test_an_alias_on_a_broken_model_is_refused_and_the_old_one_stays(
         async with client(running.url) as one:
             await one.start()
             await one.ask(frames[0])
-            registry.now = "2"
-            await asyncio.sleep(0.6)
+            await registry.move("2")
             about = json.loads(running.get("/v1/model")[1])
             answer = await one.ask(frames[1])
-            registry.now = "3"
-            await asyncio.sleep(0.6)
+            await registry.move("3")
             return about, answer, await one.ask(frames[2])
 
     about, kept, mended = asyncio.run(story())
@@ -458,8 +461,7 @@ def test_targets_move_to_a_model_with_other_points(serve, served, frames, asked,
         async with client(running.url) as one:
             await one.start(point=asked)
             await one.ask(frames[0])
-            registry.now = "2"
-            await asyncio.sleep(0.6)
+            await registry.move("2")
             return await one.follow(frames[1:])
 
     answers = asyncio.run(story())
@@ -490,8 +492,7 @@ def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, fram
         async with client(running.url) as one:
             await one.start()
             await one.ask(frames[0])
-            registry.now = "2"
-            await asyncio.sleep(0.6)
+            await registry.move("2")
             return await one.follow(frames[1:4]), json.loads(running.get("/v1/model")[1])
 
     answers, about = asyncio.run(story())
@@ -500,15 +501,13 @@ def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, fram
     assert about["models"][0]["streams"] == 1
 
 
-def test_a_version_that_fails_without_a_word_does_not_end_the_watch(serve, served, others, frames):
+def test_a_version_that_fails_without_a_word_does_not_end_the_watch(serve, served, others):
     registry = Registry({"1": served, "2": AssertionError(), "3": others[0]})
     running = serve([registry.source()], poll_s=0.05)
-    registry.now = "2"
-    time.sleep(0.5)
+    asyncio.run(registry.move("2"))
     about = json.loads(running.get("/v1/model")[1])
     assert about["models"][0]["refused"] == {"version": "2", "reason": "AssertionError"}
-    registry.now = "3"
-    time.sleep(0.6)
+    asyncio.run(registry.move("3"))
     assert json.loads(running.get("/v1/model")[1])["version"] == "3"
 
 

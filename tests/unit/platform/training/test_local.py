@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from dytrack_model import Tracker, checkpoint
 from dytrack_platform.config import dump
 from dytrack_platform.errors import ConfigurationError, DataError, StorageError, TrainingError
-from dytrack_platform.storage.run_lock import TRAINING, run_lock
+from dytrack_platform.storage.run_lock import run_lock
 from dytrack_platform.training import state as state_files
 from dytrack_platform.training.local import checkpoints, train_local
 from dytrack_platform.training.objective import TrainModule
@@ -30,16 +31,20 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-class Killed:
-    """Takes sentences until a step was told."""
+class AtStep:
+    """Takes sentences, and does something once a step was told."""
 
-    def __init__(self, step):
-        self.step, self.said = step, []
+    def __init__(self, step, act):
+        self.step, self.act, self.said = step, act, []
 
     def __call__(self, sentence):
         self.said.append(sentence)
         if sentence.startswith(f"step {self.step}/"):
-            raise KeyboardInterrupt
+            self.act()
+
+
+def be_killed():
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def died(resident_recipe_below, tmp_path_factory):
     folder = tmp_path_factory.mktemp("died")
     config = resident_recipe_below(folder / "as it was", name="resumed")
     with pytest.raises(KeyboardInterrupt):
-        train_local(config, Killed(5))
+        train_local(config, AtStep(5, be_killed))
     shutil.copytree(config.train.storage, folder / "kept")
     return config, folder / "kept"
 
@@ -187,21 +192,12 @@ def test_a_missing_folder_is_told_before_training(resident_recipe):
     assert said == []
 
 
-class Told:
-    """Takes sentences, and sends this process a signal once a step was told."""
-
-    def __init__(self, step):
-        self.step, self.said = step, []
-
-    def __call__(self, sentence):
-        self.said.append(sentence)
-        if sentence.startswith(f"step {self.step}/"):
-            signal.raise_signal(signal.SIGTERM)
-
-
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_bit_for_bit(resident_recipe):
     whole, _ = train_local(resident_recipe(name="whole"), lambda _: None)
-    config, told = resident_recipe(name="told"), Told(5)
+    config, told = (
+        resident_recipe(name="told"),
+        AtStep(5, partial(signal.raise_signal, signal.SIGTERM)),
+    )
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         train_local(config, told)
@@ -215,10 +211,10 @@ def test_told_to_end_it_writes_a_checkpoint_and_goes_on_bit_for_bit(resident_rec
     assert equal(state.module.state_dict(), whole.module.state_dict())
 
 
-def test_two_at_once_do_not_meet(resident_recipe, monkeypatch):
+def test_two_at_once_do_not_meet(resident_recipe):
     config = resident_recipe(name="twice")
     with (
-        run_lock(folder_of(config), name=TRAINING),
+        run_lock(folder_of(config)),
         pytest.raises(StorageError, match="is at work on this run"),
     ):
         train_local(config, lambda _: None)
