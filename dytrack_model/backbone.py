@@ -92,6 +92,7 @@ class Backbone(nn.Module):
         self.registers: nn.Parameter | None = vit.reg_token
         self.iou_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.template_position = nn.Parameter(_sincos(config.template_map_size, config.width))
+        self._whole_side = config.map_size
         self.search_position = nn.Parameter(_sincos(config.map_size, config.width))
         # Distinguishes template from search tokens, which otherwise share pixels and positions.
         self.template_type = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -142,7 +143,7 @@ class Backbone(nn.Module):
         Returns:
             (B, 1 + R + Z + X, D) with joint attention, (B, 1 + R + X, D) with cached attention.
         """
-        tokens = self.norm_pre(self._patches(search) + self.search_position)
+        tokens = self.norm_pre(self._patches(search) + self._middle_positions())
         first: Tensor = self.iou_token
         if self.registers is not None:
             first = torch.cat([first, self.registers], dim=1)
@@ -150,6 +151,16 @@ class Backbone(nn.Module):
         if self.cached:
             return torch.cat([first, tokens], dim=1)
         return torch.cat([first, template_state, tokens], dim=1)
+
+    def _middle_positions(self) -> Tensor:
+        """Return (1, X, D) positions of the middle of the grid: all, but in the narrow region."""
+        whole, side = self._whole_side, self.config.map_size
+        if side == whole:
+            return self.search_position
+        first = (whole - side) // 2
+        grid = self.search_position.reshape(1, whole, whole, -1)
+        middle = grid[:, first : first + side, first : first + side]
+        return middle.reshape(1, side * side, -1)
 
     @contextmanager
     def spelled_out(self) -> Iterator[None]:

@@ -154,6 +154,9 @@ class ModelConfig:
     """Side of the template crop in pixels."""
     search_size: AtLeastOne = 256
     """Side of the search crop in pixels."""
+    narrow_size: NotNegative = 0
+    """Side in pixels of the narrow search crop, the middle of the search crop at the same scale,
+    for frames in which the target is certain and slow; 0: there is none. It needs no training."""
     template_factor: Annotated[float, Bounds(low=1, high=64)] = 2.0
     """Side of the template crop over the square root of the target's area."""
     search_factor: Annotated[float, Bounds(low=1, high=64)] = 4.0
@@ -206,10 +209,39 @@ class ModelConfig:
                 value % self.patch == 0,
                 f"{name}: must be a positive multiple of patch {self.patch}, got {value}",
             )
+        if self.narrow_size:
+            self._check_narrow()
         require(
             not (self.template_matching and self.attention == "template-cached"),
             "template_matching: works with attention joint only, where every block carries the "
             "template's tokens; got template-cached",
+        )
+
+    def _check_narrow(self) -> None:
+        """Refuse a narrow crop whose tokens are not tokens of the search crop's middle."""
+        # Positions are shared, so as many rows have to go on one side as on the other.
+        fits = self.narrow_size % (2 * self.patch) == self.search_size % (2 * self.patch)
+        require(
+            fits and self.narrow_size < self.search_size,
+            f"narrow_size: must be less than search_size {self.search_size} by a multiple of "
+            f"{2 * self.patch}, two patches, got {self.narrow_size}",
+        )
+        require(
+            self.narrow_factor >= 1,
+            f"narrow_size: a crop of {self.narrow_size} pixels would be smaller than the target "
+            f"with search_factor {self.search_factor:g}; raise it",
+        )
+
+    @property
+    def narrow_factor(self) -> float:
+        """Side of the narrow search crop over the square root of the target's area."""
+        return self.search_factor * self.narrow_size / self.search_size
+
+    def narrowed(self) -> "ModelConfig":
+        """Return the configuration of the same network over the narrow search crop alone."""
+        require(self.narrow_size > 0, "narrow_size: is 0, so there is no narrow search crop")
+        return replace(
+            self, search_size=self.narrow_size, search_factor=self.narrow_factor, narrow_size=0
         )
 
     @property

@@ -33,6 +33,8 @@ class ExitCost:
     """Billions of multiply-accumulates, decisioners of refused exits included."""
     milliseconds: float | None
     """Median time of the network, where it was measured."""
+    narrow: bool = False
+    """Whether it looks at the narrow search region."""
 
 
 def exit_gmacs(network: DyTrackNetwork) -> tuple[float, ...]:
@@ -78,6 +80,21 @@ def planned_head_gmacs(config: ModelConfig) -> tuple[float, ...]:
     return tuple(head.macs() / 1e9 for head in heads)  # type: ignore[operator]
 
 
+def planned_extra_gmacs(
+    config: ModelConfig, looked: ModelConfig, exit_index: int, heads: int
+) -> float:
+    """Return what a frame costs beyond a stop at an exit over the whole search region.
+
+    Args:
+        config: The network's.
+        looked: That of the region that was looked at, the same or :meth:`ModelConfig.narrowed`.
+        exit_index: The exit that gave the box.
+        heads: Heads that ran besides, from the shallowest on.
+    """
+    saved = planned_gmacs(looked)[exit_index] - planned_gmacs(config)[exit_index]
+    return saved + sum(planned_head_gmacs(looked)[:heads])
+
+
 def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
     """Return the number of weights that a stop at each exit reads."""
     total = _count(network.backbone) - _count(network.backbone.blocks)
@@ -97,30 +114,36 @@ def exit_parameters(network: DyTrackNetwork) -> tuple[int, ...]:
 def exit_costs(
     network: DyTrackNetwork, engine: Engine | None = None, *, frames: int = 0
 ) -> tuple[ExitCost, ...]:
-    """Return the cost of each exit.
+    """Return the cost of each exit, and after them of each over the narrow region, if there is one.
 
     Args:
         network: The network.
         engine: The runtime to time it on; PyTorch, where the network is, if None.
         frames: Frames to time at each exit, routes interleaved; 0 measures nothing.
     """
-    measured: tuple[float | None, ...] = (None,) * network.exit_count
+    config, narrow = network.config, network.config.narrow_size > 0
+    gmacs = exit_gmacs(network) + (planned_gmacs(config.narrowed()) if narrow else ())
+    measured: tuple[float | None, ...] = (None,) * len(gmacs)
     if frames:
         device = next(network.parameters()).device
-        measured = exit_milliseconds(engine or TorchEngine(network, device=device), frames)
+        engine = engine or TorchEngine(network, device=device)
+        measured = exit_milliseconds(engine, frames, narrow=narrow)
+    exits = zip(config.exits, exit_parameters(network), strict=True)
     return tuple(
-        ExitCost(depth=depth, parameters=parameters, gmacs=gmacs, milliseconds=time_ms)
-        for depth, parameters, gmacs, time_ms in zip(
-            network.config.exits,
-            exit_parameters(network),
-            exit_gmacs(network),
-            measured,
-            strict=True,
+        ExitCost(
+            depth=depth,
+            parameters=parameters,
+            gmacs=gmacs[k],
+            milliseconds=measured[k],
+            narrow=k >= len(config.exits),
         )
+        for k, (depth, parameters) in enumerate([*exits] * (2 if narrow else 1))
     )
 
 
-def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[float, ...]:
+def exit_milliseconds(
+    engine: Engine, frames: int, warm_up: int = 3, *, narrow: bool = False
+) -> tuple[float, ...]:
     """Return the median time of each exit's route, from the search crop to the box.
 
     Routes take turns, so that a drift of the machine's speed meets all alike. The depth is
@@ -131,8 +154,10 @@ def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[fl
         engine: The runtime.
         frames: Frames to time at each exit.
         warm_up: Frames of each that are not counted.
+        narrow: Time each exit's route over the narrow search region as well, after the others.
     """
-    routes = [route(engine, index) for index in range(engine.exit_count)]
+    regions = (False, True) if narrow else (False,)
+    routes = [route(engine, index, narrow=n) for n in regions for index in range(engine.exit_count)]
     times: list[list[float]] = [[] for _ in routes]
     for frame in range(frames + warm_up):
         for measured, run in zip(times, routes, strict=True):
@@ -143,9 +168,9 @@ def exit_milliseconds(engine: Engine, frames: int, warm_up: int = 3) -> tuple[fl
     return tuple(float(np.median(measured)) for measured in times)
 
 
-def route(engine: Engine, exit_index: int) -> Callable[[], None]:
+def route(engine: Engine, exit_index: int, *, narrow: bool = False) -> Callable[[], None]:
     """Return a call that runs the tracker's own path to one exit on a random search crop."""
-    config = engine.config
+    config = engine.config.narrowed() if narrow else engine.config
     rng = np.random.default_rng(0)
     template, search = (
         rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)

@@ -145,8 +145,8 @@ class ValueOfDepth:
 
     reads_score = True
 
-    def __init__(self, rule: ValueRule) -> None:
-        self._rule = rule
+    def __init__(self, rule: ValueRule, *, narrow: bool = False) -> None:
+        self._rule, self.narrow = rule, narrow
         self._memory = Memory()
 
     @property

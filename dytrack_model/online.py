@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dytrack_model.ambiguity import motion
 from dytrack_model.correction import BoxCorrection, agreement
-from dytrack_model.cost import planned_gmacs, planned_head_gmacs
+from dytrack_model.cost import planned_extra_gmacs, planned_gmacs
 from dytrack_model.crops import box_to_crop, centre, check_box, clip_box, crop, crop_side
 from dytrack_model.errors import ImageError
-from dytrack_model.exits.heads import hann_window
 from dytrack_model.images import RGB, Channels, Frame, as_rgb, read_frames
+from dytrack_model.narrow import Pace
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import FULL, Policy, find_point
 from dytrack_model.prediction import Audit, Prediction
 from dytrack_model.runtime import open_tracker
 from dytrack_model.runtime.engine import (
-    Call,
     Engine,
     Inference,
     Precision,
@@ -30,9 +31,10 @@ from dytrack_model.runtime.engine import (
     inferring,
     locate,
     locating,
+    stage,
 )
 from dytrack_model.runtime.torch_engine import as_engine
-from dytrack_model.seeking import Belief, Search, Seeker
+from dytrack_model.seeking import Belief, Search, Seeker, regions
 from dytrack_model.target_state import STATES, StateConfig, TargetState
 
 Box = Sequence[float] | NDArray[np.float64]
@@ -71,7 +73,8 @@ class Tracker:
         self._lost_below = lost_below
         self._correct = correct and self.engine.exit_count > 1
         self._correction = BoxCorrection(self.engine.exit_count)
-        self._window = hann_window(self.engine.config.map_size, hann)
+        self._regions = regions(self.engine.config, hann, narrow=self.policy.narrow)
+        self._pace = Pace()
         self._states = states
         self._belief: Belief | None = None
         self._template_state: Tensors | None = None
@@ -181,6 +184,7 @@ class Tracker:
     def _begin_at(self, box: NDArray[np.float64]) -> None:
         """Take a box as certain."""
         self._box_xywh = box
+        self._pace = Pace()
         self._belief = Belief(self._states, box, self._frame_size) if self._states else None
 
     def step(self, frame: Frame) -> Prediction:
@@ -200,33 +204,33 @@ class Tracker:
         state = self._belief.state if self._belief else TargetState.TRACKING
         if self._belief and state is TargetState.LOST:
             return (yield from self._look_around(self._image(frame), self._belief))
-        search = self._search(frame)
+        narrow = self.policy.narrow and state is TargetState.TRACKING and self._pace.slow
+        search = self._search(frame, narrow)
         began = time.perf_counter()
         found = yield from inferring(
             self.engine,
             self.policy,
-            search.pixels[None],
-            search.template_state,
-            self._window,
+            *(search.pixels[None], search.template_state, search.region.window),
             deep=state is not TargetState.TRACKING,
             correction=self._correction,
         )
-        shallow = yield from self._shallower(found)
+        shallow = yield from self._shallower(found, search.region.window)
         network_ms = (time.perf_counter() - began) * 1e3
         # Map the box back into the frame; depth corrects shallow boxes, now or later.
-        prediction = self._predict(
-            search, found.box_cxcywh, found.predicted_iou, found.exit_index, network_ms
-        )
-        if heads := max(len(shallow), len(found.passed)):  # besides the one that gave the box
-            extra = sum(planned_head_gmacs(self.engine.config)[:heads])
-            prediction = replace(prediction, extra_gmacs=extra)
+        box, said, left = found.box_cxcywh, found.predicted_iou, found.exit_index
+        prediction = self._predict(search, box, said, left, network_ms)
+        looked = search.region.config
+        heads = len(shallow or found.passed)  # besides the one that gave the box
+        extra = planned_extra_gmacs(self.engine.config, looked, left, heads)
+        prediction = replace(prediction, narrow=narrow, extra_gmacs=extra)
+        self._pace.moved(motion(box, looked.search_factor)[0])
         if shallow:
             self._learn(search, shallow, found)
         if self._belief is not None:
-            box = self._belief.follow(prediction.box_xywh, prediction.predicted_iou, self._box_xywh)
-            prediction = replace(prediction, box_xywh=box, state=self._belief.state)
+            given = self._belief.follow(prediction.box_xywh, said, self._box_xywh)
+            prediction = replace(prediction, box_xywh=given, state=self._belief.state)
         self._box_xywh = prediction.box_xywh.copy()
-        if found.exit_index < self.engine.exit_count - 1:
+        if left < self.engine.exit_count - 1:
             self._left = (search, found)
         return prediction
 
@@ -241,8 +245,8 @@ class Tracker:
             return None
         search, found = left
         for exit_index in range(found.exit_index + 1, last + 1):
-            yield Call(f"stage{exit_index}", found.tensors)
-        (deep,) = yield from locating(self.engine, last, found.tensors, self._window)
+            yield stage(exit_index, found.tensors)
+        (deep,) = yield from locating(self.engine, last, found.tensors, search.region.window)
         boxes = np.stack([search.in_frame(box) for box in (found.box_cxcywh, deep)])
         return Audit(
             exit_index=found.exit_index,
@@ -258,10 +262,11 @@ class Tracker:
         plan, centred = belief.plan(self.engine.config.search_factor)
         began = time.perf_counter()
         box, said = yield from self._seeker.searching(
-            image.pixels, plan, self._window if centred else None
+            image.pixels, plan, self._regions[0].window if centred else None
         )
         network_ms = (time.perf_counter() - began) * 1e3
         self._box_xywh = belief.weigh(box, said, self._box_xywh)
+        self._pace.rush()
         last = self.engine.exit_count - 1
         return Prediction(
             box_xywh=self._box_xywh.copy(),
@@ -279,7 +284,7 @@ class Tracker:
         For choosing thresholds and for baselines; errors as :meth:`step`. Each exit's time is
         that of its whole route.
         """
-        search = self._search(frame)
+        search = self._search(frame, narrow=False)
         tensors = self.engine.begin(search.pixels[None], search.template_state)
         predictions = []
         network_ms = 0.0
@@ -289,7 +294,7 @@ class Tracker:
             predicted_iou = float(self.engine.decide(exit_index, tensors)[0])
             network_ms += (time.perf_counter() - began) * 1e3
             began = time.perf_counter()
-            box_cxcywh = locate(self.engine, exit_index, tensors, self._window)
+            box_cxcywh = locate(self.engine, exit_index, tensors, self._regions[0].window)
             head_ms = (time.perf_counter() - began) * 1e3
             ms = network_ms + head_ms
             predictions.append(
@@ -336,17 +341,13 @@ class Tracker:
                 self._belief.resize(image.size)
         return image
 
-    def _search(self, frame: Frame) -> Search:
-        """Cut the search region around the last box."""
-        image = self._image(frame)
+    def _search(self, frame: Frame, narrow: bool) -> Search:
+        """Cut the search region around the last box, or its middle alone."""
+        image, region = self._image(frame), self._regions[narrow]
         assert self._template_state is not None  # _image refuses frames before a start
-        config = self.engine.config
-        around = centre(self._box_xywh)
-        side = max(1.0, crop_side(self._box_xywh, config.search_factor))
-        pixels = crop(image.pixels, around, side, config.search_size)
-        return Search(pixels, around, side, self._template_state)
+        return Search.cut(image.pixels, self._box_xywh, region, self._template_state)
 
-    def _shallower(self, found: Inference) -> Work[list[list[float]]]:
+    def _shallower(self, found: Inference, window: Tensor) -> Work[list[list[float]]]:
         """Run shallower exits' heads, if anything is to be learned from them.
 
         Returns:
@@ -358,7 +359,7 @@ class Tracker:
             return []
         boxes = [*found.passed]
         for k in range(len(boxes), last):
-            boxes += yield from locating(self.engine, k, found.tensors, self._window)
+            boxes += yield from locating(self.engine, k, found.tensors, window)
         return boxes
 
     def _learn(self, search: Search, shallow: list[list[float]], found: Inference) -> None:

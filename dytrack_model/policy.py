@@ -30,6 +30,11 @@ class Policy(Protocol):
         """Whether :meth:`leave` looks at what the exit's head shows, which then runs first."""
         ...
 
+    @property
+    def narrow(self) -> bool:
+        """Whether frames of a slow target may look at the narrow search region only."""
+        ...
+
     def begin_target(self) -> None:
         """A new target starts: forget the last one's frames."""
         ...
@@ -79,6 +84,9 @@ class OperatingPoint:
 
     value: ValueRule | None = None
     """Leave where going on is not worth its price; see :mod:`~dytrack_model.depth_value`."""
+    narrow: bool = False
+    """Look at the narrow search region only while the target is certain and slow; see
+    :mod:`~dytrack_model.narrow`."""
 
     @property
     def rule(self) -> str:
@@ -101,14 +109,15 @@ class OperatingPoint:
     def policy(self) -> Policy:
         """Return a fresh policy that acts on this point."""
         if self.value is not None:
-            return ValueOfDepth(self.value)
-        limits = Thresholds(self.thresholds)
+            return ValueOfDepth(self.value, narrow=self.narrow)
+        limits = Thresholds(self.thresholds, self.narrow)
         return Hysteresis(limits, self.hysteresis) if self.hysteresis else limits
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; JSON has no infinity, so it becomes the text ``inf``."""
         values = [value if value < float("inf") else "inf" for value in self.thresholds]
         known = {"name": self.name, "thresholds": values, "hysteresis": self.hysteresis}
+        known |= {"narrow": True} if self.narrow else {}
         return known if self.value is None else known | {"value": self.value.to_dict()}
 
     @classmethod
@@ -117,7 +126,8 @@ class OperatingPoint:
 
         Raises:
             KeyError: A key is missing.
-            ValueError: A threshold is no number, or the name is no text.
+            ValueError: A threshold is no number, the name is no text, or ``narrow`` is not true
+                or false.
             ConfigurationError: A rule by value does not fit itself.
         """
         name = values["name"]
@@ -126,14 +136,21 @@ class OperatingPoint:
         thresholds = tuple(float(value) for value in values["thresholds"])
         hysteresis = float(values.get("hysteresis", 0.0))
         value = ValueRule.from_dict(values["value"]) if "value" in values else None
-        return cls(name=name, thresholds=thresholds, hysteresis=hysteresis, value=value)
+        narrow = values.get("narrow", False)
+        if not isinstance(narrow, bool):
+            raise ValueError(f"narrow: must be true or false, got {narrow!r}")
+        return cls(
+            name=name, thresholds=thresholds, hysteresis=hysteresis, value=value, narrow=narrow
+        )
 
 
 FULL = "full"
 """Name of the point that every tracker has: never stop early."""
 
 _NAME = re.compile(r"[^\W\d_]([\w. -]{0,62}\w)?")
-_TAKEN = re.compile(rf"{FULL}|exit-\d+|random|cycle|oracle|inf(inity)?|nan", re.IGNORECASE)
+_TAKEN = re.compile(
+    rf"{FULL}|exit-\d+(-narrow)?|random|cycle|oracle|inf(inity)?|nan", re.IGNORECASE
+)
 
 
 def check_point_name(name: str) -> str:
@@ -206,6 +223,7 @@ class Thresholds(_Deaf):
     """
 
     values: tuple[float, ...]
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         for value in self.values:
@@ -250,6 +268,11 @@ class Hysteresis(_Deaf):
         self.begin_target()
 
     @property
+    def narrow(self) -> bool:
+        """As the thresholds themselves."""
+        return self._limits.narrow
+
+    @property
     def varies(self) -> bool:
         """As the thresholds themselves."""
         return self._limits.varies
@@ -286,6 +309,7 @@ class FixedExit(_Deaf):
     """Baseline: always the same exit, the model of fixed depth that shares these weights."""
 
     exit_index: int
+    narrow: bool = False
     reads_score = False
     varies = False
 
@@ -305,12 +329,12 @@ class RandomExit(_Deaf):
 
     reads_score = False
 
-    def __init__(self, shares: Sequence[float], seed: int = 0) -> None:
+    def __init__(self, shares: Sequence[float], seed: int = 0, *, narrow: bool = False) -> None:
         total = sum(shares)
         require(total > 0, f"shares: must sum to more than 0, got {tuple(shares)}")
         require(min(shares) >= 0, f"shares: must not be negative, got {tuple(shares)}")
         self._shares = [share / total for share in shares]
-        self._seed = seed
+        self._seed, self.narrow = seed, narrow
         self.begin_target()
 
     @property
@@ -337,9 +361,9 @@ class CycleExit(_Deaf):
 
     reads_score = False
 
-    def __init__(self, cycle: Sequence[int]) -> None:
+    def __init__(self, cycle: Sequence[int], *, narrow: bool = False) -> None:
         require(len(cycle) > 0, "cycle: must name at least one exit, got ()")
-        self._cycle = tuple(cycle)
+        self._cycle, self.narrow = tuple(cycle), narrow
         self.begin_target()
 
     @property

@@ -31,7 +31,10 @@ class Prediction:
     """Time spent in the network, without crop and mapping."""
     extra_gmacs: float = 0.0
     """What the frame cost beyond its exit's ``exit_gmacs``: heads of shallower exits, which run in
-    frames at full depth to learn from them, and all crops but one of a search."""
+    frames at full depth to learn from them, and all crops but one of a search. Negative in narrow
+    frames, by what they save."""
+    narrow: bool = False
+    """Whether only the narrow search region was looked at; see :mod:`~dytrack_model.narrow`."""
 
     @property
     def lost(self) -> bool:

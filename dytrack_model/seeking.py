@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dytrack_model.config import ModelConfig, require
 from dytrack_model.crops import box_from_crop, centre, clip_box, crop, crop_side
-from dytrack_model.runtime.engine import Call, Engine, Tensors, Work, locating
+from dytrack_model.exits.heads import hann_window
+from dytrack_model.runtime.engine import Engine, Tensors, Work, locating, stage
 from dytrack_model.target_state import (
     Looks,
     StateConfig,
@@ -22,13 +24,54 @@ Box = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """What is cut around a target, the whole search region or its middle, and how it is read."""
+
+    config: ModelConfig
+    """Its sizes and its factor."""
+    window: Tensor
+    """(H, W) weights of its score map."""
+
+
+def regions(config: ModelConfig, hann: float, *, narrow: bool) -> tuple[Region, ...]:
+    """Return the search region of a tracker and, where there is one, the narrow one.
+
+    Args:
+        config: The tracker's.
+        hann: Strength of the Hann window.
+        narrow: Whether there must be a narrow one.
+
+    Raises:
+        ConfigurationError: There has to be one, and there is none.
+    """
+    require(
+        config.narrow_size > 0 or not narrow,
+        "operating point: looks at the narrow search region, and this tracker has none "
+        "(model.narrow_size is 0); choose another",
+    )
+    views = (config, config.narrowed()) if config.narrow_size else (config,)
+    return tuple(Region(view, hann_window(view.map_size, hann)) for view in views)
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """A search crop and where it was cut."""
 
     pixels: NDArray[np.uint8]
+    region: Region
     around: tuple[float, float]
     side: float
     template_state: Tensors
+
+    @classmethod
+    def cut(
+        cls, image: NDArray[np.uint8], box_xywh: Box, region: Region, template_state: Tensors
+    ) -> "Search":
+        """Cut a region around a box (4,) in a frame (H, W, 3)."""
+        config, around = region.config, centre(box_xywh)
+        side = max(1.0, crop_side(box_xywh, config.search_factor))
+        pixels = crop(image, around, side, config.search_size)
+        return cls(pixels, region, around, side, template_state)
 
     def in_frame(self, box_cxcywh: Sequence[float]) -> Box:
         """Map a box (4,) from the crop ([0, 1]) into the frame: ``x, y, w, h`` in pixels."""
@@ -146,7 +189,7 @@ class Seeker:
             state = yield from self._template_states(len(places))
             tensors = engine.begin(np.stack(crops), state)
             for exit_index in range(engine.exit_count):
-                yield Call(f"stage{exit_index}", tensors)
+                yield stage(exit_index, tensors)
             boxes = yield from locating(engine, last, tensors, window)
             said = engine.decide(last, tensors).tolist()
             for place, box, predicted_iou in zip(places, boxes, said, strict=True):

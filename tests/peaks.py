@@ -9,7 +9,7 @@ def keep_scores(tracker):
 
     def keeping(exit_index, tensors):
         found = maps(exit_index, tensors)
-        seen.append((found.score[0] * tracker._window).flatten())
+        seen.append((found.score[0] * tracker._regions[0].window).flatten())
         return found
 
     tracker.engine.maps = keeping

@@ -61,12 +61,13 @@ class ScoreMapSummary(nn.Module):
         self.embed = nn.Linear(4, width)
         # Most cells hold no centre: start near a probability of 0.1, as the heads do.
         nn.init.constant_(self.score.bias, -2.19)
-        axis = torch.arange(map_size)
-        rows, columns = axis.repeat_interleave(map_size), axis.repeat(map_size)
-        apart = [(a[:, None] - a[None]).abs() > _NEAR for a in (rows, columns)]
-        self.register_buffer("elsewhere", apart[0] | apart[1], persistent=False)
+        self.register_buffer("elsewhere", _apart(map_size), persistent=False)
 
     elsewhere: Tensor
+
+    def read_maps_of(self, map_size: int) -> None:
+        """Read maps of another size from now on."""
+        self.elsewhere = _apart(map_size).to(self.elsewhere.device)
 
     def macs(self, tokens: int) -> int:
         """Count multiply-accumulates for one frame of ``tokens`` search tokens."""
@@ -94,3 +95,11 @@ class ScoreMapSummary(nn.Module):
         rival = logits.masked_fill(~self.elsewhere[logits.argmax(dim=1)], _LOWEST).amax(dim=1)
         spread = -(shares * shares.clamp(min=1e-9).log()).sum(dim=1)
         return torch.stack([peak, peak - rival, logits.logsumexp(dim=1), spread], dim=1)
+
+
+def _apart(map_size: int) -> Tensor:
+    """Return (X, X): whether two cells of a square map are more than a peak's width apart."""
+    axis = torch.arange(map_size)
+    rows, columns = axis.repeat_interleave(map_size), axis.repeat(map_size)
+    apart = [(a[:, None] - a[None]).abs() > _NEAR for a in (rows, columns)]
+    return apart[0] | apart[1]

@@ -33,6 +33,8 @@ class CentreHead(nn.Module):
     def __init__(self, width: int, head_width: int, map_size: int) -> None:
         super().__init__()
         self.map_size = map_size
+        self.size_scale = 1.0
+        """Side of the crop that sizes were learned in shares of, over that of the crop read."""
         widths = (head_width, head_width // 2, head_width // 4, head_width // 8)
         levels: list[nn.Module] = []
         before = width
@@ -64,6 +66,8 @@ class CentreHead(nn.Module):
         score, offset, size = self.trunk(grid).chunk(3, dim=1)
         score_map = probability(self.score(score))
         size_map = probability(self.size(size))
+        if self.size_scale != 1.0:
+            size_map = (size_map * self.size_scale).clamp(max=1 - _SMALLEST)
         return HeadMaps(score_map[:, 0], size_map, self.offset(offset).float())
 
 

@@ -22,6 +22,7 @@ from dytrack_model.backbone import target_share
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.correction import BoxCorrection
 from dytrack_model.exits.heads import HeadMaps, read_boxes
+from dytrack_model.narrow import NARROW
 from dytrack_model.policy import Policy
 from dytrack_model.runtime.graphs import Graph, chain
 
@@ -112,8 +113,14 @@ class Engine:
         return {name: self.keep(tensors[name]) for name in kept}
 
     def begin(self, search: NDArray[np.uint8], template_state: Mapping[str, Native]) -> Tensors:
-        """Start a frame from search crops (B, S, S, 3), uint8 RGB, and the template state."""
-        return {**template_state, "search": self.adopt(search)}
+        """Start a frame from search crops, whole or narrow by their side, and a template state.
+
+        Args:
+            search: (B, S, S, 3) uint8 RGB.
+            template_state: What :meth:`embed_template` returned.
+        """
+        own = NARROW if search.shape[1] == self.config.narrow_size else ""
+        return {**template_state, f"{own}search": self.adopt(search)}
 
     def run(self, call: Call) -> None:
         """Run one graph on (B, ...) tensors, which take in what it gives."""
@@ -121,23 +128,24 @@ class Engine:
 
     def advance(self, exit_index: int, tensors: Tensors) -> None:
         """Run (B, N, D) tokens up to an exit; this frame must have reached the one before it."""
-        self._run(f"stage{exit_index}", tensors)
+        self.run(stage(exit_index, tensors))
 
     def decide(self, exit_index: int, tensors: Tensors) -> NDArray[np.float32]:
         """Read the IoU (B,) predicted for an exit that this frame reached; no head runs.
 
         On a GPU this waits until the stage is done.
         """
-        return self.to_torch(tensors[f"predicted_iou{exit_index}"]).numpy()
+        return self.to_torch(tensors[f"{region(tensors)}predicted_iou{exit_index}"]).numpy()
 
     def locate(self, exit_index: int, tensors: Tensors) -> HeadMaps:
         """Run an exit's head; the maps, (B, H, W) and (B, 2, H, W), lie in the CPU's memory."""
-        self._run(f"head{exit_index}", tensors)
+        self.run(head(exit_index, tensors))
         return self.maps(exit_index, tensors)
 
     def maps(self, exit_index: int, tensors: Tensors) -> HeadMaps:
         """Read the maps of a head that was run, (B, H, W) and (B, 2, H, W), in the CPU's memory."""
-        read = (tensors[f"{name}{exit_index}"] for name in ("score", "size", "offset"))
+        own = region(tensors)
+        read = (tensors[f"{own}{name}{exit_index}"] for name in ("score", "size", "offset"))
         return HeadMaps(*(self.to_torch(tensor) for tensor in read))
 
     def wait(self) -> None:
@@ -168,6 +176,21 @@ class Engine:
         given = self._graphs[name](*[tensors[tensor] for tensor in graph.inputs])
         tensors.update(zip(graph.outputs, given, strict=True))
         return given
+
+
+def region(tensors: Tensors) -> str:
+    """Return how the names of a frame's tensors and graphs begin, by its crops (B, S, S, 3)."""
+    return NARROW if f"{NARROW}search" in tensors else ""
+
+
+def stage(exit_index: int, tensors: Tensors) -> Call:
+    """Return the call that runs a frame's (B, N, D) tokens up to an exit."""
+    return Call(f"{region(tensors)}stage{exit_index}", tensors)
+
+
+def head(exit_index: int, tensors: Tensors) -> Call:
+    """Return the call that runs an exit's head on a frame's (B, X, D) features."""
+    return Call(f"{region(tensors)}head{exit_index}", tensors)
 
 
 class Inference(NamedTuple):
@@ -202,7 +225,7 @@ def infer(
     Args:
         engine: The runtime.
         policy: When to stop.
-        search: The crop, uint8 RGB, cut around the last frame's box.
+        search: The crop, whole or narrow, uint8 RGB, cut around the last frame's box.
         template_state: What :meth:`Engine.embed_template` returned.
         window: (H, W) weights of the score map; see :func:`~dytrack_model.exits.heads.read_boxes`.
         deep: Go to full depth whatever the policy answers; it is asked all the same.
@@ -231,7 +254,7 @@ def inferring(
     tensors = engine.begin(search, template_state)
     last = engine.exit_count - 1
     for exit_index in range(engine.exit_count):
-        yield Call(f"stage{exit_index}", tensors)
+        yield stage(exit_index, tensors)
         if exit_index == last:
             break
         # A GPU would have to finish the stage first, so only policies that look are told.
@@ -265,7 +288,9 @@ def _ambiguity(
     weighted = (score if window is None else score * window).numpy()
     (distractor,) = distraction(weighted, [box_cxcywh]).tolist()
     box = box_cxcywh if correction is None else correction.centred(exit_index, box_cxcywh)
-    return Ambiguity(distractor, *motion(box, engine.config.search_factor).tolist())
+    config = engine.config
+    factor = config.narrow_factor if region(tensors) else config.search_factor
+    return Ambiguity(distractor, *motion(box, factor).tolist())
 
 
 def locate(
@@ -293,6 +318,6 @@ def locating(
     engine: Engine, exit_index: int, tensors: Tensors, window: Tensor | None = None
 ) -> Work[list[list[float]]]:
     """As :func:`locate_all`, (B, 4), call by call; ``window`` is (H, W)."""
-    yield Call(f"head{exit_index}", tensors)
+    yield head(exit_index, tensors)
     with torch.inference_mode():
         return read_boxes(engine.maps(exit_index, tensors), window).tolist()

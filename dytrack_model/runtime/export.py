@@ -229,9 +229,10 @@ def find_ranges(
 
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
         write_graphs(saved, Path(folder), "onnx")
-        files = {graph.name: Path(folder) / f"{graph.name}.onnx" for graph in chain(config)}
+        graphs = tuple(graph for graph in chain(config) if not graph.narrow)
+        files = {graph.name: Path(folder) / f"{graph.name}.onnx" for graph in graphs}
         reads = share if config.reads_target_box else None
-        return quantisation.observe(core, chain(config), files, pairs, reads)
+        return quantisation.observe(core, graphs, files, pairs, reads)
 
 
 def describe(folder: str | Path) -> Description:
@@ -273,10 +274,11 @@ def largest_difference(engine: Engine, reference: Engine, batch: int = 1) -> flo
     config = reference.config
     rng = np.random.default_rng(0)
     worst = 0.0
-    for _ in range(3):
+    searches = [config.search_size] * 3 + [config.narrow_size] * bool(config.narrow_size)
+    for searched in searches:
         crops = [
             rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-            for side in (config.template_size, config.search_size)
+            for side in (config.template_size, searched)
         ]
         answers = []
         for one in (engine, reference):

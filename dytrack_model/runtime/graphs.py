@@ -16,6 +16,9 @@ stage1 ...   tokens0, what recycling reads of        the same of exit 1
 head0 ...    features0                               score0, size0, offset0
 ===========  ======================================  ========================================
 
+Where there is a narrow search crop (:mod:`~dytrack_model.narrow`), all graphs but the template's
+are there a second time, for ``narrow_search``; they and what they give begin with ``narrow_``.
+
 Where the configuration reads the target's box, ``target_share`` says how much of each template
 patch it covers, (B, Z) float32: to the template graph for token types, to every stage for matching.
 
@@ -28,14 +31,16 @@ Dimensions: B batch, S side of a crop, N tokens, Z template tokens, X search tok
 
 import copy
 import itertools
+import string
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig, require
 from dytrack_model.exits.recycling import ExitFeatures
+from dytrack_model.narrow import NARROW, narrowed
 from dytrack_model.network import DyTrackNetwork
 
 Kind = Literal["template", "stage", "head"]
@@ -59,6 +64,8 @@ class Graph:
     """What it does."""
     exit_index: int
     """The exit that it belongs to, from 0; the template's is 0."""
+    narrow: bool = False
+    """Whether it reads the narrow search crop."""
     inputs: tuple[str, ...]
     """Names of the tensors that it reads, in the order of its arguments."""
     outputs: tuple[str, ...]
@@ -66,8 +73,15 @@ class Graph:
 
     @property
     def name(self) -> str:
-        """template, stage0, head0, stage1, ..."""
-        return self.kind if self.kind == "template" else f"{self.kind}{self.exit_index}"
+        """template, stage0, head0, stage1, ..., narrow_stage0, ..."""
+        if self.kind == "template":
+            return self.kind
+        return f"{NARROW if self.narrow else ''}{self.kind}{self.exit_index}"
+
+    @property
+    def whole_name(self) -> str:
+        """Name of the graph that computes the same over the whole search crop."""
+        return self.name.removeprefix(NARROW)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -84,25 +98,34 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
     crop = ("template", "target_share") if config.token_type == "target" else ("template",)
     matched = ("target_share",) if config.template_matching else ()
     graphs = [Graph(kind="template", exit_index=0, inputs=crop, outputs=states)]
-    for k in range(last + 1):
-        before = ("search",) if k == 0 else (f"tokens{k - 1}",)
-        state = (f"template_state{k}",) if cached or k == 0 else ()
-        passed = tuple(f"{part}{k - 1}" for part in recycled) if k else ()
-        features, predicted = f"features{k}", f"predicted_iou{k}"
-        tokens = (f"tokens{k}",) if k < last else ()
-        token = (f"iou_token{k}",) if k < last and "iou_token" in recycled else ()
-        inputs, given = (*before, *state, *passed, *matched), (*tokens, features, *token, predicted)
-        maps = (f"score{k}", f"size{k}", f"offset{k}")
-        graphs += [
-            Graph(kind="stage", exit_index=k, inputs=inputs, outputs=given),
-            Graph(kind="head", exit_index=k, inputs=(features,), outputs=maps),
-        ]
+    for narrow in (False, True) if config.narrow_size else (False,):
+        own = NARROW if narrow else ""
+        for k in range(last + 1):
+            before = (f"{own}search",) if k == 0 else (f"{own}tokens{k - 1}",)
+            state = (f"template_state{k}",) if cached or k == 0 else ()
+            passed = tuple(f"{own}{part}{k - 1}" for part in recycled) if k else ()
+            features, predicted = f"{own}features{k}", f"{own}predicted_iou{k}"
+            tokens = (f"{own}tokens{k}",) if k < last else ()
+            token = (f"{own}iou_token{k}",) if k < last and "iou_token" in recycled else ()
+            inputs = (*before, *state, *passed, *matched)
+            given = (*tokens, features, *token, predicted)
+            maps = (f"{own}score{k}", f"{own}size{k}", f"{own}offset{k}")
+            graphs += [
+                Graph(kind="stage", exit_index=k, inputs=inputs, outputs=given, narrow=narrow),
+                Graph(kind="head", exit_index=k, inputs=(features,), outputs=maps, narrow=narrow),
+            ]
     return tuple(graphs)
 
 
+def place(name: str) -> tuple[Kind, int, bool]:
+    """Return a graph's kind, exit and whether it is of the narrow search crop, by its name."""
+    kind, number = part(name), name.lstrip(string.ascii_letters + "_")
+    return cast("Kind", kind), int(number or 0), name.startswith(NARROW)
+
+
 def part(name: str) -> str:
-    """Return a tensor's name without the number of its exit: ``tokens`` of ``tokens1``."""
-    return name.rstrip("0123456789")
+    """Return a tensor's name without exit and region: ``tokens`` of ``narrow_tokens1``."""
+    return name.removeprefix(NARROW).rstrip("0123456789")
 
 
 def evaluation_copy(network: DyTrackNetwork, device: str | torch.device) -> DyTrackNetwork:
@@ -130,7 +153,7 @@ def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
     """
     require(not network.training, "network: a graph needs evaluation mode; see evaluation_copy")
     kinds = {"template": _Template, "stage": _Stage, "head": _Head}
-    return kinds[graph.kind](network, graph).eval()
+    return kinds[graph.kind](narrowed(network) if graph.narrow else network, graph).eval()
 
 
 def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
@@ -149,6 +172,8 @@ def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
 
     tensors = {"template": crop(config.template_size), "search": crop(config.search_size)}
+    if config.narrow_size:
+        tensors[f"{NARROW}search"] = crop(config.narrow_size)
     if config.reads_target_box:
         share = torch.rand(batch, config.template_map_size**2, generator=generator)
         tensors["target_share"] = share.to(device)

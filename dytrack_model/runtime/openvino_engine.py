@@ -90,7 +90,8 @@ class OpenVinoEngine(Engine):
                 files[graph.name],
                 precision,
                 threads,
-                ranges[graph.name] if ranges else None,
+                # Over its middle a layer is given what it is given over the whole search crop.
+                ranges[graph.whole_name] if ranges else None,
             )
             for graph in chain
         }

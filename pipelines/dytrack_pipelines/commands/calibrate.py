@@ -55,6 +55,14 @@ def calibrate(
             help="With a price: frames after which full depth is run anyhow; 15.",
         ),
     ] = None,
+    narrow: Annotated[
+        bool,
+        typer.Option(
+            "--narrow",
+            help="With a price: look at the narrow search region while the target is certain and "
+            "slow, where the tracker has one (model.narrow_size).",
+        ),
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the operating point.")] = "calibrated",
     out: Annotated[
         Path | None, typer.Option(help="Tracker to write; the given one where left out.")
@@ -86,10 +94,7 @@ def calibrate(
     goal = Goal(milliseconds=budget_ms, gmacs=budget_gmacs, risk=risk, confidence=confidence)
     if rule == "auto":
         rule = "thresholds" if risk is not None or hysteresis else "ambiguity"
-    if audit_every is not None and rule == "thresholds":
-        raise ConfigurationError(
-            f"--audit-every: needs a --rule with a price, got {audit_every} for thresholds"
-        )
+    value_rules.require_price(rule, audit_every, narrow=narrow)
     if out is None and (registry.is_remote(model) or model in checkpoint.SHIPPED):
         raise ConfigurationError(
             "out: a model in a registry or a store, or one that comes with dytrack, stays as it "
@@ -110,7 +115,7 @@ def calibrate(
         line.show("reading the sequences")
         source = ResidentSource(dataset=dataset, root=root, split=split)
         by_value = value_rules.value_of(
-            rule, saved.network, source, AUDIT_EVERY if audit_every is None else audit_every, device
+            rule, saved.network, source, audit_every or AUDIT_EVERY, device, narrow=narrow
         )
         outcome = calibration.calibrate(
             saved,

@@ -57,11 +57,11 @@ def describe(
             }
         )
         return
-    deepest = costs[-1]
+    deepest = costs[network.exit_count - 1]
     # Show them as absolute numbers and as shares of full depth.
     rows = [
         [
-            f"{cost.depth}",
+            f"{cost.depth}{' narrow' if cost.narrow else ''}",
             f"{cost.parameters / 1e6:.3f} M",
             f"{cost.gmacs:.4f}",
             f"{cost.gmacs / deepest.gmacs:.0%}",
@@ -75,7 +75,8 @@ def describe(
     config = network.config
     title = (
         f"{config.variant}: {config.backbone}, template {config.template_size}, "
-        f"search {config.search_size}, {config.attention} attention, {config.recycling} recycling"
+        f"search {config.search_size}{f' or {config.narrow_size}' if config.narrow_size else ''}, "
+        f"{config.attention} attention, {config.recycling} recycling"
     )
     columns = ["exit after block", "parameters", "GMACs", "of full", "ms", "of full"]
     screen.table(title, columns, rows)
@@ -86,4 +87,5 @@ def describe(
     screen.say("GMACs: linear layers, convolutions and both attention products; FLOPs are twice.")
     for point in saved.points if saved else ():
         when = "depth is not worth its" if point.value else "the predicted IoU reaches"
-        screen.say(f"operating point {point.name}: leave where {when} {point.rule}")
+        where = ", the narrow region while the target is slow" if point.narrow else ""
+        screen.say(f"operating point {point.name}: leave where {when} {point.rule}{where}")

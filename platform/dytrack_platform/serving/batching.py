@@ -149,11 +149,12 @@ def measure(engine: Engine, runner: BatchRunner, rounds: int = 3) -> Table:
         for size in sizes:
             frames: list[Tensors] = []
             for _ in range(size):
-                crops = [
+                template, *searches = [
                     rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-                    for side in (config.template_size, config.search_size)
+                    for side in (config.template_size, config.search_size, config.narrow_size)
+                    if side
                 ]
-                frames.append(_start(engine, crops))
+                frames.append(_start(engine, template, searches))
             for graph in chain(config):
                 calls = [Call(graph.name, tensors) for tensors in frames]
                 began = time.perf_counter()
@@ -168,9 +169,11 @@ def measure(engine: Engine, runner: BatchRunner, rounds: int = 3) -> Table:
     )
 
 
-def _start(engine: Engine, crops: list[Any]) -> Tensors:
-    """Return a frame's tensors before its first graph."""
+def _start(engine: Engine, template: Any, searches: list[Any]) -> Tensors:  # noqa: ANN401
+    """Return a frame's tensors before its first graph, for every region that it may look at."""
     boxes = np.array([[0.5, 0.5, 0.5, 0.5]])
-    work = engine.embedding(crops[0], boxes)
-    first = next(work).tensors
-    return {**first, "search": engine.adopt(crops[1])}
+    work = engine.embedding(template, boxes)
+    tensors = next(work).tensors
+    for search in searches:
+        tensors |= engine.begin(search, {})
+    return tensors

@@ -98,18 +98,20 @@ def require_sound(served: ServedTracker) -> None:
     """
     engine, config = served.engine, served.engine.config
     rng = np.random.default_rng(0)
-    template, search = (
+    template, *searches = [
         rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-        for side in (config.template_size, config.search_size)
-    )
+        for side in (config.template_size, config.search_size, config.narrow_size)
+        if side
+    ]
     state = engine.embed_template(template, np.array([[0.5, 0.5, 0.5, 0.5]]))
-    tensors = engine.begin(search, state)
-    for exit_index in range(engine.exit_count):
-        engine.advance(exit_index, tensors)
-        said = [torch.from_numpy(engine.decide(exit_index, tensors))]
-        for values in (*said, *engine.locate(exit_index, tensors)):
-            if not bool(torch.isfinite(values).all()):
-                raise ModelLookupError("the tracker gives what is not a number")
+    for search in searches:
+        tensors = engine.begin(search, state)
+        for exit_index in range(engine.exit_count):
+            engine.advance(exit_index, tensors)
+            said = [torch.from_numpy(engine.decide(exit_index, tensors))]
+            for values in (*said, *engine.locate(exit_index, tensors)):
+                if not bool(torch.isfinite(values).all()):
+                    raise ModelLookupError("the tracker gives what is not a number")
 
 
 @dataclass

@@ -29,7 +29,10 @@ class Paced:
         whole = find_point((), FULL, exit_count)
         ordered = sorted(points, key=lambda point: point.eagerness, reverse=True)
         named = [(point.name, point.policy()) for point in (*ordered, whole)]
-        self._levels: list[tuple[str, Policy]] = [("first exit", FixedExit(0)), *named]
+        # The cheapest of all: the first exit, over the narrow region where some point looks at it.
+        narrow = any(point.narrow for point in points)
+        first = FixedExit(0, narrow=narrow)
+        self._levels: list[tuple[str, Policy]] = [("first exit", first), *named]
         self.budget_ms = budget_ms
         self.level = (len(self._levels) - 1) // 2
         self._within, self._patience = 0, _PATIENCE
@@ -68,6 +71,11 @@ class Paced:
     def reads_head(self) -> bool:
         """Where the level that is kept does."""
         return self._now.reads_head
+
+    @property
+    def narrow(self) -> bool:
+        """Where the level that is kept is."""
+        return self._now.narrow
 
     @property
     def learns_from_depth(self) -> bool:

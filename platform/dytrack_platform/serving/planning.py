@@ -19,6 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from dytrack_model.narrow import NARROW
+from dytrack_model.runtime.graphs import place
+
 Mode = Literal["stages", "whole"]
 _WORTH = 0.03
 """Share of the cost that a larger batch has to save; a table is not measured more finely."""
@@ -139,7 +142,7 @@ class Planner:
         ordered = sorted(queues, key=_depth)
         deepest = ordered[-1]
         first = ordered[0]
-        if self.regroup and deepest.startswith("stage") and first.startswith("stage"):
+        if self.regroup and _same_way(first, deepest):
             survivors = self._fill(queues[deepest], waiting)
             newcomers = self._fill(queues[first], waiting)
             backlog = len(waiting) - len(survivors) - len(newcomers)
@@ -170,19 +173,19 @@ class Planner:
     ) -> bool:
         """Say whether newcomers should catch up with who waits at a deeper stage."""
         survivors, newcomers = counts
-        k, s = int(deep.removeprefix("stage")), int(shallow.removeprefix("stage"))
+        (_, k, narrow), (_, s, _) = place(deep), place(shallow)
         # One after the other.
-        own = self.course(0.0, k, survivors)
-        apart = self.course(own.end, s, newcomers)
+        own = self.course(0.0, k, survivors, narrow=narrow)
+        apart = self.course(own.end, s, newcomers, narrow=narrow)
         # Newcomers first, as far as those that wait; then all together.
-        joined = self.course(0.0, s, newcomers, until=k)
+        joined = self.course(0.0, s, newcomers, until=k, narrow=narrow)
         arrived = newcomers
         left: float = arrived
         for exit_index in range(s, k):
             left *= self.going_on[exit_index]
         if survivors + left > self.most_rows:
             return False
-        together = self.course(joined.end, k, survivors + left)
+        together = self.course(joined.end, k, survivors + left, narrow=narrow)
         saved = apart.end - together.end
         sooner = (own.answers + apart.answers) - (joined.answers + together.answers)
         if saved <= _WORTH * apart.end or sooner + backlog * saved <= 0 or together.end > slack:
@@ -191,22 +194,35 @@ class Planner:
             self.regroupings += 1
         return True
 
-    def course(self, began: float, stage: int, count: float, until: int | None = None) -> Course:
+    def course(
+        self,
+        began: float,
+        stage: int,
+        count: float,
+        until: int | None = None,
+        *,
+        narrow: bool = False,
+    ) -> Course:
         """Follow a batch through the stages, as many leaving at each exit as usual."""
-        answers, now = 0.0, began
+        answers, now, own = 0.0, began, NARROW if narrow else ""
         for exit_index in range(stage, self.table.exits if until is None else until):
-            now += self.table.cost(f"stage{exit_index}", count)
+            now += self.table.cost(f"{own}stage{exit_index}", count)
             leaving = count * (1 - self.going_on[exit_index])
-            now += self.table.cost(f"head{exit_index}", leaving)
+            now += self.table.cost(f"{own}head{exit_index}", leaving)
             answers += leaving * now
             count -= leaving
         return Course(answers, now)
 
 
-def _depth(graph: str) -> tuple[int, int]:
+def _same_way(first: str, deepest: str) -> bool:
+    """Whether frames at two graphs can become one batch: stages over the same region."""
+    (kind, _, narrow), (other, _, other_narrow) = place(first), place(deepest)
+    return kind == other == "stage" and narrow == other_narrow
+
+
+def _depth(graph: str) -> tuple[int, int, bool]:
     """Order graphs by how near their frames are to an answer."""
-    if graph == "template":
-        return (1000, 0)  # a new target waits for it, and every frame of it after
-    if graph.startswith("head"):
-        return (500, int(graph.removeprefix("head")))  # cheap, and it gives answers
-    return (int(graph.removeprefix("stage")), 0)
+    kind, exit_index, narrow = place(graph)
+    # A new target waits for its template, and every frame of it after; heads are cheap, and give
+    # answers.
+    return ({"stage": 0, "head": 1, "template": 2}[kind], exit_index, narrow)

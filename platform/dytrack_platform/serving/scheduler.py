@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from dytrack_model.runtime.engine import Call, Work
+from dytrack_model.runtime.engine import Call, Work, region
+from dytrack_model.runtime.graphs import place
 from dytrack_platform.serving.batching import BatchRunner
 from dytrack_platform.serving.planning import Mode, Planner
 
@@ -179,7 +180,7 @@ class Scheduler:
                 members.append(job)
                 rows += job.rows
             self._cohort = members
-        heads = [job for job in members if job.graph.startswith("head")]
+        heads = [job for job in members if place(job.graph)[0] == "head"]
         first = min(job.graph for job in (heads or members))
         return [job for job in members if job.graph == first]
 
@@ -235,15 +236,16 @@ class Scheduler:
             self._end(job)
             return False
         self._saw(job, before, job.call.graph)
-        name = "template" if job.call.graph == "template" else "search"
-        job.rows = int(next(iter(job.call.tensors[name].shape)))
+        tensors = job.call.tensors
+        name = "template" if job.graph == "template" else f"{region(tensors)}search"
+        job.rows = int(next(iter(tensors[name].shape)))
         return True
 
     def _saw(self, job: "Job[Any]", before: str | None, after: str | None) -> None:
-        if job.audit or before is None or not before.startswith("stage"):
-            return
-        went_on = after is not None and after.startswith("stage")
-        self.planner.saw(int(before.removeprefix("stage")), went_on=went_on)
+        kind, exit_index, _ = place(before or "template")
+        if not job.audit and kind == "stage":
+            went_on = after is not None and place(after)[0] == "stage"
+            self.planner.saw(exit_index, went_on=went_on)
 
     def _end(self, job: "Job[Any]") -> None:
         if self._mode == "whole" and not job.audit and job in self._cohort:

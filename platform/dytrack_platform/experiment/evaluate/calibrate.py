@@ -17,7 +17,7 @@ import numpy as np
 
 from dytrack_model import Tracker, checkpoint
 from dytrack_model.config import require
-from dytrack_model.cost import exit_gmacs, exit_milliseconds
+from dytrack_model.cost import exit_gmacs, exit_milliseconds, planned_gmacs
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
@@ -129,7 +129,10 @@ def calibrate(
     gmacs = exit_gmacs(saved.network)
     # Measured here and now: a budget in milliseconds holds for one machine and runtime.
     times = exit_milliseconds(engine, frames=20)
-    goal.require_payable(gmacs, times)
+    cheapest = 1.0  # share of the cost of a frame over the whole search region
+    if by_value is not None and by_value.narrow:
+        cheapest = planned_gmacs(saved.network.config.narrowed())[0] / gmacs[0]
+    goal.require_payable([gmacs[0] * cheapest], [times[0] * cheapest])
     # Record every exit along the full-depth track.
     kept, followed, problems = [], [], []
     for done, sequence in enumerate(sequences):

@@ -43,6 +43,7 @@ from dytrack_platform.evaluation.tracking.results import (
 )
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 from dytrack_platform.experiment.evaluate.specs import (
+    NARROW_END,
     TrackerSpec,
     baseline_specs,
     code_version,
@@ -267,7 +268,7 @@ def evaluate(
         if matched:
             # Random and cycled exits cost what a point costs: only then does the difference in
             # accuracy say what its decisions are worth. A point with one exit decides nothing.
-            found = matched_specs(runs.matched_shares(points))
+            found = matched_specs(runs.matched_shares(points), points)
             costly = [spec for spec in found if spec.rule in matched]
             runs.track(pool, costly)
             baselines += costly
@@ -348,7 +349,11 @@ def _summarise(runs: _Runs, spec: TrackerSpec, rules: Profile) -> PointSummary:
 
 def _oracle(runs: _Runs, others: Sequence[PointSummary], rules: Profile) -> PointSummary:
     """Combine the fixed exits into the bound that a decisioner could reach."""
-    fixed = [point for point in others if point.name.startswith("exit-")]
+    fixed = [
+        point
+        for point in others
+        if point.name.startswith("exit-") and not point.name.endswith(NARROW_END)
+    ]
     whole = runs.whole()
     results = [
         oracle([p.results[s.name] for p in fixed], [p.overlaps[s.name] for p in fixed])

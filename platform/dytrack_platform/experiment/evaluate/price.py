@@ -30,6 +30,8 @@ class ByValue:
     """(E - 1, FEATURES) as in :class:`~dytrack_model.depth_value.ValueRule`."""
     audit_every: int = 15
     """Frames after which full depth is run whatever the value."""
+    narrow: bool = False
+    """Whether the point is to look at the narrow search region."""
 
     def __post_init__(self) -> None:
         require(
@@ -54,7 +56,7 @@ def priced(loops: Loops, rule: ByValue, name: str) -> tuple[OperatingPoint, Run,
         )
         # Thresholds are not read where there is a value; they say the first exit.
         zeros = (0.0,) * len(rule.weights)
-        return OperatingPoint(name=name, thresholds=zeros, value=value)
+        return OperatingPoint(name=name, thresholds=zeros, value=value, narrow=rule.narrow)
 
     def keeps(run: Run) -> bool:
         if goal.milliseconds is not None:

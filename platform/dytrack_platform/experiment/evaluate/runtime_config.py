@@ -32,12 +32,16 @@ def make_policy(spec: TrackerSpec, seed: int) -> Policy:
         seed: For random exits.
     """
     if spec.rule == "fixed":
-        return FixedExit(int(spec.values[0]))
+        return FixedExit(int(spec.values[0]), spec.narrow)
     if spec.rule == "random":
-        return RandomExit(spec.values, seed=seed)
+        return RandomExit(spec.values, seed=seed, narrow=spec.narrow)
     if spec.rule == "cycle":
-        return CycleExit([int(value) for value in spec.values])
+        return CycleExit([int(value) for value in spec.values], narrow=spec.narrow)
     point = OperatingPoint(
-        name=spec.name, thresholds=spec.values, hysteresis=spec.hysteresis, value=spec.value
+        name=spec.name,
+        thresholds=spec.values,
+        hysteresis=spec.hysteresis,
+        value=spec.value,
+        narrow=spec.narrow,
     )
     return point.policy()

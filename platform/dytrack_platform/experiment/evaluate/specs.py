@@ -9,6 +9,7 @@ import cv2
 
 import dytrack_model
 from dytrack_model.checkpoint import SavedTracker, digest
+from dytrack_model.config import ModelConfig
 from dytrack_model.depth_value import ValueRule
 from dytrack_model.policy import FULL, find_point, shares_to_cycle
 from dytrack_platform.datasets.sequence import VideoSequence
@@ -17,6 +18,9 @@ from dytrack_platform.evaluation.tracking import opencv_trackers, protocol
 
 BASELINES = ("fixed", "random", "cycle", "oracle", "static")
 """What a tracker of ours is compared with, besides OpenCV's trackers as ``cv2:NAME``."""
+
+NARROW_END = "-narrow"
+"""How the name of a fixed exit over the narrow search region ends."""
 
 Rule = Literal["thresholds", "value", "fixed", "random", "cycle", "third-party"]
 
@@ -35,6 +39,8 @@ class TrackerSpec:
     """Of thresholds: how much they move towards the exit of the frame before."""
     value: ValueRule | None = None
     """What depth is worth, and its price."""
+    narrow: bool = False
+    """Whether the narrow search region is looked at while the target is certain and slow."""
     third_party: str = ""
     """``static`` or ``cv2:NAME``."""
     options: tuple[tuple[str, str], ...] = ()
@@ -46,7 +52,7 @@ class TrackerSpec:
         if self.rule == "third-party":
             files = ",".join(f"{key}={value}" for key, value in self.options)
             return f"{self.third_party}({files}), OpenCV {cv2.__version__}"
-        states = " with states" if self.states else ""
+        states = (" narrow" if self.narrow else "") + (" with states" if self.states else "")
         if self.value is not None:
             return f"value{self.value.to_dict()}{states}"
         held = f" held by {self.hysteresis:g}" if self.hysteresis else ""
@@ -73,6 +79,7 @@ def point_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerS
             values=point.thresholds,
             hysteresis=point.hysteresis,
             value=point.value,
+            narrow=point.narrow,
         )
         for point in points
     ]
@@ -109,7 +116,7 @@ def baseline_specs(names: Sequence[str], saved: SavedTracker | None) -> list[Tra
         elif saved is None:
             raise ConfigurationError(f"baselines: {name} needs a tracker of ours; give --model")
     if saved is not None and {"fixed", "oracle"} & set(names):
-        specs = fixed_specs(saved.network.config.exits) + specs
+        specs = fixed_specs(saved.network.config) + specs
     return specs
 
 
@@ -122,31 +129,44 @@ def _unused(name: str, specs: Sequence[TrackerSpec]) -> str:
     return free
 
 
-def fixed_specs(blocks: Sequence[int]) -> list[TrackerSpec]:
+def fixed_specs(config: ModelConfig) -> list[TrackerSpec]:
     """One baseline per exit, the model of fixed depth that shares these weights.
 
-    Its name tells the depth in blocks.
+    Its name tells the depth in blocks, and whether it looks at the narrow search region, of which
+    there is one more for each exit where a tracker has it.
     """
     return [
-        TrackerSpec(name=f"exit-{block}", rule="fixed", values=(float(k),))
-        for k, block in enumerate(blocks)
+        TrackerSpec(
+            name=f"exit-{block}{NARROW_END if narrow else ''}",
+            rule="fixed",
+            values=(float(k),),
+            narrow=narrow,
+        )
+        for narrow in ((False, True) if config.narrow_size else (False,))
+        for k, block in enumerate(config.exits)
     ]
 
 
-def matched_specs(shares: Mapping[str, Sequence[float]]) -> list[TrackerSpec]:
+def matched_specs(
+    shares: Mapping[str, Sequence[float]], points: Sequence[TrackerSpec] = ()
+) -> list[TrackerSpec]:
     """Baselines at the cost of each point: its exit shares at random, and in a fixed cycle.
 
     Args:
         shares: Exit shares by name of the point, fast to accurate. The middle one's baselines are
             called ``random`` and ``cycle``, the others' ``random-POINT`` and ``cycle-POINT``.
+        points: The points; baselines of those that look at the narrow search region do too.
     """
+    narrow = {spec.name for spec in points if spec.narrow}
     specs = []
     for index, (point, taken) in enumerate(shares.items()):
         end = "" if index == len(shares) // 2 else f"-{point}"
         cycle = tuple(float(k) for k in shares_to_cycle(taken))
         specs += [
-            TrackerSpec(name=f"random{end}", rule="random", values=tuple(taken)),
-            TrackerSpec(name=f"cycle{end}", rule="cycle", values=cycle),
+            TrackerSpec(
+                name=f"random{end}", rule="random", values=tuple(taken), narrow=point in narrow
+            ),
+            TrackerSpec(name=f"cycle{end}", rule="cycle", values=cycle, narrow=point in narrow),
         ]
     return specs
 

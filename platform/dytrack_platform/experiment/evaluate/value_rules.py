@@ -11,7 +11,7 @@ import torch
 from dytrack_model.depth_value import ambiguity_weights, drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config.schema import ResidentSource
-from dytrack_platform.errors import DataError
+from dytrack_platform.errors import ConfigurationError, DataError
 from dytrack_platform.experiment.evaluate.price import ByValue
 from dytrack_platform.training.depth_fit import examples, explore, fit
 from dytrack_platform.training.memory import films_of, many_targets
@@ -27,12 +27,27 @@ _STARTS = 2000  # roll-outs, about: they are most of the work
 _COPIES = 2  # times that each sequence is followed with exits at random
 
 
+def require_price(rule: Rule, audit_every: int | None, *, narrow: bool) -> None:
+    """Refuse what only a rule with a price can do.
+
+    Raises:
+        ConfigurationError: The rule is thresholds.
+    """
+    for option, given in (("audit-every", audit_every), ("narrow", narrow)):
+        if given and rule == "thresholds":
+            raise ConfigurationError(
+                f"--{option}: needs a --rule with a price, got it for thresholds"
+            )
+
+
 def value_of(
     rule: Rule,
     network: DyTrackNetwork,
     source: ResidentSource,
     audit_every: int,
     device: str = "cpu",
+    *,
+    narrow: bool = False,
 ) -> ByValue | None:
     """Return the rule by value, fitted on held-out sequences where it has to be; None: thresholds.
 
@@ -42,16 +57,20 @@ def value_of(
         source: The sequences, read into memory for the two rules that are fitted.
         audit_every: Frames after which full depth is run whatever the value.
         device: Where the network follows them: PyTorch's, whatever the runtime is.
+        narrow: Whether the point is to look at the narrow search region.
 
     Raises:
+        ConfigurationError: There is no narrow search region.
         DataError: There are no sequences, or too few frames with a box to fit anything to.
     """
     if rule == "thresholds":
         return None
-    if rule == "ambiguity":
-        return ByValue(weights=ambiguity_weights(network.exit_count), audit_every=audit_every)
-    if rule == "drop":
-        return ByValue(weights=drop_weights(network.exit_count), audit_every=audit_every)
+    if narrow:
+        network.config.narrowed()  # refuses a network that has no narrow region
+    own = {"ambiguity": ambiguity_weights, "drop": drop_weights}
+    if rule in own:
+        weights = own[rule](network.exit_count)
+        return ByValue(weights=weights, audit_every=audit_every, narrow=narrow)
     pictures, films, _ = films_of((source,), torch.device(device))
     many = many_targets(network, pictures, half=False)
     repeated, tracked = explore(many, films, copies=_COPIES)
@@ -61,4 +80,4 @@ def value_of(
     weights = fit(found, rolled=rule == "rollouts")
     if not all(math.isfinite(value) for row in weights for value in row):
         raise DataError(f"{source.root}: too few frames with a box to fit the rule {rule} to")
-    return ByValue(weights=weights, audit_every=audit_every)
+    return ByValue(weights=weights, audit_every=audit_every, narrow=narrow)

@@ -28,17 +28,19 @@ def our_specs(saved: SavedTracker, names: Sequence[str] = ()) -> list[TrackerSpe
     Args:
         saved: Our tracker.
         names: Points as for :func:`~dytrack_platform.experiment.evaluate.specs.point_specs`, and
-            ``exit-N`` for the exit after block N; empty for all stored points and all exits.
+            ``exit-N`` for the exit after block N, ``exit-N-narrow`` for it over the narrow search
+            region; empty for all stored points and all exits over the whole one.
 
     Raises:
         ConfigurationError: A name is unknown.
     """
-    fixed = {spec.name: spec for spec in fixed_specs(saved.network.config.exits)}
+    fixed = {spec.name: spec for spec in fixed_specs(saved.network.config)}
     if not names:
-        return [*(point_specs(saved) if saved.points else ()), *fixed.values()]
+        whole = [spec for spec in fixed.values() if not spec.narrow]
+        return [*(point_specs(saved) if saved.points else ()), *whole]
     specs = []
     for name in names:
-        if re.fullmatch(r"exit-\d+", name) and name not in fixed:
+        if re.fullmatch(r"exit-\d+(-narrow)?", name) and name not in fixed:
             raise ConfigurationError(
                 f"point: {name}: this tracker has no such exit; it has {', '.join(fixed)}"
             )

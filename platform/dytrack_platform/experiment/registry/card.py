@@ -5,7 +5,7 @@ the data behind them, and what every exit costs on a named machine.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ class PointRow:
     success_auc: float | None = None
     """In the evaluation."""
     milliseconds: float | None = None
-    """Mean over the exits by their shares."""
+    """Mean over the frames of the evaluation, as :func:`expected_ms` has it."""
     gmacs: float | None = None
-    """The same of billions of multiply-accumulates."""
+    """Mean billions of multiply-accumulates over these frames."""
     sequences: Mapping[str, float] = field(default_factory=dict)
     """Success AUC by sequence."""
 
@@ -131,6 +131,7 @@ def make_card(
             milliseconds=cost.milliseconds or 0.0,
         )
         for cost in costs
+        if not cost.narrow
     )
     measured = {point["name"]: point for point in summary.get("points", ())}
     rows = [
@@ -190,7 +191,8 @@ def _row(
     if found is None:
         return PointRow(name=name, rule=rule)
     shares = tuple(float(share) for share in found["exit_share"] or ())
-    ms = sum(s * e.milliseconds for s, e in zip(shares, exits, strict=False)) if shares else None
+    times = [one.milliseconds for one in exits]
+    ms = expected_ms(shares, times, exits, found["gmacs"]) if shares else None
     sequences = {
         sequence: float(row["success_auc"])
         for sequence, row in found["per_sequence"].items()
@@ -218,6 +220,21 @@ def measure_beside(one: SavedTracker, other: SavedTracker) -> tuple[list[float],
     return ours, theirs
 
 
-def expected_ms(shares: tuple[float, ...], milliseconds: list[float]) -> float:
-    """Mean milliseconds of a frame, exits taken by their shares."""
-    return sum(share * ms for share, ms in zip(shares, milliseconds, strict=False))
+def expected_ms(
+    shares: Sequence[float],
+    milliseconds: Sequence[float],
+    exits: Sequence[ExitRow],
+    gmacs: float | None,
+) -> float:
+    """Return the mean milliseconds of a frame.
+
+    Args:
+        shares: Of the frames at each exit.
+        milliseconds: Of a frame at each exit over the whole search region.
+        exits: What else is known of the exits.
+        gmacs: Mean cost of a frame that was counted: frames that look at the narrow region, or
+            run more heads, take less and more time, in proportion.
+    """
+    by_exit = sum(share * ms for share, ms in zip(shares, milliseconds, strict=False))
+    planned = sum(share * one.gmacs for share, one in zip(shares, exits, strict=False))
+    return by_exit * gmacs / planned if gmacs is not None and planned > 0 else by_exit

@@ -84,7 +84,7 @@ def judge(
             ),
             report=report,
         )
-    ms = expected_ms(ours.exit_share, milliseconds[0])
+    ms = expected_ms(ours.exit_share, milliseconds[0], candidate.exits, ours.gmacs)
     report |= {"success_auc": ours.success_auc, "ms": ms, "gmacs": ours.gmacs}
     if gate.max_ms is not None and ms > gate.max_ms:
         refusals.append(f"a frame takes {ms:.2f} ms, {gate.max_ms:g} are allowed")
@@ -138,7 +138,7 @@ def _against(
             f"success AUC differs by {found.value:+.4f} (interval {found.low:+.4f} to "
             f"{found.high:+.4f} over {len(names)} sequences); its low end must be {goal}"
         )
-    its_ms = expected_ms(theirs.exit_share, cost[1])
+    its_ms = expected_ms(theirs.exit_share, cost[1], other.exits, theirs.gmacs)
     report["other_ms"] = its_ms
     if gate.slower is not None and cost[0] > its_ms * (1 + gate.slower):
         refusals.append(

@@ -110,6 +110,39 @@ def test_graphs_that_read_the_targets_box_equal_the_forward_pass(changes, crops)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_the_narrow_regions_graphs_export_and_run(attention, image, tmp_path):
+    tracker = saved(narrow_size=96, attention=attention)
+    policy = FixedExit(1, narrow=True)
+    assert export.export(tracker, tmp_path / "e", "onnx") < 1e-4
+    assert (tmp_path / "e/narrow_stage2.onnx").is_file()
+    expected = list(Tracker(tracker.network, policy, states=None).track([image] * 3, BOX))
+    assert all(one.narrow for one in expected[:1])
+    for kind in ("onnx", "openvino"):
+        engine = export.load(tmp_path / "e", kind, "fp32", threads=1)
+        assert export.largest_difference(engine, TorchEngine(tracker.network)) < 1e-4
+        found = list(Tracker(engine, policy, states=None).track([image] * 3, BOX))
+        assert [one.narrow for one in found] == [one.narrow for one in expected]
+        np.testing.assert_allclose(found[0].box_xywh, expected[0].box_xywh, atol=0.05)
+
+
+@pytest.mark.slow
+def test_the_narrow_region_rounds_by_the_whole_ones_ranges(image, tmp_path):
+    tracker = saved(narrow_size=96)
+    crops = [
+        np.random.default_rng(side).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        for side in (64, 128)
+    ]
+    pair = (crops[0], np.array([[0.5, 0.5, 0.5, 0.5]]), crops[1])
+    ranges = export.find_ranges(tracker, [pair])
+    assert set(ranges) == {graph.name for graph in chain(variant("test"))}
+    engine = runtime.build(tracker.network, "openvino", "int8", threads=1, ranges=ranges)
+    following = Tracker(engine, FixedExit(2, narrow=True))
+    following.start(image, BOX)
+    assert following.step(image).narrow
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", BOXES, ids=lambda change: "-".join(change))
 def test_graphs_that_read_the_targets_box_export_and_run(changes, image, tmp_path):
     tracker = saved(**changes)

@@ -24,6 +24,20 @@ def test_over_its_budget_a_target_gets_shallower_to_the_first_exit():
     assert paced.leave(0, 0.0)
 
 
+def test_the_cheapest_level_looks_narrowly_where_a_point_does():
+    narrow = [replace(point, narrow=True) for point in POINTS]
+    for points, expected in ((POINTS, False), (narrow, True)):
+        paced = Paced(points, 3, budget_ms=10.0)
+        for _ in range(10):
+            paced.observe(20.0)
+        assert paced.narrow == expected
+        deep = Paced(points, 3, budget_ms=10.0)
+        for _ in range(100):
+            deep.observe(2.0)
+        assert deep.name == "full"
+        assert not deep.narrow
+
+
 def test_well_within_its_budget_a_target_gets_deeper_but_does_not_swing():
     paced = Paced(POINTS, 3, budget_ms=10.0)
     for _ in range(100):

@@ -41,6 +41,22 @@ def test_heads_go_before_stages_and_deep_stages_before_shallow_ones():
     assert planner.choose([frames[0], frames[1], frames[3]], 0.0) == [1, 2]
 
 
+def test_frames_of_two_regions_are_no_batch_and_do_not_wait_for_each_other():
+    plain = table(1.0).milliseconds
+    narrow = {f"narrow_{name}": by for name, by in plain.items() if name != "template"}
+    planner = Planner(Table({**plain, **narrow}, exits=3))
+    frames = [Frame("narrow_stage0"), Frame("stage0"), Frame("narrow_stage0")]
+    assert planner.choose(frames, 0.0) in ([1], [0, 2])
+    assert planner.choose([Frame("narrow_head0"), Frame("stage1")], 0.0) == [0]
+    # Newcomers catch up where a batch costs the same whatever its size, in their own region only.
+    for deep, shallow, waits in (
+        ("narrow_stage1", "narrow_stage0", True),
+        ("stage1", "narrow_stage0", False),
+    ):
+        found = planner.choose([Frame(deep), *[Frame(shallow)] * 3], 0.0)
+        assert (found == [1, 2, 3]) == waits, (deep, shallow)
+
+
 @pytest.mark.parametrize(("fixed", "together"), [(0.0, 1), (0.02, 1), (0.1, 2), (1.0, 4)])
 def test_a_batch_is_as_large_as_makes_it_cheaper(fixed, together):
     frames = [Frame("stage0", deadline) for deadline in (0.4, 0.1, 0.3, 0.2)]

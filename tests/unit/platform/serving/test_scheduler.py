@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def boxes_of(served, frames, starts, mode="stages", point="balanced"):
     seen = []
     planner = Planner(served.table, served.runner.most_rows)
     scheduler = Scheduler(served.runner, planner, mode, seen.append)
-    policy = find_point(POINTS, point, 3)
+    narrow = served.engine.config.narrow_size > 0
+    policy = replace(find_point(POINTS, point, 3), narrow=narrow)
     trackers = [Tracker(served.engine, policy.policy()) for _ in starts]
     try:
         works = [t.starting(RGB(frames[0]), box) for t, box in zip(trackers, starts, strict=True)]
@@ -63,6 +65,7 @@ STARTS = [(40.0 + 3 * k, 30.0 + k, 30.0, 24.0 + k) for k in range(6)]
     "changes",
     [
         pytest.param({}, id="plain"),
+        pytest.param({"narrow_size": 96}, id="narrow"),
         pytest.param({"attention": "template-cached"}, id="cached", marks=pytest.mark.slow),
         pytest.param(
             {"recycling": "cascade", "iou_token": "read_only"}, id="cascade", marks=pytest.mark.slow
@@ -82,8 +85,11 @@ def test_boxes_in_batches_are_those_of_single_streams(frames, mode, changes):
     served = open_served(saved, rounds=1)
     rows, seen = boxes_of(served, frames, STARTS, mode)
     assert max(ran.rows for ran in seen) > 1, "there were batches"
+    narrow = "narrow_size" in changes
+    assert any(ran.graph.startswith("narrow_") for ran in seen) == narrow
     for k, box in enumerate(STARTS):
-        alone = Tracker(saved.network, find_point(POINTS, "balanced", 3).policy())
+        point = replace(find_point(POINTS, "balanced", 3), narrow=narrow)
+        alone = Tracker(saved.network, point.policy())
         expected = list(alone.track((RGB(frame) for frame in frames), box))
         for row, one in zip(rows, expected, strict=True):
             # In [0, 1] of the search crop, whose side is four times the target's: an untrained

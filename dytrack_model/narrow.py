@@ -1,0 +1,69 @@
+"""The narrow search region: the middle of the search crop, at the same scale.
+
+Most of a search crop is there for targets that move fast or were lost. Where a target is certain
+and slow, its middle is enough: of the 144 tokens of a crop of 12 x 12 patches, 64 are left in its 8
+x 8 in the middle, and full depth costs little more than half. Tokens keep the positions that they
+have in the whole crop, and targets their size in pixels, so a network sees less of what it
+knows, and needs no training for it. Source: our choice; search regions that follow the target's
+motion are older than networks.
+"""
+
+import copy
+
+from dytrack_model.exits.decisioner import ScoreMapSummary
+from dytrack_model.exits.heads import CentreHead
+from dytrack_model.network import DyTrackNetwork
+
+NARROW = "narrow_"
+"""How the names of everything begin that belongs to the narrow search crop."""
+SLOW_BELOW = 0.5
+"""Displacement between two frames, in roots of the target's area, from which it is not slow."""
+WIDE_FRAMES = 3
+"""Frames for which the whole region is looked at after a displacement as large."""
+
+
+class Pace:
+    """How fast a target moves: whether the narrow region is enough for the next frame."""
+
+    def __init__(self) -> None:
+        self._wide = 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether the narrow region is enough."""
+        return self._wide <= 0
+
+    def moved(self, displacement: float) -> None:
+        """Take in how far the centre moved in a frame, in roots of the target's area."""
+        self._wide = WIDE_FRAMES if displacement > SLOW_BELOW else self._wide - 1
+
+    def rush(self) -> None:
+        """Look at the whole region for a while: nobody knows how fast the target moves."""
+        self._wide = WIDE_FRAMES
+
+
+def narrowed(network: DyTrackNetwork) -> DyTrackNetwork:
+    """Return a network over the narrow search crop.
+
+    Args:
+        network: Its configuration has a ``narrow_size``; it is not changed.
+
+    Returns:
+        Another network with the same weights in the same memory.
+
+    Raises:
+        ConfigurationError: There is no narrow search crop.
+    """
+    config = network.config.narrowed()
+    whole, side = network.config.map_size, config.map_size
+    tensors = [*network.parameters(), *network.buffers()]
+    # A deep copy takes what its memo already knows as it is: modules are copied, tensors are not.
+    narrow = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    narrow.config = narrow.backbone.config = config
+    for head in narrow.heads:
+        assert isinstance(head, CentreHead)
+        head.map_size, head.size_scale = side, whole / side
+    for summary in narrow.score_summaries:
+        assert isinstance(summary, ScoreMapSummary)
+        summary.read_maps_of(side)
+    return narrow
