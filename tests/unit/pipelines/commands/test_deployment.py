@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -229,6 +230,27 @@ def test_a_price_of_depth_is_found_in_closed_loop(dytrack, tracker, held_out, ru
     assert record["promised"] is None
     assert costs[0] < record["got"]["gmacs"] <= budget
     assert record["rule"] == ("ambiguity" if rule == "auto" else rule)
+
+
+@pytest.mark.slow
+def test_a_budget_below_the_whole_regions_first_exit_is_kept_over_the_narrow_one(
+    dytrack, tracker, held_out, tmp_path
+):
+    saved = checkpoint.load(tracker)
+    config = replace(saved.network.config, narrow_size=64)
+    network = DyTrackNetwork(config)
+    network.load_state_dict(saved.network.state_dict())
+    folder = checkpoint.save(tmp_path / "narrow", network, saved.points)
+    budget = 0.95 * exit_gmacs(network)[0]
+    words = ["--budget-gmacs", f"{budget}", "--audit-every", "50"]
+    refused = dytrack("calibrate", str(folder), *held_out, *words)
+    assert refused.returncode == 2
+    assert "the first exit alone costs" in refused.stderr
+    done = dytrack("calibrate", str(folder), *held_out, *words, "--narrow", "--name", "quick")
+    assert done.returncode == 0, done.stderr
+    kept = checkpoint.load(folder)
+    assert find_point(kept.points, "quick", 3).narrow
+    assert kept.notes["calibration"]["quick"]["got"]["gmacs"] <= budget
 
 
 def test_what_a_rule_by_value_cannot_keep_is_refused(dytrack, tracker, held_out):
