@@ -9,6 +9,7 @@ import ray
 
 from dytrack_model import Tracker
 from dytrack_model.checkpoint import SavedTracker
+from dytrack_model.policy import FixedExit
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine
 from dytrack_model.target_state import STATES
@@ -62,6 +63,11 @@ def _warm(engine: Engine) -> None:
     for _ in range(_WARM_UP):
         tracker.start(image, (120, 80, 60, 60))
         tracker.step_all(image)
+        if engine.config.narrow_size:
+            for exit_index in range(engine.exit_count):
+                narrow = Tracker(engine, FixedExit(exit_index, narrow=True), states=None)
+                narrow.start(image, (120, 80, 60, 60))
+                narrow.step(image)
 
 
 @ray.remote
