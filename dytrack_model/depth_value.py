@@ -63,7 +63,7 @@ class ValueRule:
     """(E,) cost of a stop at each exit, over that of full depth."""
     price: float
     """Value that the cost of one frame at full depth is worth; 0 always goes to full depth."""
-    audit_every: int = 20
+    audit_every: int = AUDIT_EVERY
     """Frames after which full depth is run whatever the value."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from dytrack_model.config import require
-from dytrack_model.depth_value import ValueRule
+from dytrack_model.depth_value import AUDIT_EVERY, ValueRule
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.thresholds import sequences_needed
 from dytrack_platform.errors import ConfigurationError
@@ -28,7 +28,7 @@ class ByValue:
 
     weights: tuple[tuple[float, ...], ...]
     """(E - 1, FEATURES) as in :class:`~dytrack_model.depth_value.ValueRule`."""
-    audit_every: int = 15
+    audit_every: int = AUDIT_EVERY
     """Frames after which full depth is run whatever the value."""
     narrow: bool = False
     """Whether the point is to look at the narrow search region."""
