@@ -13,7 +13,7 @@ token. Trackers of format 1 are translated while they are read.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig
+from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig, require
 from dytrack_model.errors import CheckpointError, ConfigurationError
 from dytrack_model.folders import write_folder
 from dytrack_model.network import DyTrackNetwork
@@ -146,7 +146,7 @@ def load(folder: str | Path) -> SavedTracker:
     description = _read_description(folder)
     try:
         config = ModelConfig.from_dict(description["model"])
-        points = tuple(OperatingPoint.from_dict(point) for point in description["points"])
+        points = parse_points(description["points"], config)
         notes = dict(description["notes"])
     except (ConfigurationError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error!s}; it is damaged") from error
@@ -184,6 +184,31 @@ def save_ranges(
 
     write_folder(folder, write)
     return folder / RANGES
+
+
+def parse_points(
+    rows: Iterable[Mapping[str, Any]], config: ModelConfig
+) -> tuple[OperatingPoint, ...]:
+    """Turn plain JSON into the operating points of a network.
+
+    Raises:
+        KeyError: A key is missing.
+        ValueError: A value is of another kind.
+        ConfigurationError: A point does not fit the network.
+    """
+    points = tuple(OperatingPoint.from_dict(row) for row in rows)
+    for point in points:
+        given = f"operating point {point.name!r}: must have"
+        costs = point.value.costs if point.value is not None else (*point.thresholds, 1.0)
+        require(
+            len(costs) == len(config.exits),
+            f"{given} a rule for each of {len(config.exits)} exits, got {len(costs)}",
+        )
+        require(
+            config.narrow_size > 0 or not point.narrow,
+            f"{given} a narrow search region to look at, and model.narrow_size is 0",
+        )
+    return points
 
 
 def parse_ranges(values: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:

@@ -94,11 +94,19 @@ def check_bounds(config: "DataclassInstance") -> None:
         value = getattr(config, name)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         require(number, f"{name}: must be a number, got {value!r}")
+        whole = isinstance(value, int) or name not in whole_numbers_of(type(config))
+        require(whole, f"{name}: must be a whole number, got {value!r}")
         require(bounds.hold(value), f"{name}: must {bounds}, got {value}")
     for name, choices in choices_of(type(config)).items():
         value = getattr(config, name)
         known = ", ".join(map(str, choices))
         require(value in choices, f"{name}: must be one of {known}, got {value!r}")
+
+
+@lru_cache
+def whole_numbers_of(owner: type) -> frozenset[str]:
+    """Return the names of a configuration's fields that hold whole numbers."""
+    return frozenset(name for name, hint in get_type_hints(owner).items() if hint is int)
 
 
 @lru_cache

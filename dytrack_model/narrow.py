@@ -23,23 +23,28 @@ WIDE_FRAMES = 3
 
 
 class Pace:
-    """How fast a target moves: whether the narrow region is enough for the next frame."""
+    """How fast a target moves: whether the narrow region is enough for the next frame.
 
-    def __init__(self) -> None:
-        self._wide = 0
+    Args:
+        wide_frames: For how many frames it is not, to begin with.
+    """
+
+    def __init__(self, wide_frames: int = 0) -> None:
+        self.wide_frames = wide_frames
 
     @property
     def slow(self) -> bool:
         """Whether the narrow region is enough."""
-        return self._wide <= 0
+        return self.wide_frames == 0
 
     def moved(self, displacement: float) -> None:
         """Take in how far the centre moved in a frame, in roots of the target's area."""
-        self._wide = WIDE_FRAMES if displacement > SLOW_BELOW else self._wide - 1
+        slow = displacement <= SLOW_BELOW
+        self.wide_frames = max(0, self.wide_frames - 1) if slow else WIDE_FRAMES
 
     def rush(self) -> None:
         """Look at the whole region for a while: nobody knows how fast the target moves."""
-        self._wide = WIDE_FRAMES
+        self.wide_frames = WIDE_FRAMES
 
 
 def narrowed(network: DyTrackNetwork) -> DyTrackNetwork:

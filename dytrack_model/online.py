@@ -74,7 +74,7 @@ class Tracker:
         self._correct = correct and self.engine.exit_count > 1
         self._correction = BoxCorrection(self.engine.exit_count)
         self._regions = regions(self.engine.config, hann, narrow=self.policy.narrow)
-        self._pace = Pace()
+        self.pace = Pace()
         self._states = states
         self._belief: Belief | None = None
         self._template_state: Tensors | None = None
@@ -184,7 +184,7 @@ class Tracker:
     def _begin_at(self, box: NDArray[np.float64]) -> None:
         """Take a box as certain."""
         self._box_xywh = box
-        self._pace = Pace()
+        self.pace = Pace()
         self._belief = Belief(self._states, box, self._frame_size) if self._states else None
 
     def step(self, frame: Frame) -> Prediction:
@@ -202,10 +202,11 @@ class Tracker:
         """As :meth:`step`, call by call; ``network_ms`` then counts what it had to wait for."""
         self._left = None
         state = self._belief.state if self._belief else TargetState.TRACKING
+        image = self._image(frame)
         if self._belief and state is TargetState.LOST:
-            return (yield from self._look_around(self._image(frame), self._belief))
-        narrow = self.policy.narrow and state is TargetState.TRACKING and self._pace.slow
-        search = self._search(frame, narrow)
+            return (yield from self._look_around(image, self._belief))
+        narrow = self.policy.narrow and state is TargetState.TRACKING and self.pace.slow
+        search = self._search(image, narrow)
         began = time.perf_counter()
         found = yield from inferring(
             self.engine,
@@ -223,12 +224,14 @@ class Tracker:
         heads = len(shallow or found.passed)  # besides the one that gave the box
         extra = planned_extra_gmacs(self.engine.config, looked, left, heads)
         prediction = replace(prediction, narrow=narrow, extra_gmacs=extra)
-        self._pace.moved(motion(box, looked.search_factor)[0])
+        self.pace.moved(motion(box, looked.search_factor)[0])
         if shallow:
             self._learn(search, shallow, found)
         if self._belief is not None:
             given = self._belief.follow(prediction.box_xywh, said, self._box_xywh)
             prediction = replace(prediction, box_xywh=given, state=self._belief.state)
+        if prediction.lost:  # without states nothing else looks further
+            self.pace.rush()
         self._box_xywh = prediction.box_xywh.copy()
         if left < self.engine.exit_count - 1:
             self._left = (search, found)
@@ -257,7 +260,7 @@ class Tracker:
 
     def _look_around(self, image: RGB, belief: Belief) -> Work[Prediction]:
         """Look for a lost target, at full depth."""
-        assert self._seeker is not None  # a target was lost, so one was started
+        assert self._seeker is not None
         self.policy.begin_frame()
         plan, centred = belief.plan(self.engine.config.search_factor)
         began = time.perf_counter()
@@ -266,7 +269,7 @@ class Tracker:
         )
         network_ms = (time.perf_counter() - began) * 1e3
         self._box_xywh = belief.weigh(box, said, self._box_xywh)
-        self._pace.rush()
+        self.pace.rush()
         last = self.engine.exit_count - 1
         return Prediction(
             box_xywh=self._box_xywh.copy(),
@@ -284,7 +287,7 @@ class Tracker:
         For choosing thresholds and for baselines; errors as :meth:`step`. Each exit's time is
         that of its whole route.
         """
-        search = self._search(frame, narrow=False)
+        search = self._search(self._image(frame), narrow=False)
         tensors = self.engine.begin(search.pixels[None], search.template_state)
         predictions = []
         network_ms = 0.0
@@ -337,22 +340,19 @@ class Tracker:
             # Some sequences change (GOT-10k has two): go on in the new frame, as toolkits do.
             self._frame_size = image.size
             self._box_xywh = clip_box(self._box_xywh, *image.size)
+            self.pace.rush()
             if self._belief is not None:
                 self._belief.resize(image.size)
         return image
 
-    def _search(self, frame: Frame, narrow: bool) -> Search:
+    def _search(self, image: RGB, narrow: bool) -> Search:
         """Cut the search region around the last box, or its middle alone."""
-        image, region = self._image(frame), self._regions[narrow]
         assert self._template_state is not None  # _image refuses frames before a start
+        region = self._regions[narrow]
         return Search.cut(image.pixels, self._box_xywh, region, self._template_state)
 
     def _shallower(self, found: Inference, window: Tensor) -> Work[list[list[float]]]:
-        """Run shallower exits' heads, if anything is to be learned from them.
-
-        Returns:
-            A box in the crop for each; nothing where nothing is learned.
-        """
+        """Run shallower exits' heads for boxes in the crop; none where nothing is learned."""
         last = self.engine.exit_count - 1
         learns = self._correct and (self.policy.varies or found.overruled)
         if found.exit_index < last or not (learns or self.policy.learns_from_depth):

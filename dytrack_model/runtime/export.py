@@ -250,10 +250,11 @@ def describe(folder: str | Path) -> Description:
                 f"{path}: format {description['format']}, this version reads {FORMAT}; export the "
                 "tracker again"
             )
+        config = ModelConfig.from_dict(description["model"])
         return Description(
             kind=description["kind"],
-            config=ModelConfig.from_dict(description["model"]),
-            points=tuple(OperatingPoint.from_dict(point) for point in description["points"]),
+            config=config,
+            points=checkpoint.parse_points(description["points"], config),
             files={graph["name"]: folder / graph["file"] for graph in description["graphs"]},
             batch=int(description["batch"]),
             ranges=checkpoint.parse_ranges(description.get("ranges", {})),

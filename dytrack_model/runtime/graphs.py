@@ -32,13 +32,16 @@ Dimensions: B batch, S side of a crop, N tokens, Z template tokens, X search tok
 import copy
 import itertools
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig, require
+from dytrack_model.errors import CheckpointError
 from dytrack_model.exits.recycling import ExitFeatures
 from dytrack_model.narrow import NARROW, narrowed
 from dytrack_model.network import DyTrackNetwork
@@ -88,6 +91,14 @@ class Graph:
         return {"name": self.name, "inputs": list(self.inputs), "outputs": list(self.outputs)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ports:
+    """What a graph from a file reads and gives: shapes by name, in their order."""
+
+    reads: dict[str, tuple[int, ...]]
+    gives: dict[str, tuple[int, ...]]
+
+
 def chain(config: ModelConfig) -> tuple[Graph, ...]:
     """Return the graphs of a configuration, in the order in which the deepest route runs them."""
     cached = config.attention == "template-cached"
@@ -115,6 +126,44 @@ def chain(config: ModelConfig) -> tuple[Graph, ...]:
                 Graph(kind="head", exit_index=k, inputs=(features,), outputs=maps, narrow=narrow),
             ]
     return tuple(graphs)
+
+
+def require_links(
+    config: ModelConfig, files: Mapping[str, Path], ports: Mapping[str, Ports]
+) -> None:
+    """Refuse graphs from files that do not read what the ones before them give.
+
+    Args:
+        config: The network's.
+        files: The file of each graph by name.
+        ports: What each graph reads and gives.
+
+    Raises:
+        CheckpointError: A file holds another graph, or one of another tracker.
+    """
+    images = {"template": config.template_size, "search": config.search_size}
+    if config.narrow_size:
+        images[f"{NARROW}search"] = config.narrow_size
+    batch = next(iter(ports["template"].reads.values()), ())[:1]
+    known = {name: (*batch, side, side, 3) for name, side in images.items()}
+    for graph in chain(config):
+        reads, gives = ports[graph.name].reads, ports[graph.name].gives
+        named = (tuple(reads), tuple(gives)) == (graph.inputs, graph.outputs)
+        odd = [
+            name
+            for name, shape in (reads | gives).items()
+            if known.setdefault(name, shape) != shape
+        ]
+        if named and not odd:
+            continue
+        expected, got = ", ".join((*graph.inputs, *graph.outputs)), ", ".join([*reads, *gives])
+        if named:
+            name = odd[0]
+            expected, got = f"{name} of {known[name]}", f"{(reads | gives)[name]}"
+        raise CheckpointError(
+            f"{files[graph.name]}: not graph {graph.name} of this tracker (expected {expected}, "
+            f"got {got}); export again"
+        )
 
 
 def place(name: str) -> tuple[Kind, int, bool]:

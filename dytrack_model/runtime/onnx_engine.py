@@ -14,7 +14,7 @@ from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native
-from dytrack_model.runtime.graphs import Graph, module
+from dytrack_model.runtime.graphs import Graph, Ports, module, require_links
 
 SUFFIX = ".onnx"
 _OPSET = 20  # the first one with GELU
@@ -75,12 +75,17 @@ class OnnxEngine(Engine):
         options.log_severity_level = 3
         # Each graph has threads of its own; the idle ones must not spin beside the one that works.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        graphs = {}
+        graphs, ports = {}, {}
         for graph in chain:
             session = onnxruntime.InferenceSession(
                 str(files[graph.name]), options, providers=["CPUExecutionProvider"]
             )
             graphs[graph.name] = _Session(session, graph)
+            ports[graph.name] = Ports(
+                reads={port.name: tuple(port.shape) for port in session.get_inputs()},
+                gives={port.name: tuple(port.shape) for port in session.get_outputs()},
+            )
+        require_links(config, files, ports)
         super().__init__(config, "onnx", "fp32", graphs)
 
     def adopt(self, array: NDArray[np.uint8] | NDArray[np.float32]) -> Native:

@@ -20,7 +20,7 @@ from dytrack_model.errors import ConfigurationError, RuntimeMissingError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import onnx_engine, quantisation
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.graphs import PASSED_ON, Graph, part
+from dytrack_model.runtime.graphs import PASSED_ON, Graph, Ports, part, require_links
 
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
@@ -95,6 +95,8 @@ class OpenVinoEngine(Engine):
             )
             for graph in chain
         }
+        ports = {graph.name: _ports(compiled[graph.name], graph) for graph in chain}
+        require_links(config, files, ports)
         chosen = compiled["stage0"].get_property("INFERENCE_PRECISION_HINT")
         precise = "bf16" if chosen == openvino.Type.bf16 else "fp32"
         graphs = {graph.name: _Request(compiled[graph.name], graph) for graph in chain}
@@ -208,6 +210,21 @@ def _round_weights(model: Any, ranges: Sequence[tuple[float, float]] | None) -> 
         product = ops.matmul(node.input_value(0), restored, how["transpose_a"], True)
         product.set_friendly_name(node.get_friendly_name())
         node.output(0).replace(product.output(0))
+
+
+def _ports(compiled: Any, graph: Graph) -> Ports:  # noqa: ANN401  (no types)
+    """Say what a compiled graph reads and gives; a port may have several names."""
+
+    def shapes(ports: Any, expected: Sequence[str]) -> dict[str, tuple[int, ...]]:  # noqa: ANN401
+        found = {}
+        for index, port in enumerate(ports):
+            own = expected[index] if index < len(expected) else ""
+            found[own if own in port.names else min(port.names, default="")] = tuple(port.shape)
+        return found
+
+    return Ports(
+        reads=shapes(compiled.inputs, graph.inputs), gives=shapes(compiled.outputs, graph.outputs)
+    )
 
 
 class _Request:

@@ -108,6 +108,7 @@ def calibrate(
     )
     # Read the tracker and the sequences.
     saved = registry.load(model)
+    value_rules.require_region(saved.network.config, narrow=narrow)
     faults: list[Fault] = []
     sequences = list(readers.read(dataset, root, split, faults))
     # Choose the thresholds or the price, and run the tracker with them.

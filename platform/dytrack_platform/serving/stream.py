@@ -139,7 +139,13 @@ class Stream:
         if not self._targets:
             raise Refused("token", "there is no target yet")
         targets = tuple(
-            SavedTarget(id=t.id, origin=t.origin, box_xywh=t.box_xywh, point=t.point)
+            SavedTarget(
+                id=t.id,
+                origin=t.origin,
+                box_xywh=t.box_xywh,
+                point=t.point,
+                wide_frames=t.wide_frames,
+            )
             for t in self._targets.values()
         )
         frames = self._frames
@@ -218,7 +224,7 @@ class Stream:
             for wanted in command.targets:
                 target = self._known(wanted.id)
                 target.tracker.move_to(wanted.box)
-                target.box_xywh = wanted.box
+                target.box_xywh, target.wide_frames = wanted.box, 0
         elif command.kind == "remove":
             for name in command.ids:
                 self._known(name)
@@ -236,7 +242,7 @@ class Stream:
     async def _resume(self, token: str, image: RGB, model: Model) -> None:
         for one in (await self._unsealed(token)).targets:
             point = nearest_point(model, one.point)
-            target = Target(one.id, one.origin, one.box_xywh, point)
+            target = Target(one.id, one.origin, one.box_xywh, point, wide_frames=one.wide_frames)
             await self._start(target, target.resuming(model, image.size, self._audits), model)
 
     async def _unsealed(self, token: str) -> SavedStream:

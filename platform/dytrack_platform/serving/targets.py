@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.images import RGB
+from dytrack_model.narrow import Pace
 from dytrack_model.online import Tracker
 from dytrack_model.policy import FULL, OperatingPoint, Policy, find_point
 from dytrack_model.prediction import Prediction
@@ -27,6 +28,9 @@ class Target:
     point: str
     """Name of its operating point."""
     budget_ms: float | None = None
+    wide_frames: int = 0
+    """For how many frames the whole search region is looked at; see
+    :class:`~dytrack_model.narrow.Pace`."""
     tracker: Tracker = field(init=False)
     paced: Paced | None = None
     _raised: float = 0.0
@@ -53,11 +57,13 @@ class Target:
         self.tracker = Tracker(model.engine, self._policy(model, audits))
         yield from self.tracker.starting(self.origin.image(), self.origin.box_xywh)
         self.tracker.move_to(self.box_xywh, size)
+        self.tracker.pace = Pace(self.wide_frames)
 
     def stepping(self, image: RGB) -> Work[Prediction]:
         """Find it in the next frame, call by call."""
         found = yield from self.tracker.stepping(image)
         self.box_xywh = tuple(float(value) for value in found.box_xywh)
+        self.wide_frames = self.tracker.pace.wide_frames
         return found
 
     def choose(

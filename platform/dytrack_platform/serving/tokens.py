@@ -23,6 +23,8 @@ class SavedTarget:
     box_xywh: tuple[float, ...]
     """Where it was last, in pixels of the frame."""
     point: str
+    wide_frames: int = 0
+    """For how many frames the whole search region is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,7 @@ def seal(stream: SavedStream, secret: str) -> str:
                 "from": list(target.origin.box_xywh),
                 "box": list(target.box_xywh),
                 "point": target.point,
+                "wide": target.wide_frames,
             }
             for target in stream.targets
         ],
@@ -70,6 +73,7 @@ def unseal(token: str, secret: str) -> SavedStream:
                     origin=Origin(base64.b64decode(row["png"]), tuple(row["from"])),
                     box_xywh=tuple(row["box"]),
                     point=row["point"],
+                    wide_frames=int(row.get("wide", 0)),
                 )
                 for row in values["targets"]
             ),

@@ -77,6 +77,37 @@ def test_a_damaged_tracker_is_refused_with_its_file(network, tmp_path, damage):
         checkpoint.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"narrow": True}, r"'p': must have a narrow search region to look at"),
+        ({"thresholds": [0.5]}, r"'p': must have a rule for each of 3 exits, got 2"),
+        (
+            {"value": {"weights": [[0.0] * 11], "costs": [0.5, 1.0], "price": 1, "audit_every": 8}},
+            r"'p': must have a rule for each of 3 exits, got 2",
+        ),
+    ],
+)
+def test_a_point_that_does_not_fit_its_network_is_refused(network, tmp_path, point, message):
+    folder = checkpoint.save(tmp_path / "t", network)
+    description = folder / checkpoint.DESCRIPTION
+    values = json.loads(description.read_text())
+    values["points"] = [{"name": "p", "thresholds": [0.5, 0.5], **point}]
+    description.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(folder)
+
+
+def test_a_whole_number_is_not_given_as_another(network, tmp_path):
+    folder = checkpoint.save(tmp_path / "t", network)
+    description = folder / checkpoint.DESCRIPTION
+    values = json.loads(description.read_text())
+    values["model"]["narrow_size"] = 96.0
+    description.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"narrow_size: must be a whole number, got 96\.0"):
+        checkpoint.load(folder)
+
+
 def older(folder, network, iou_token):
     """Write a tracker as format 1 did: other names for two parts and for the IoU token's kinds."""
     checkpoint.save(folder, network, POINTS)

@@ -174,11 +174,11 @@ def test_a_doubted_target_and_one_that_is_said_to_be_elsewhere_get_the_whole_reg
     tracker.start(RGB(image), BOX)
     tracker._belief._machine.state = TargetState.DOUBTFUL
     assert not tracker.step(RGB(image)).narrow
-    tracker._pace.rush()
+    tracker.pace.rush()
     tracker.move_to(BOX)
     assert tracker.step(RGB(image)).narrow, "who says where it is knows"
     tracker.move_to(BOX)
-    tracker._pace.rush()
+    tracker.pace.rush()
     assert not tracker.step(RGB(image)).narrow
     tracker.start(RGB(image), BOX)
     assert tracker.step(RGB(image)).narrow, "a new target has not moved yet"
@@ -189,7 +189,22 @@ def test_after_a_search_the_whole_region_is_looked_at(network, image):
     tracker.start(RGB(image), BOX)
     tracker._belief._machine.state = TargetState.LOST
     tracker.step(RGB(image))
-    assert not tracker._pace.slow
+    assert not tracker.pace.slow
+
+
+def test_without_states_a_frame_that_is_called_lost_is_followed_by_whole_ones(network, image):
+    tracker = Tracker(network, FixedExit(0, narrow=True), states=None, lost_below=1.0)
+    tracker.start(RGB(image), BOX)
+    first = tracker.step(RGB(image))
+    assert (first.narrow, first.lost) == (True, True)
+    assert not tracker.step(RGB(image)).narrow
+
+
+def test_frames_of_another_size_are_looked_at_as_a_whole(network, image):
+    tracker = Tracker(network, FixedExit(0, narrow=True), states=None)
+    tracker.start(RGB(image), BOX)
+    assert tracker.step(RGB(image)).narrow
+    assert not tracker.step(RGB(np.ascontiguousarray(image[::2, ::2]))).narrow
 
 
 def test_an_audit_goes_on_in_the_region_that_the_frame_had(network, image):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from dytrack_model.config import ModelConfig
 from dytrack_model.depth_value import ambiguity_weights, drop_weights
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config.schema import ResidentSource
@@ -40,6 +41,19 @@ def require_price(rule: Rule, audit_every: int | None, *, narrow: bool) -> None:
             )
 
 
+def require_region(config: ModelConfig, *, narrow: bool) -> None:
+    """Refuse a point over the narrow search region of a tracker that has none.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    if narrow and not config.narrow_size:
+        raise ConfigurationError(
+            "--narrow: needs a tracker with a narrow search region, and this one has none "
+            "(model.narrow_size is 0); leave --narrow out, or train with model.narrow_size"
+        )
+
+
 def value_of(
     rule: Rule,
     network: DyTrackNetwork,
@@ -60,13 +74,10 @@ def value_of(
         narrow: Whether the point is to look at the narrow search region.
 
     Raises:
-        ConfigurationError: There is no narrow search region.
         DataError: There are no sequences, or too few frames with a box to fit anything to.
     """
     if rule == "thresholds":
         return None
-    if narrow:
-        network.config.narrowed()  # refuses a network that has no narrow region
     own = {"ambiguity": ambiguity_weights, "drop": drop_weights}
     if rule in own:
         weights = own[rule](network.exit_count)

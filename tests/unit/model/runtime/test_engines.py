@@ -327,6 +327,29 @@ def test_a_damaged_export_is_refused_with_its_place(damage, exported, tmp_path):
         export.load(folder)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("damage", ["another graph", "another size", "another network"])
+def test_a_graph_that_is_not_the_trackers_is_refused(kind, damage, exported, tmp_path):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    for path in exported.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    description = folder / export.DESCRIPTION
+    values = json.loads(description.read_text())
+    if damage == "another graph":
+        (folder / "stage1.onnx").write_bytes((folder / "stage0.onnx").read_bytes())
+        place = r"stage1\.onnx: not graph stage1 of this tracker \(expected tokens0.*, got search"
+    elif damage == "another size":
+        values["model"]["template_size"] = 96
+        place = r"not graph template of this tracker \(expected template of \(1, 96, 96"
+    else:
+        values["model"]["search_size"] = 160
+        place = r"not graph stage0 of this tracker \(expected search of \(1, 160, 160, 3\)"
+    description.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=place):
+        export.load(folder, kind, "fp32")
+
+
 def test_an_export_with_the_names_of_before_is_asked_for_again(exported, tmp_path):
     description = json.loads((exported / export.DESCRIPTION).read_text())
     description["format"] = 2
