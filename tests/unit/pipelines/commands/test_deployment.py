@@ -265,7 +265,7 @@ def test_what_a_rule_by_value_cannot_keep_is_refused(dytrack, tracker, held_out)
         ),
         ([*tight, "--rule", "drop", "--hysteresis", "0.1"], "--hysteresis: moves thresholds"),
         ([*tight, "--rule", "thresholds", "--narrow"], "--narrow: needs a --rule with a price"),
-        ([*tight, "--rule", "drop", "--narrow"], "narrow_size: is 0"),
+        ([*tight, "--rule", "drop", "--narrow"], "--narrow: needs a tracker with a narrow"),
     ):
         done = dytrack("calibrate", str(tracker), *held_out, *words)
         assert done.returncode == 2
