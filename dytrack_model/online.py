@@ -260,7 +260,7 @@ class Tracker:
 
     def _look_around(self, image: RGB, belief: Belief) -> Work[Prediction]:
         """Look for a lost target, at full depth."""
-        assert self._seeker is not None
+        assert self._seeker is not None  # a target was lost, so one was started
         self.policy.begin_frame()
         plan, centred = belief.plan(self.engine.config.search_factor)
         began = time.perf_counter()

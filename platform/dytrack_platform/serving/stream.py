@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from dytrack_platform.serving.pacing import Audits
 from dytrack_platform.serving.pictures import Origin, decode
 from dytrack_platform.serving.scheduler import Job
 from dytrack_platform.serving.targets import DEFAULT_POINT, Target, find, nearest_point
-from dytrack_platform.serving.tokens import SavedStream, SavedTarget, seal, unseal
+from dytrack_platform.serving.tokens import SavedStream, seal, unseal
 
 _AROUND_A_TOKEN = 4096
 """Bytes that the start which gives a token back may have besides it."""
@@ -138,16 +139,7 @@ class Stream:
             return self._token
         if not self._targets:
             raise Refused("token", "there is no target yet")
-        targets = tuple(
-            SavedTarget(
-                id=t.id,
-                origin=t.origin,
-                box_xywh=t.box_xywh,
-                point=t.point,
-                wide_frames=t.wide_frames,
-            )
-            for t in self._targets.values()
-        )
+        targets = tuple(target.saved() for target in self._targets.values())
         frames = self._frames
         sealed = await self._loop.run_in_executor(
             self._pool, seal, SavedStream(targets=targets), self._settings.secret
@@ -184,7 +176,7 @@ class Stream:
             if before is not None and self._size is not None:
                 for name, one in self._targets.items():
                     point = nearest_point(model, one.point)
-                    moved[name] = Target(name, one.origin, one.box_xywh, point, one.budget_ms)
+                    moved[name] = replace(one, point=point)
                 works = [t.resuming(model, self._size, self._audits) for t in moved.values()]
                 await self._run_all(model, works, time.perf_counter() + self._deadline_s)
         except BaseException:
@@ -242,7 +234,7 @@ class Stream:
     async def _resume(self, token: str, image: RGB, model: Model) -> None:
         for one in (await self._unsealed(token)).targets:
             point = nearest_point(model, one.point)
-            target = Target(one.id, one.origin, one.box_xywh, point, wide_frames=one.wide_frames)
+            target = Target.restored(one, point)
             await self._start(target, target.resuming(model, image.size, self._audits), model)
 
     async def _unsealed(self, token: str) -> SavedStream:

@@ -13,6 +13,7 @@ from dytrack_platform.serving.messages import Refused
 from dytrack_platform.serving.models import Model
 from dytrack_platform.serving.pacing import Audits, Paced
 from dytrack_platform.serving.pictures import Origin
+from dytrack_platform.serving.tokens import SavedTarget
 
 DEFAULT_POINT = "balanced"
 
@@ -34,6 +35,21 @@ class Target:
     tracker: Tracker = field(init=False)
     paced: Paced | None = None
     _raised: float = 0.0
+
+    @classmethod
+    def restored(cls, saved: SavedTarget, point: str) -> "Target":
+        """Return what :meth:`saved` kept, at an operating point of the model that it goes on on."""
+        return cls(saved.id, saved.origin, saved.box_xywh, point, wide_frames=saved.wide_frames)
+
+    def saved(self) -> SavedTarget:
+        """Return what is kept for another server."""
+        return SavedTarget(
+            id=self.id,
+            origin=self.origin,
+            box_xywh=self.box_xywh,
+            point=self.point,
+            wide_frames=self.wide_frames,
+        )
 
     def beginning(self, model: Model, image: RGB, audits: Audits) -> Work[None]:
         """Start it on a model, call by call, with the frame that it is first seen in.

@@ -32,15 +32,8 @@ def model():
 
 def carried(target):
     """Send a target through a token."""
-    saved = SavedTarget(
-        id=target.id,
-        origin=target.origin,
-        box_xywh=target.box_xywh,
-        point=target.point,
-        wide_frames=target.wide_frames,
-    )
-    (got,) = unseal(seal(SavedStream(targets=(saved,)), "key"), "key").targets
-    return Target(got.id, got.origin, got.box_xywh, got.point, wide_frames=got.wide_frames)
+    (got,) = unseal(seal(SavedStream(targets=(target.saved(),)), "key"), "key").targets
+    return Target.restored(got, got.point)
 
 
 @pytest.mark.parametrize("wide", [0, 1, WIDE_FRAMES])
