@@ -26,20 +26,38 @@ from .conftest import POINTS
 GOLDEN = Path(__file__).parents[3] / "golden/tracker"
 
 
+def held_until(event):
+    """A work that computes nothing, and holds the scheduler's thread until an event."""
+    assert event.wait(timeout=30)
+    yield from ()
+
+
 def run(scheduler, works):
-    """Run works together; returns their jobs."""
-    ready = threading.Semaphore(0)
+    """Run works together, all of them there before the first is begun; returns their jobs."""
+    ready, all_there = threading.Semaphore(0), threading.Event()
     jobs = [Job(work, lambda job: ready.release(), deadline=1e9) for work in works]
+    scheduler.submit(Job(held_until(all_there), lambda job: None, deadline=1e9))
     for job in jobs:
         scheduler.submit(job)
+    all_there.set()
     for _ in jobs:
         assert ready.acquire(timeout=30)
     return jobs
 
 
+def where_batches_pay(table):
+    """The same graphs on a machine where eight rows cost what one does.
+
+    What a busy machine measures may say that a batch does not pay, and the planner then rightly
+    makes none.
+    """
+    flat = {graph: dict.fromkeys(by, 1.0) for graph, by in table.milliseconds.items()}
+    return Table(flat, exits=table.exits)
+
+
 def boxes_of(served, frames, starts, mode="stages", point="balanced"):
     seen = []
-    planner = Planner(served.table, served.runner.most_rows)
+    planner = Planner(where_batches_pay(served.table), served.runner.most_rows)
     scheduler = Scheduler(served.runner, planner, mode, seen.append)
     narrow = served.engine.config.narrow_size > 0
     policy = replace(find_point(POINTS, point, 3), narrow=narrow)
@@ -84,7 +102,7 @@ def test_boxes_in_batches_are_those_of_single_streams(frames, mode, changes):
     saved = SavedTracker(network=DyTrackNetwork(variant("test", **changes)).eval(), points=POINTS)
     served = open_served(saved, rounds=1)
     rows, seen = boxes_of(served, frames, STARTS, mode)
-    assert max(ran.rows for ran in seen) > 1, "there were batches"
+    assert max(ran.rows for ran in seen) == len(STARTS), "there were batches"
     narrow = "narrow_size" in changes
     assert any(ran.graph.startswith("narrow_") for ran in seen) == narrow
     for k, box in enumerate(STARTS):
