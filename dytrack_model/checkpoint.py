@@ -24,18 +24,12 @@ from torch import Tensor
 
 from dytrack_model.config import RENAMED_IOU_TOKENS, ModelConfig, require
 from dytrack_model.errors import CheckpointError, ConfigurationError
-from dytrack_model.folders import write_folder
+from dytrack_model.folders import SHIPPED, write_folder
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.files import read_tensors
 
 FORMAT = 2
-SHIPPED = {
-    "reference": Path(__file__).parent / "reference",
-    "reference-tiny": Path(__file__).parent / "reference_tiny",
-}
-"""Trackers that come with the package, by the name that stands for a folder wherever one is
-asked for; a folder of one's own that is called so is written ``./reference``."""
 Storage = Literal["fp32", "fp16", "int8"]
 _SCALE = ".row_scale"
 """Ending of the tensor that holds the scales of an 8-bit one."""

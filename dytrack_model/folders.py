@@ -1,4 +1,4 @@
-"""Write folders whole: what was there is replaced by what is new, and nothing else is touched."""
+"""Folders: those that come with the package, and how one is written whole."""
 
 import shutil
 import tempfile
@@ -8,6 +8,12 @@ from pathlib import Path
 
 from dytrack_model.errors import ConfigurationError
 
+SHIPPED = {
+    "reference": Path(__file__).parent / "reference",
+    "reference-tiny": Path(__file__).parent / "reference_tiny",
+}
+"""Trackers that come with the package, by the name that stands for a folder wherever one is
+asked for; a folder of one's own that is called so is written ``./reference``."""
 _UNFINISHED = ".unfinished"
 
 

@@ -78,6 +78,7 @@ def calibrate(
 
     from dytrack_model import checkpoint
     from dytrack_model.depth_value import AUDIT_EVERY
+    from dytrack_model.folders import SHIPPED
     from dytrack_model.policy import check_point_name
     from dytrack_platform.config.schema import ResidentSource
     from dytrack_platform.datasets import readers
@@ -95,7 +96,7 @@ def calibrate(
     if rule == "auto":
         rule = "thresholds" if risk is not None or hysteresis else "ambiguity"
     value_rules.require_price(rule, audit_every, narrow=narrow)
-    if out is None and (registry.is_remote(model) or model in checkpoint.SHIPPED):
+    if out is None and (registry.is_remote(model) or model in SHIPPED):
         raise ConfigurationError(
             "out: a model in a registry or a store, or one that comes with dytrack, stays as it "
             "is; name a folder"

@@ -12,6 +12,7 @@ The same command continues a run that was killed, from its last checkpoint.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,7 +79,8 @@ def train(
 
 
 def foretell(config: "ExperimentConfig") -> dict[str, Any]:
-    """Say what a training would do and cost, without data, workers and files; return it too."""
+    """Say what a training would do and cost, and what of its data is not here; return it too."""
+    from dytrack_platform.config import locations
     from dytrack_platform.training.cost import training_cost
 
     cost = training_cost(config)
@@ -93,16 +95,32 @@ def foretell(config: "ExperimentConfig") -> dict[str, Any]:
         ["writes to", f"{config.train.storage}/{config.name}"],
     ]
     screen.table(f"{config.name}: what training it comes to", ["what", "how much"], rows)
-    sources = [source.path for source in config.data.train]
-    sources += [source.root for source in config.data.resident]
+    resident = locations.rooted(config.data, config.data.resident)
+    sources = [source.path for source in config.data.train] + [source.root for source in resident]
+    sources = list(dict.fromkeys(sources))
     screen.say(f"reads {', '.join(sources) or 'nothing: data.train and data.resident are empty'}")
+    # The machine that trains may be another one: what is not here is said, and nothing is refused.
+    named = locations.of_recipe(config)
+    named.pop("train.storage")
+    named.pop("data.root", None)
+    validated = locations.rooted(config.data, config.data.resident_validation)
+    needed = [*sources, *(source.root for source in validated), *named.values()]
+    missing = [place for place in dict.fromkeys(needed) if not _is_there(place)]
+    if missing:
+        screen.say(f"a training needs what is not on this machine: {', '.join(missing)}")
     return {
         **asdict(cost),
         "workers": config.train.workers,
         "gpu": config.train.gpu,
         "folder": f"{config.train.storage}/{config.name}",
         "reads": sources,
+        "missing": missing,
     }
+
+
+def _is_there(place: str) -> bool:
+    """Whether a local path exists; of a URL that is believed."""
+    return "://" in place or Path(place).expanduser().exists()
 
 
 def describe(progress: "Progress", epochs: int, workers: int) -> str:

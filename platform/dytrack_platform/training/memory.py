@@ -9,6 +9,7 @@ import torch
 from dytrack_model.config import ModelConfig
 from dytrack_model.exits.heads import hann_window
 from dytrack_model.network import DyTrackNetwork
+from dytrack_platform.config.locations import rooted
 from dytrack_platform.config.schema import (
     DataConfig,
     ExperimentConfig,
@@ -62,7 +63,7 @@ def stream(config: ExperimentConfig, context: DistributedContext, subset: str) -
     return ResidentStream(
         data,
         config.model,
-        _resident(_rooted(data, data.resident), sizes_of(config.model), context.device),
+        _resident(rooted(data, data.resident), sizes_of(config.model), context.device),
         seed=seed,
         batch_size=config.train.batch_size,
         rank=context.rank,
@@ -76,7 +77,7 @@ def check(data: DataConfig) -> None:
     Raises:
         DataError: A folder is missing, or nothing in it can be used.
     """
-    for source in _rooted(data, (*data.resident, *data.resident_validation)):
+    for source in rooted(data, (*data.resident, *data.resident_validation)):
         if source.dataset == "cutouts":
             index = Tree(source.root)
             if not index.is_file("index.json"):
@@ -105,16 +106,6 @@ def closed_loop(
     return scores, tracks
 
 
-def _rooted(data: DataConfig, sources: tuple[ResidentSource, ...]) -> tuple[ResidentSource, ...]:
-    """Put relative roots below ``data.root``."""
-    return tuple(
-        source
-        if source.root.startswith("/") or "://" in source.root
-        else replace(source, root=f"{data.root.rstrip('/')}/{source.root}")
-        for source in sources
-    )
-
-
 def sizes_of(model: ModelConfig) -> ModelConfig:
     """Keep what reading depends on, so that trackers of one size share what was read."""
     return ModelConfig(
@@ -140,7 +131,7 @@ def followed(
 
     The module is put into evaluation mode.
     """
-    pictures, films = _films(_rooted(config.data, config.data.resident_validation), device)
+    pictures, films = _films(rooted(config.data, config.data.resident_validation), device)
     module.eval()
     half = dtype_of(config.train.precision, device) != torch.float32
     return many_targets(module.network, pictures, half=half), films

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
+from dytrack_model.folders import SHIPPED
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.pretrained.backbone import load_backbone
@@ -93,7 +94,7 @@ def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
     Raises:
         CheckpointError: It cannot be read, or is of another model.
     """
-    folder = tracker_files.SHIPPED.get(path, Path(path))
+    folder = SHIPPED.get(path, Path(path))
     inside = folder / state_files.TRACKER
     if inside.is_dir():
         folder = inside

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dytrack_model import Tracker, checkpoint
+from dytrack_model.folders import SHIPPED
 from dytrack_model.pretrained.files import read_tensors
 
-FOLDER = checkpoint.SHIPPED["reference"]
+FOLDER = SHIPPED["reference"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def overlap(one, other):
     return common / (one[2] * one[3] + other[2] * other[3] - common)
 
 
-@pytest.mark.parametrize("name", checkpoint.SHIPPED)
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("point", ["fast", "balanced", "accurate"])
 def test_it_follows_what_it_has_never_seen(video, name, point):
     frames, boxes = video
@@ -66,13 +67,13 @@ def test_it_opens_quickly():
 
 
 def test_their_files_are_small_together():
-    sizes = [(folder / checkpoint.WEIGHTS).stat().st_size for folder in checkpoint.SHIPPED.values()]
+    sizes = [(folder / checkpoint.WEIGHTS).stat().st_size for folder in SHIPPED.values()]
     assert sum(sizes) < 32 * 2**20
     halves = read_tensors(FOLDER / checkpoint.WEIGHTS).values()
     assert {v.dtype.itemsize for v in halves if v.is_floating_point()} == {2}
 
 
-@pytest.mark.parametrize("folder", checkpoint.SHIPPED.values(), ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", SHIPPED.values(), ids=lambda path: path.name)
 def test_a_card_lies_beside_each(folder):
     card = (folder / "MODEL_CARD.md").read_text()
     for said in ("DINOv2", "Apache-2.0", "CC BY-NC", "NanoTrack"):

@@ -1,10 +1,11 @@
 """What a job leaves has to last: refused is what would be removed with the job."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from dytrack_platform.config import locations
 from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.cluster.job_settings import holds_key
 
@@ -44,7 +45,7 @@ def require_lasting(
     if request.root is not None:
         _require_shared("--root", request.root)
     if config is not None:
-        for key, place in _places(config):
+        for key, place in locations.of_recipe(config).items():
             _require_shared(key, place)
 
 
@@ -77,22 +78,6 @@ def _lasts(store: str) -> bool:
     if scheme in ("http", "https", *_DATABASES):
         return True
     return store.startswith(f"{_SQLITE}/")
-
-
-def _places(config: "ExperimentConfig") -> Iterator[tuple[str, str]]:
-    """Name the keys of a recipe that lead to folders and files, with what they say."""
-    yield "train.storage", config.train.storage
-    for number, source in enumerate(config.data.train):
-        yield f"data.train.{number}.path", source.path
-    for number, source in enumerate(config.data.validation):
-        yield f"data.validation.{number}.path", source.path
-    for held in (*config.data.resident, *config.data.resident_validation):
-        if "://" in held.root or held.root.startswith("/"):
-            yield "data.resident", held.root
-        else:
-            yield "data.root", config.data.root
-    if config.train.init_from is not None:
-        yield "train.init_from", config.train.init_from
 
 
 def _require_shared(key: str, place: str) -> None:

@@ -25,6 +25,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import dytrack_model
 from dytrack_model import checkpoint
+from dytrack_model.folders import SHIPPED
 from dytrack_model.policy import FULL
 from dytrack_platform.errors import ConfigurationError, StorageError, first_line
 from dytrack_platform.experiment.registry import card as cards
@@ -210,7 +211,7 @@ def _code_beside(folder: Path) -> Path:
             source,
             folder / source.name,
             ignore=shutil.ignore_patterns(
-                "__pycache__", *(folder.name for folder in checkpoint.SHIPPED.values())
+                "__pycache__", *(folder.name for folder in SHIPPED.values())
             ),
         )
     )

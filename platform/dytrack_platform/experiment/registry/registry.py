@@ -10,6 +10,7 @@ from dytrack_platform.experiment.runs import tracking  # sets MLflow's environme
 import mlflow  # isort: skip
 
 from dytrack_model import checkpoint
+from dytrack_model.folders import SHIPPED
 from dytrack_model.runtime import export
 from dytrack_platform.errors import ModelLookupError, first_line
 from dytrack_platform.storage import files
@@ -120,10 +121,10 @@ def _in_store(url: str, download_to: Path | None) -> Path:
 
 
 def _on_disk(path: Path) -> Path:
-    if str(path) not in checkpoint.SHIPPED and not path.exists():
+    if str(path) not in SHIPPED and not path.exists():
         raise ModelLookupError(
             f"{path}: no such tracker; give its folder, models:/NAME@ALIAS for a published one, or "
-            f"{' or '.join(checkpoint.SHIPPED)} for those that come with dytrack"
+            f"{' or '.join(SHIPPED)} for those that come with dytrack"
         )
     exported = (path / export.DESCRIPTION).is_file()
     if exported and not (path / checkpoint.DESCRIPTION).is_file():

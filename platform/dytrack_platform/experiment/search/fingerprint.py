@@ -4,12 +4,12 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dytrack_model.network import DyTrackNetwork
 from dytrack_platform.config import ExperimentConfig
+from dytrack_platform.config.locations import rooted
 from dytrack_platform.config.schema import ResidentSource
 from dytrack_platform.datasets.prepared.fingerprint import fingerprint
 from dytrack_platform.datasets.resident.load import wanted
@@ -25,11 +25,10 @@ def of_recipe(config: ExperimentConfig) -> dict[str, Any]:
     data = config.data
     if data.resident:
         found = {}
-        for source in (*data.resident, *data.resident_validation):
+        for source in rooted(data, (*data.resident, *data.resident_validation)):
             if source.dataset != "cutouts":
-                root = source.root if source.root.startswith("/") else f"{data.root}/{source.root}"
-                key = f"{source.dataset} {root} {source.split}"
-                found[key] = of_sequences(_rooted(source, root))
+                key = f"{source.dataset} {source.root} {source.split}"
+                found[key] = of_sequences(source)
         return found
     return {path: one["digest"] for path, one in fingerprint(data).items()}
 
@@ -79,7 +78,3 @@ def _digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         whole.update(hashlib.sha256(part).digest())
     return whole.hexdigest()[:16]
-
-
-def _rooted(source: ResidentSource, root: str) -> ResidentSource:
-    return replace(source, root=root)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dytrack_model import checkpoint
+from dytrack_model.folders import SHIPPED
 from dytrack_model.runtime import export
 from dytrack_model.runtime.engine import Precision
 from dytrack_platform.errors import ModelLookupError
@@ -36,7 +37,7 @@ def make_source(
         if not (folder / export.DESCRIPTION).is_file():
             folder = registry.find(reference)
         version = _digest(folder)
-        name = reference if reference in checkpoint.SHIPPED else Path(reference).name
+        name = reference if reference in SHIPPED else Path(reference).name
         return Source(name, lambda: version, lambda _: opened(folder))
     path = reference.removeprefix("models:/")
     if "@" in path:

@@ -137,3 +137,15 @@ def test_post_hoc_trains_nothing_and_counts_the_placements_of_the_tracker(tmp_pa
     assert cost.placements == 4  # exits 1, 2 and 4: the last alone or with one or both before it
     assert np.isclose(cost.petaflops, 0)
     assert to_dict(asked.config)["name"] == "x"
+
+
+def test_a_training_says_what_it_needs_that_is_not_here(dytrack, made_clips, tmp_path, empty):
+    here = ("--set", f"data.train=[{{path: {made_clips}}}]")
+    models = ("--set", "train.init_from=reference", "--set", "distillation.teacher=old")
+    assert told(dytrack("train", "test", "--dry-run", "--json", *here))["missing"] == []
+    done = dytrack("train", "test", "--dry-run", "--json", *here, *models)
+    assert told(done)["missing"] == ["old"]
+    done = dytrack("train", "reference", "--dry-run", "--set", f"data.root={tmp_path}")
+    assert f"not on this machine: {tmp_path}/sequences, {tmp_path}/seq" in " ".join(
+        done.stdout.split()
+    )

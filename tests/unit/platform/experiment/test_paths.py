@@ -19,3 +19,17 @@ def test_so_does_the_root_of_what_lies_in_memory(tmp_path, monkeypatch):
     found = with_absolute_paths(resolve({"name": "one", "data": data}))
     assert found.data.root == str(tmp_path / "raw")
     assert found.data.resident[0].root == "videos"
+
+
+def test_so_do_the_models_that_a_training_starts_and_learns_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, taught = {"init_from": "vit.onnx"}, {"teacher": "runs/teacher"}
+    found = with_absolute_paths(resolve({"name": "one", "train": train, "distillation": taught}))
+    assert found.train.init_from == str(tmp_path / "vit.onnx")
+    assert found.distillation.teacher == str(tmp_path / "runs/teacher")
+
+
+def test_a_tracker_of_the_package_is_known_by_its_name_everywhere():
+    train, taught = {"init_from": "reference-tiny"}, {"teacher": "reference"}
+    found = with_absolute_paths(resolve({"name": "one", "train": train, "distillation": taught}))
+    assert (found.train.init_from, found.distillation.teacher) == ("reference-tiny", "reference")

@@ -367,6 +367,7 @@ def test_a_file_is_a_store_only_where_all_nodes_are_this_machine(dashboard):
     [
         ("data: {train: [{path: clips}]}\n", r"data\.train\.0\.path"),
         ("data: {resident: [{dataset: got10k, root: GOT}]}\n", r"data\.root"),
+        ("distillation: {teacher: old}\n", r"distillation\.teacher"),
     ],
 )
 def test_places_of_this_machine_in_a_recipe_are_refused(dashboard, recipe, text, key):
