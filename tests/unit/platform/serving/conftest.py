@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ POINTS = (
     OperatingPoint(name="balanced", thresholds=(0.45, 0.45)),
     OperatingPoint(name="accurate", thresholds=(float("inf"), float("inf"))),
 )
+GOLDEN = Path(__file__).parents[3] / "golden/tracker"
+"""A trained tracker."""
 BOX = [40.0, 30.0, 30.0, 24.0]
 
 

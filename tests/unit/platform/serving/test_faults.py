@@ -15,10 +15,13 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from dytrack_model import checkpoint
 from dytrack_model.checkpoint import SavedTracker
 from dytrack_model.images import RGB
+from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.policy import find_point
+from dytrack_model.target_state import STATES
 from dytrack_platform.errors import CheckpointError, ConfigurationError
 from dytrack_platform.serving.batching import open_served
 from dytrack_platform.serving.limits import Limits
@@ -26,7 +29,7 @@ from dytrack_platform.serving.messages import Refused
 from dytrack_platform.serving.models import Source
 from dytrack_platform.serving.targets import Target
 
-from .conftest import BOX, POINTS, client, network, packed, png
+from .conftest import BOX, GOLDEN, POINTS, client, network, packed, png
 
 
 def moving(number):
@@ -474,6 +477,37 @@ def test_targets_move_to_a_model_with_other_points(serve, served, frames, asked,
         expected = alone.step(RGB(frame))
         assert answer["targets"]["a"]["exit"] == expected.exit
         np.testing.assert_allclose(answer["targets"]["a"]["box"], expected.box_xywh, atol=1e-4)
+
+
+def test_a_fast_target_is_fast_on_another_model_too(serve, frames, monkeypatch):
+    """Two versions of the same weights: the stream goes on as if it had stayed."""
+    monkeypatch.setattr("dytrack_model.narrow.SLOW_BELOW", 0.0)
+    golden = checkpoint.load(GOLDEN).network
+    narrow = DyTrackNetwork(replace(golden.config, narrow_size=96)).eval()
+    narrow.load_state_dict(golden.state_dict())
+    points = tuple(replace(point, narrow=True) for point in POINTS)
+    first, second = (
+        open_served(SavedTracker(network=narrow, points=points), rounds=1) for _ in range(2)
+    )
+    alone = Tracker(first.engine, find_point(points, "balanced", 3).policy(), states=STATES)
+    alone.start(RGB(frames[0]), BOX)
+    expected = [alone.step(RGB(frames[1]))]
+    assert not alone.pace.slow, "its next frame is looked at as a whole"
+    expected += [alone.step(RGB(frame)) for frame in frames[2:6]]
+    registry = Registry({"1": first, "2": second})
+    running = serve([registry.source()], poll_s=0.05)
+
+    async def story():
+        async with client(running.url) as one:
+            await one.start()
+            answers = await one.follow(frames[:2])
+            await registry.move("2")
+            return answers[1:] + await one.follow(frames[2:6])
+
+    answers = asyncio.run(story())
+    assert [answer["model"] for answer in answers] == ["1", *"2222"]
+    for answer, one in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer["targets"]["a"]["box"], one.box_xywh, atol=1e-3)
 
 
 def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, frames, monkeypatch):

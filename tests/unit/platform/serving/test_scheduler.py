@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +20,7 @@ from dytrack_platform.serving.planning import Planner, Table
 from dytrack_platform.serving.scheduler import Job, Scheduler
 from dytrack_platform.serving.simulation import Load, simulate
 
-from .conftest import POINTS
-
-GOLDEN = Path(__file__).parents[3] / "golden/tracker"
+from .conftest import GOLDEN, POINTS
 
 
 def held_until(event):
