@@ -217,6 +217,9 @@ class TrainConfig:
     """What to start from: backbone weights (safetensors, ONNX, or .pth read without unpickling),
     or the folder of a tracker or of a run: its whole network, or its first blocks where
     ``model.depth`` is smaller; decisioners, recycling and heads of another kind start anew."""
+    initial_share: Annotated[float, Bounds(low=0, below=1)] = 0.0
+    """Share of the initial weights that is mixed back into the finished tracker's backbone
+    (WiSE-FT), which makes it better on new videos where it was trained on few; 0: none."""
     storage: str = "runs"
     """Folder or URL for checkpoints; shared by all nodes of a cluster."""
 

@@ -4,6 +4,7 @@ Ray Train, a Tune trial and a test call the same function; what differs is where
 progress and checkpoints go; that is the :class:`Callbacks` they pass in.
 """
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,7 @@ from numpy.typing import NDArray
 
 from dytrack_model import checkpoint as tracker_files
 from dytrack_model.config import ModelConfig
-from dytrack_model.folders import SHIPPED
-from dytrack_model.network import DyTrackNetwork
 from dytrack_model.policy import OperatingPoint
-from dytrack_model.pretrained.backbone import load_backbone
-from dytrack_model.pretrained.tracker import load_tracker
 from dytrack_platform.config import DataConfig, ExperimentConfig
 from dytrack_platform.errors import CheckpointError, ConfigurationError, DataError, StorageError
 from dytrack_platform.training import distributed, memory, rng_state, sample_images, validation
@@ -32,6 +29,7 @@ from dytrack_platform.training.batches import Batch, Stream
 from dytrack_platform.training.callbacks import Callbacks
 from dytrack_platform.training.distributed import SINGLE_PROCESS, DistributedContext
 from dytrack_platform.training.ema import EMA
+from dytrack_platform.training.initial import load_initial, mix_with_initial
 from dytrack_platform.training.loop import Writer, run
 from dytrack_platform.training.objective import TrainModule
 from dytrack_platform.training.optim import optimizer
@@ -82,29 +80,6 @@ def new_state(
     )
 
 
-def load_initial(network: DyTrackNetwork, path: str) -> tuple[str, ...]:
-    """Start from a file of backbone weights, or from the whole network of a tracker or a run.
-
-    A tracker may have had more blocks, other exits or larger crops
-    (:func:`~dytrack_model.pretrained.tracker.load_tracker`).
-
-    Returns:
-        What became of the weights, in sentences.
-
-    Raises:
-        CheckpointError: It cannot be read, or is of another model.
-    """
-    folder = SHIPPED.get(path, Path(path))
-    inside = folder / state_files.TRACKER
-    if inside.is_dir():
-        folder = inside
-    if not folder.is_dir():
-        return load_backbone(network, path).sentences()
-    before = tracker_files.read_config(folder)
-    tensors = tracker_files.read_weights(folder / tracker_files.WEIGHTS)
-    return load_tracker(network, before, tensors, str(folder))
-
-
 def check(config: ExperimentConfig) -> list[str]:
     """Open the data and build the network, so that a mistake is told before workers start.
 
@@ -120,6 +95,11 @@ def check(config: ExperimentConfig) -> list[str]:
         raise ConfigurationError(
             "train.freeze_backbone: freezes weights that nobody trained; name a tracker or "
             "backbone weights in train.init_from"
+        )
+    if config.train.initial_share and config.train.init_from is None:
+        raise ConfigurationError(
+            "train.initial_share: mixes in the weights that training starts from; name a tracker "
+            "or backbone weights in train.init_from, or set it to 0"
         )
     # The check must leave no trace in the random state that training starts from.
     with torch.random.fork_rng(devices=[]):
@@ -307,6 +287,7 @@ class _Writer:
             rng_state.save(folder, self.context.rank)
             if self.context.rank == 0:
                 if state.step == self.steps:
+                    module = self._mixed(module)
                     scores, chosen = validate(self.config, module, self.context.device)
                     metrics |= scores
                     state.notes["validation"] = scores
@@ -321,6 +302,15 @@ class _Writer:
                 f"the checkpoint of step {state.step} cannot be written: {error}; earlier ones are "
                 "whole: free space and run the same command again"
             ) from error
+
+    def _mixed(self, module: TrainModule) -> TrainModule:
+        """Return what is saved of a finished training; the module that trains is not changed."""
+        start, share = self.config.train.init_from, self.config.train.initial_share
+        if start is None or share == 0:
+            return module
+        module = copy.deepcopy(module)
+        mix_with_initial(module.network, start, share)
+        return module
 
     def sample_images(self, state: TrainingState) -> None:
         count = self.config.train.sample_images

@@ -219,6 +219,38 @@ def test_freezing_what_nobody_trained_is_refused(recipe):
         worker.check(recipe(train__freeze_backbone=True))
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_share_of_the_initial_weights_is_mixed_into_the_finished_tracker(
+    recipe, new_callbacks, ema
+):
+    first = new_callbacks()
+    worker.train(recipe(), first)
+    start = f"{first.candidates()[0]}/tracker"
+    initial = checkpoint.load(start).network.state_dict()
+    saved, states = {}, {}
+    for share in (0.0, 0.25):
+        settings = {"train__init_from": start, "train__ema": ema, "train__initial_share": share}
+        config, calls = recipe(name="second", **settings), new_callbacks()
+        worker.check(config)
+        states[share] = weights(worker.train(config, calls))
+        newest, before = calls.candidates()[:2]
+        saved[share] = checkpoint.load(f"{newest}/tracker").network.state_dict()
+        # Training goes on from checkpoints: only the finished tracker is mixed.
+        states[share] |= checkpoint.load(f"{before}/tracker").network.state_dict()
+    assert same(states[0.0], states[0.25])
+    for name, value in saved[0.25].items():
+        plain = saved[0.0][name]
+        mixed = name.startswith(("backbone.blocks.", "backbone.patch_embed."))
+        expected = torch.lerp(plain, initial[name], 0.25) if mixed else plain
+        assert torch.equal(value, expected), name
+        assert "attn.qkv.weight" not in name or not torch.equal(value, plain)
+
+
+def test_mixing_in_what_is_not_there_is_refused(recipe):
+    with pytest.raises(ConfigurationError, match=r"train\.initial_share: .* train\.init_from"):
+        worker.check(recipe(train__initial_share=0.1))
+
+
 def test_fewer_clips_than_a_batch_are_refused_with_the_numbers(recipe):
     config = recipe(train__batch_size=32)
     with pytest.raises(DataError, match=r"holds \d+ clips for training, fewer than .* 32"):

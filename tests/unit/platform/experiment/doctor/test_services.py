@@ -2,7 +2,9 @@
 
 import base64
 import socket
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -147,9 +149,7 @@ def test_a_store_that_says_nothing_is_found_in_time(monkeypatch):
 
 
 def test_a_database_that_cannot_be_written_is_found(tmp_path, monkeypatch):
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "m.db") as database:
+    with closing(sqlite3.connect(tmp_path / "m.db")) as database:
         database.execute("CREATE TABLE experiments (name)")
     read_only = f"sqlite:///file:{tmp_path}/m.db?mode=ro&uri=true"
     found = services._database(read_only)
