@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dytrack_platform.errors import DataError, StorageError
 from dytrack_platform.storage.tree import Tree
 
 _RECORD = "synthetic.json"
+_Job = tuple[str, str, SynthConfig, str, int]
 
 
 def make(
@@ -58,25 +59,33 @@ def make(
     tree = Tree(str(folder))
     tree.write_bytes(_RECORD, json.dumps(record, indent=1).encode())
     missing = [i for i, name in enumerate(names) if not (folder / name).is_dir()]
-    done = sequences - len(missing)
-    count = min(workers or os.cpu_count() or 1, len(missing))
     jobs = [(str(folder), names[number], config, split, number) for number in missing]
+    try:
+        for done, _ in enumerate(_written(jobs, workers), sequences - len(missing) + 1):
+            if progress:
+                progress(done)
+    except DataError:
+        # What it is made of was refused: the record must not refuse the next try with other
+        # things where nothing was made with these.
+        if not any((folder / name).is_dir() for name in names):
+            (folder / _RECORD).unlink(missing_ok=True)
+        raise
+    tree.write_bytes("list.txt", "".join(f"{name}\n" for name in names).encode())
+    return folder
+
+
+def _written(jobs: list[_Job], workers: int | None) -> Iterator[None]:
+    """Write sequences in as many processes as are worth it; one item for each, in order."""
+    count = min(workers or os.cpu_count() or 1, len(jobs))
     if count <= 1:
         for job in jobs:
             _write_sequence(*job)
-            done += 1
-            if progress:
-                progress(done)
-    else:
-        # Spawned, because a fork of a process with threads (Ray's, torch's) can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
-            for _ in pool.map(_write_sequence, *zip(*jobs, strict=True), chunksize=2):
-                done += 1
-                if progress:
-                    progress(done)
-    tree.write_bytes("list.txt", "".join(f"{name}\n" for name in names).encode())
-    return folder
+            yield
+        return
+    # Spawned, because a fork of a process with threads (Ray's, torch's) can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        yield from pool.map(_write_sequence, *zip(*jobs, strict=True), chunksize=2)
 
 
 def _refuse_other(folder: Path, record: dict[str, object]) -> None:
@@ -107,16 +116,15 @@ def _write_sequence(folder: str, name: str, config: SynthConfig, split: str, num
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         _draw_into(beside, config, rng)
-        if (Path(folder) / name).is_dir():  # another process was faster with the same files
-            shutil.rmtree(beside)
-        else:
+        if not (Path(folder) / name).is_dir():  # else another process was faster, same files
             beside.rename(Path(folder) / name)
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
         raise StorageError(
             f"{folder}/{name}: cannot be written ({error.strerror or error}); free some space or "
             "name another folder"
         ) from error
+    finally:  # moved away by now, unless something was refused
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _draw_into(folder: Path, config: SynthConfig, rng: np.random.Generator) -> None:

@@ -130,6 +130,11 @@ def _part(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float
     return np.array([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h])
 
 
+def _coco_split(tree: Tree) -> str:
+    """Name the split to read: train, or val where a folder in COCO's layout has no other."""
+    return "train" if tree.is_file("annotations/instances_train2017.json") else "val"
+
+
 @lru_cache(maxsize=2)
 def _images(root: str) -> list[VideoSequence]:
     """List the objects of a folder in COCO's layout, or the images of a plain folder.
@@ -141,11 +146,10 @@ def _images(root: str) -> list[VideoSequence]:
     if not tree.is_folder():
         raise DataError(f"{root}: no such folder of images")
     if tree.is_folder("annotations"):
-        split = "train" if tree.is_file("annotations/instances_train2017.json") else "val"
         faults: list[Fault] = []
         stills = [
             still
-            for still in coco.read(root, split, faults)
+            for still in coco.read(root, _coco_split(tree), faults)
             if still.boxes_xywh[0, 2:].min() >= _SMALLEST_OBJECT
         ]
     else:
@@ -208,8 +212,10 @@ def _cut_outs(root: str) -> tuple[list[CutOut], list[list[int]]]:
         DataError: The folder holds none.
     """
     tree = Tree(root)
-    layout = read_coco(tree, "train") if tree.is_folder("annotations") else read_folder(tree)
-    things = list(layout)
+    if tree.is_folder("annotations"):
+        things = list(read_coco(tree, _coco_split(tree)))
+    else:
+        things = list(read_folder(tree))
     if not things:
         raise DataError(f"{root}: holds no thing with a silhouette")
     kinds: dict[str, list[int]] = {}

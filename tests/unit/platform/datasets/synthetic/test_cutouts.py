@@ -1,5 +1,7 @@
 """Sequences of real things over real images."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,27 @@ def test_a_folder_without_things_is_named(config, tmp_path):
     (tmp_path / "index.json").write_text("[]")
     with pytest.raises(DataError, match="holds no thing with a silhouette"):
         compose(config(cutouts=str(tmp_path)), np.random.default_rng(0))
+
+
+def test_a_folder_of_the_validation_part_alone_serves_for_both(config, raw_folders, tmp_path):
+    # Things and pictures that training never saw: what a check of its own is made of.
+    kept = tmp_path / "val"
+    shutil.copytree(raw_folders / "coco", kept)
+    annotations = kept / "annotations"
+    (annotations / "instances_train2017.json").rename(annotations / "instances_val2017.json")
+    (kept / "train2017").rename(kept / "val2017")
+    made = config(cutouts=str(kept), backgrounds=str(kept))
+    assert compose(made, np.random.default_rng(0)).target is not None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_refused_folder_leaves_nothing_behind(config, tmp_path, workers):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "index.json").write_text("[]")
+    with pytest.raises(DataError, match="holds no thing with a silhouette"):
+        make(tmp_path / "made", config(cutouts=str(empty)), "val", 2, workers=workers)
+    assert not list((tmp_path / "made" / "val").iterdir())
+    # ... so that the next try, with another folder, is not refused as another configuration.
+    make(tmp_path / "made", config(), "val", 1, workers=1)
+    assert len(list(readers.read("got10k", str(tmp_path / "made"), "val"))) == 1
