@@ -76,6 +76,9 @@ def test_points_baselines_and_peers_stand_side_by_side(ray_session, tmp_path, mo
     assert others == expected
     assert summary["frames"] == 110
     assert seen[-1].finished == seen[-1].total == 8 * 4
+    assert {progress.total for progress in seen} == {8 * 4}, "random and cycle were foreseen"
+    assert (seen[0].finished, seen[0].seconds_left) == (0, None)
+    assert seen[-1].seconds_left == 0
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "results" / "balanced" / "square-0.txt").is_file()
@@ -137,11 +140,11 @@ def test_a_worker_killed_mid_run_changes_nothing_but_times(
 
     def kill_one(progress):
         done.append(progress)
-        if len(done) == 2:
+        if len(done) == 3:
             ray.kill(pools[0].actors[0])
 
     disturbed = evaluate(job(tmp_path / "b", model, **settings), sequences, report=kill_one)
-    assert len(done) == 16
+    assert [progress.finished for progress in done] == list(range(17))
     assert steady(disturbed) == steady(undisturbed)
 
 

@@ -104,6 +104,7 @@ def evaluate(
     about = recording.subject(job, sequences, split) if mlflow else None
     # Track everything, score it, and write the report; what is reused, and why not, is logged.
     with screen.log_file(out / "evaluation.log"), screen.live_line() as line:
+        line.show("evaluating: starting")
         summary = evaluation.evaluate(job, sequences, faults, progress_line(line))
     # Write what servers and other toolkits take.
     if export is not None:

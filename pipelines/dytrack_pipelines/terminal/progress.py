@@ -71,15 +71,14 @@ def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def progress_line(line: screen.Line) -> Callable[["EvaluationProgress"], None]:
     """Return a callback that shows sequences done, frames/s and time left."""
-    began = time.monotonic()
 
     def show(progress: "EvaluationProgress") -> None:
-        elapsed = time.monotonic() - began
-        left = elapsed / progress.finished * (progress.total - progress.finished)
-        line.show(
-            f"evaluating: {progress.finished}/{progress.total} runs, "
-            f"{progress.frames_per_second:.0f} frames/s, {screen.clock(left)} left"
-        )
+        if progress.seconds_left is None:
+            speed = "starting"
+        else:
+            left = screen.clock(progress.seconds_left)
+            speed = f"{progress.frames_per_second:.0f} frames/s, {left} left"
+        line.show(f"evaluating: {progress.finished}/{progress.total} runs, {speed}")
 
     return show
 

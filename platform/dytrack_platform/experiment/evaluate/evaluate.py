@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -41,12 +40,14 @@ from dytrack_platform.evaluation.tracking.results import (
     read_finished,
     write_result,
 )
+from dytrack_platform.experiment.evaluate.pace import Pace
 from dytrack_platform.experiment.evaluate.runtime_config import RuntimeConfig
 from dytrack_platform.experiment.evaluate.specs import (
     NARROW_END,
     TrackerSpec,
     baseline_specs,
     code_version,
+    count_deciding,
     matched_specs,
     point_specs,
     sequence_version,
@@ -104,8 +105,11 @@ class Progress:
     finished: int
     """Runs of a sequence at a point, those of an earlier evaluation included."""
     total: int
+    """Those that follow from what the others show are in it as far as they can be foreseen."""
     frames_per_second: float
-    """Of this evaluation, all workers together."""
+    """Of this evaluation, all workers together; 0 before a sequence is tracked."""
+    seconds_left: float | None
+    """None before a sequence is tracked."""
 
 
 @dataclass
@@ -127,11 +131,19 @@ class _Runs:
     total: int = 0
     reused: int = 0
     """Results of an earlier evaluation that were taken over."""
-    frames: int = 0
-    began: float = field(default_factory=time.monotonic)
+    later: int = 0
+    """Runs that may follow from what these show."""
 
-    def track(self, pool: ActorPool, specs: Sequence[TrackerSpec]) -> None:
-        """Track every sequence at every spec, but for what an earlier run finished."""
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.job.workers)
+
+    def track(self, pool: ActorPool, specs: Sequence[TrackerSpec], *, later: int = 0) -> None:
+        """Track every sequence at every spec, but for what an earlier run finished.
+
+        As many specs as ``later`` says will follow from what these show.
+        """
+        self.later = later * len(self.sequences)
+        self.pace.expect_later(later * sum(map(len, self.sequences)))
         if self.job.states:
             specs = [replace(spec, states=spec.rule != "third-party") for spec in specs]
         self.total += len(specs) * len(self.sequences)
@@ -142,9 +154,11 @@ class _Runs:
                 stored = read_finished(self.job.out, spec.name, sequence.name, fingerprint)
                 if stored is None:
                     work.append((spec, sequence))
+                    self.pace.expect(spec.name, len(sequence))
                 else:
                     self.reused += 1
                     self._keep(spec, stored)
+        self._tell()  # workers take a while to start
         for (spec, sequence), outcome in pool.run(work):
             if outcome.result is None:
                 reason = f"{spec.name}: {outcome.problem}"
@@ -152,18 +166,23 @@ class _Runs:
                     dataset=self.job.dataset, sequence=sequence.name, frame=None, reason=reason
                 )
                 self.problems.setdefault(sequence.name, fault)
+                self.pace.drop(spec.name, len(sequence))
                 continue
             fingerprint = self._fingerprint(spec, sequence)
             write_result(self.job.out, spec.name, outcome.result, fingerprint)
-            self.frames += len(outcome.result)
+            seconds = float(outcome.result.times_s.sum() + outcome.result.decode_s.sum())
+            self.pace.finish(spec.name, len(sequence), seconds)
             self._keep(spec, outcome.result)
 
     def _keep(self, spec: TrackerSpec, result: SequenceResult) -> None:
         self.results.setdefault(spec.name, {})[result.name] = result
+        self._tell()
+
+    def _tell(self) -> None:
         if self.report:
             finished = sum(len(results) for results in self.results.values())
-            elapsed = max(time.monotonic() - self.began, 1e-9)
-            self.report(Progress(finished, self.total, self.frames / elapsed))
+            pace, total = self.pace, self.total + self.later
+            self.report(Progress(finished, total, pace.frames_per_second, pace.seconds_left))
 
     def _fingerprint(self, spec: TrackerSpec, sequence: VideoSequence) -> Fingerprint:
         return Fingerprint(
@@ -228,7 +247,7 @@ def evaluate(
         job: What to do.
         sequences: Of one dataset; a sequence that no tracker can be started on is listed.
         faults: What reading the dataset had to pass over; listed too.
-        report: Called after each sequence.
+        report: Called before workers start and after each sequence.
 
     Returns:
         What ``summary.json`` holds.
@@ -259,12 +278,12 @@ def evaluate(
     # Track, longest sequence first: the last to finish is then a short one.
     ordered = sorted((s for s in sequences if s.name not in unfit), key=len, reverse=True)
     runs = _Runs(job, version, ordered, report)
+    matched = {"random", "cycle"} & set(job.baselines)
     if saved is not None and job.runtime.device == "cpu":
         how = job.runtime  # refuse here what every worker would refuse
         build(saved.network, how.runtime, how.precision, how.device, how.threads)
     with open_pool(saved, workers=job.workers, runtime=job.runtime) as pool:
-        runs.track(pool, [*points, *baselines])
-        matched = {"random", "cycle"} & set(job.baselines)
+        runs.track(pool, [*points, *baselines], later=len(matched) * count_deciding(points))
         if matched:
             # Random and cycled exits cost what a point costs: only then does the difference in
             # accuracy say what its decisions are worth. A point with one exit decides nothing.

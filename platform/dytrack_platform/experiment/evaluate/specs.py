@@ -1,5 +1,6 @@
 """What is evaluated: operating points of our tracker, its baselines, and other trackers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,15 @@ def matched_specs(
             TrackerSpec(name=f"cycle{end}", rule="cycle", values=cycle, narrow=point in narrow),
         ]
     return specs
+
+
+def count_deciding(points: Sequence[TrackerSpec]) -> int:
+    """Count the points that baselines of the same cost can follow, as far as it can be foreseen.
+
+    Those that can take several exits do; where there is none, one of the points does.
+    """
+    several = [p for p in points if p.value or any(math.isfinite(t) for t in p.values)]
+    return len(several) or min(1, len(points))
 
 
 def code_version() -> str:

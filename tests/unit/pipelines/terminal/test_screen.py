@@ -4,6 +4,7 @@ import io
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -75,6 +76,20 @@ def test_the_tables_of_evaluation_and_scores_are_whole(shown, monkeypatch, width
     assert "random-balanced" in text
     assert text.count("0.1235") == 8 or text.count("0.123") >= 8
     assert "…" not in text
+
+
+def test_an_evaluation_says_that_it_starts_and_then_how_long_it_takes(monkeypatch):
+    from dytrack_pipelines.terminal.progress import progress_line
+
+    out = io.StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=out, width=80, soft_wrap=True))
+    show = progress_line(screen.Line(None, every_s=0))
+    show(SimpleNamespace(finished=0, total=8, frames_per_second=0.0, seconds_left=None))
+    show(SimpleNamespace(finished=2, total=8, frames_per_second=51.4, seconds_left=65.0))
+    assert out.getvalue().splitlines() == [
+        "evaluating: 0/8 runs, starting",
+        "evaluating: 2/8 runs, 51 frames/s, 1:05 left",
+    ]
 
 
 def test_a_log_of_what_was_refused_at_once_is_not_left(tmp_path):

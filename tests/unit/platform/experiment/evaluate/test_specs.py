@@ -11,6 +11,7 @@ from dytrack_platform.errors import ConfigurationError
 from dytrack_platform.experiment.evaluate.runtime_config import make_policy
 from dytrack_platform.experiment.evaluate.specs import (
     baseline_specs,
+    count_deciding,
     fixed_specs,
     matched_specs,
     point_specs,
@@ -49,6 +50,13 @@ def test_a_points_baselines_look_where_it_looks(saved):
         "random": False,
         "cycle": False,
     }
+
+
+def test_points_that_can_take_several_exits_are_foreseen_to_have_baselines_of_their_cost(saved):
+    assert count_deciding(point_specs(saved)) == 1, "accurate takes one"
+    assert count_deciding(point_specs(saved, ["accurate"])) == 1, "where none does, one has"
+    assert count_deciding(point_specs(saved, ["quick", "0.2,0.5", "full"])) == 2
+    assert count_deciding([]) == 0
 
 
 def test_versus_takes_exits_over_both_regions_and_leaves_out_the_narrow_ones_unasked(saved):
