@@ -30,7 +30,7 @@ from dytrack_model.folders import require_own, write_folder
 from dytrack_model.policy import OperatingPoint
 from dytrack_model.runtime import onnx_engine, openvino_engine, quantisation
 from dytrack_model.runtime.engine import Engine, Precision
-from dytrack_model.runtime.graphs import chain, evaluation_copy, examples
+from dytrack_model.runtime.graphs import chain, evaluation_copy, examples, modules
 from dytrack_model.runtime.torch_engine import TorchEngine
 
 FORMAT = 3
@@ -122,19 +122,21 @@ def write_graphs(saved: SavedTracker, folder: Path, kind: Kind, batch: int = 1) 
     network = evaluation_copy(saved.network, "cpu")
     write, suffix = _WRITERS[kind]
     tensors = examples(network, batch)
+    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
     described = []
-    for graph in chain(network.config):
-        file = graph.name + suffix
-        write(network, graph, tensors, folder / file)
-        names = (*graph.inputs, *graph.outputs)
-        described.append(
-            {
-                **graph.to_dict(),
-                "file": file,
-                "shapes": {name: list(tensors[name].shape) for name in names},
-                "types": {name: str(tensors[name].dtype).removeprefix("torch.") for name in names},
-            }
-        )
+    with network.backbone.spelled_out():
+        for graph, module in modules(network):
+            file = graph.name + suffix
+            write(module, graph, tensors, folder / file)
+            names = (*graph.inputs, *graph.outputs)
+            described.append(
+                {
+                    **graph.to_dict(),
+                    "file": file,
+                    "shapes": {name: list(tensors[name].shape) for name in names},
+                    "types": {name: types[name] for name in names},
+                }
+            )
     description = {
         "format": FORMAT,
         "kind": kind,

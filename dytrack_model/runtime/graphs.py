@@ -32,7 +32,7 @@ Dimensions: B batch, S side of a crop, N tokens, Z template tokens, X search tok
 import copy
 import itertools
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -191,18 +191,19 @@ def evaluation_copy(network: DyTrackNetwork, device: str | torch.device) -> DyTr
     return copy.deepcopy(network).to(device).eval()
 
 
-def module(network: DyTrackNetwork, graph: Graph) -> nn.Module:
-    """Return one graph of :func:`chain` as a module that shares the network's weights.
+def modules(network: DyTrackNetwork) -> Iterator[tuple[Graph, nn.Module]]:
+    """Yield the graphs of :func:`chain`, each with a module that shares the network's weights.
 
-    It takes the graph's inputs in order and returns a tuple of its outputs.
+    A module takes its graph's inputs in order and returns a tuple of its outputs.
 
     Args:
         network: In evaluation mode, as :func:`evaluation_copy` returns it.
-        graph: Which graph.
     """
     require(not network.training, "network: a graph needs evaluation mode; see evaluation_copy")
     kinds = {"template": _Template, "stage": _Stage, "head": _Head}
-    return kinds[graph.kind](narrowed(network) if graph.narrow else network, graph).eval()
+    narrow = narrowed(network) if network.config.narrow_size else network
+    for graph in chain(network.config):
+        yield graph, kinds[graph.kind](narrow if graph.narrow else network, graph).eval()
 
 
 def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
@@ -227,8 +228,8 @@ def examples(network: DyTrackNetwork, batch: int = 1) -> dict[str, Tensor]:
         share = torch.rand(batch, config.template_map_size**2, generator=generator)
         tensors["target_share"] = share.to(device)
     with torch.inference_mode():
-        for graph in chain(config):
-            given = module(network, graph)(*(tensors[name] for name in graph.inputs))
+        for graph, module in modules(network):
+            given = module(*(tensors[name] for name in graph.inputs))
             tensors |= zip(graph.outputs, given, strict=True)
     # Leaving inference mode needs copies: a tracer refuses inference tensors.
     return {name: tensor.clone() for name, tensor in tensors.items()}

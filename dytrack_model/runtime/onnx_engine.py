@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
-from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native
-from dytrack_model.runtime.graphs import Graph, Ports, module, require_links
+from dytrack_model.runtime.graphs import Graph, Ports, require_links
 
 SUFFIX = ".onnx"
 _OPSET = 20  # the first one with GELU
 
 
-def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
+def write(module: nn.Module, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write one graph of a network as ONNX, its tensors named as in the chain.
 
     Args:
-        network: The network.
+        module: The graph's, of a network whose attention is spelled out.
         graph: Which graph.
         tensors: An example (*) of every input; shapes are fixed to theirs.
         path: File to write.
@@ -32,11 +31,11 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     PyTorch's older exporter, which traces, is used on purpose: on these graphs it takes a twentieth
     of the newer one's time, and what it writes is as fast.
     """
-    with warnings.catch_warnings(), network.backbone.spelled_out():
+    with warnings.catch_warnings():
         # It announces its successor, and that shapes become constants, which is meant here.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module(network, graph),
+            module,
             tuple(tensors[name] for name in graph.inputs),
             str(path),
             input_names=list(graph.inputs),

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dytrack_model.config import ModelConfig
 from dytrack_model.errors import ConfigurationError, RuntimeMissingError
-from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime import onnx_engine, quantisation
 from dytrack_model.runtime.engine import Engine, Native, Precision
 from dytrack_model.runtime.graphs import PASSED_ON, Graph, Ports, part, require_links
@@ -29,11 +28,11 @@ _GROUP = 64
 """Neighbouring activations that share a scale in int8; 32 and 128 were slower."""
 
 
-def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
+def write(module: nn.Module, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write one graph of a network as ``.xml`` and ``.bin``, weights in fp32.
 
     Args:
-        network: The network.
+        module: The graph's, of a network whose attention is spelled out.
         graph: Which graph.
         tensors: An example (*) of every input; shapes are fixed to theirs.
         path: The ``.xml`` file to write.
@@ -44,7 +43,7 @@ def write(network: DyTrackNetwork, graph: Graph, tensors: Mapping[str, Tensor], 
     openvino = _openvino()
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
         between = Path(folder) / f"{graph.name}{onnx_engine.SUFFIX}"
-        onnx_engine.write(network, graph, tensors, between)
+        onnx_engine.write(module, graph, tensors, between)
         openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
 
 

@@ -13,7 +13,7 @@ from dytrack_model.config import require
 from dytrack_model.errors import ConfigurationError
 from dytrack_model.network import DyTrackNetwork
 from dytrack_model.runtime.engine import Engine, Native, Precision
-from dytrack_model.runtime.graphs import chain, evaluation_copy, module
+from dytrack_model.runtime.graphs import evaluation_copy, modules
 
 _OWN_CACHE: dict[str, Any] = (
     {"isolate_recompiles": True}
@@ -54,10 +54,10 @@ class TorchEngine(Engine):
         network = evaluation_copy(network, self._device)
         half = precision == "bf16"
         graphs = {}
-        for graph in chain(network.config):
-            part: nn.Module | Callable[..., tuple[Tensor, ...]] = module(network, graph)
+        for graph, module in modules(network):
+            part: nn.Module | Callable[..., tuple[Tensor, ...]] = module
             if compiled:
-                part = torch.compile(part, fullgraph=True, dynamic=False, **_OWN_CACHE)
+                part = torch.compile(module, fullgraph=True, dynamic=False, **_OWN_CACHE)
             # Heads stay in fp32: rounded to bf16, scores tie, and the peak jumps.
             halved = half and graph.kind != "head"
             graphs[graph.name] = _inference(part, self._device.type, halved)

@@ -28,7 +28,7 @@ from dytrack_model.network import DyTrackNetwork
 from dytrack_model.online import Tracker
 from dytrack_model.runtime import build
 from dytrack_model.runtime.engine import Engine, Precision
-from dytrack_model.runtime.graphs import chain, examples, module
+from dytrack_model.runtime.graphs import chain, examples, modules
 from dytrack_model.runtime.openvino_engine import compiled_graph
 
 RUNTIMES = {
@@ -50,10 +50,14 @@ class Whole(nn.Module):
 
     def __init__(self, network: DyTrackNetwork) -> None:
         super().__init__()
-        self.graphs = [g for g in chain(network.config) if g.kind != "template"]
         deepest = network.exit_count - 1
-        self.graphs = [g for g in self.graphs if g.kind != "head" or g.exit_index == deepest]
-        self.parts = nn.ModuleList(module(network, graph) for graph in self.graphs)
+        wanted = {("stage", k) for k in range(deepest + 1)} | {("head", deepest)}
+        parts = {
+            graph: part
+            for graph, part in modules(network)
+            if not graph.narrow and (graph.kind, graph.exit_index) in wanted
+        }
+        self.graphs, self.parts = list(parts), nn.ModuleList(parts.values())
         self.inputs = sorted({n for g in self.graphs for n in g.inputs if n.startswith("template")})
         scores = [n for g in self.graphs for n in g.outputs if n.startswith("predicted_iou")]
         self.outputs = [*scores, *self.graphs[-1].outputs]

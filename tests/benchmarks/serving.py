@@ -113,7 +113,7 @@ async def stream(url, clip, name, seconds, point, fps, most):
     frames, box = clip
     path = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     delays, wrong, due = [], 0, {}
-    async with connect(url, max_size=2**24, ping_interval=None) as ws:
+    async with connect(url, max_size=2**24, ping_interval=None, compression=None) as ws:
         start = {"type": "start", "targets": [{"id": name, "box": box}], "point": point}
         await ws.send(json.dumps(start))
         began = time.perf_counter()
