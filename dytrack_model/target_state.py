@@ -46,9 +46,9 @@ class StateConfig:
     """Share of the newest frame in the level, which is the first frame's predicted IoU at first."""
     least_level: float = 0.3
     """The level never counts as less: a tracker that is sure of nothing is doubted."""
-    doubtful_below: float = 0.7
+    doubtful_below: float = 0.8
     """Share of the level under which the box is doubted, by the smoothed predicted IoU."""
-    sure_above: float = 0.75
+    sure_above: float = 0.8
     """Share of the level from which it no longer is."""
     lost_below: float = 0.5
     """Share of the level under which the target is lost."""

@@ -70,9 +70,9 @@ def run(machine, *predicted):
 
 
 def test_a_sure_target_is_tracked_and_one_bad_frame_is_doubted_at_most():
-    assert set(run(StateMachine(StateConfig()), 0.9, 0.9, 0.3, 0.9, 0.9)) == {"tracking"}
+    assert set(run(StateMachine(StateConfig()), 0.9, 0.9, 0.5, 0.9, 0.9)) == {"tracking"}
     states = run(StateMachine(StateConfig()), 0.9, 0.9, 0.0, 0.9, 0.9)
-    assert states == ["tracking", "tracking", "doubtful", "tracking", "tracking"]
+    assert states == ["tracking", "tracking", "doubtful", "doubtful", "tracking"]
 
 
 def test_a_target_that_fades_is_doubtful_before_it_is_lost():
@@ -132,7 +132,7 @@ def test_random_scores_only_take_the_steps_there_are():
     [
         ({"smoothing": 0.0}, "smoothing: must lie in"),
         ({"least_level": 0.0}, "least_level: must lie in"),
-        ({"lost_below": 0.75}, "lost_below <= doubtful_below"),
+        ({"lost_below": 0.85}, "lost_below <= doubtful_below"),
         ({"found_above": 0.3}, "sure_above <= found_above"),
         ({"found_frames": 0}, "found_frames: must be at least 1"),
         ({"widen_every": 0}, "widen_every: must be at least 1"),
