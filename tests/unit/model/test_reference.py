@@ -40,7 +40,14 @@ def overlap(one, other):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-@pytest.mark.parametrize("point", ["fast", "balanced", "accurate"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("fast", marks=pytest.mark.slow),
+        "balanced",
+        pytest.param("accurate", marks=pytest.mark.slow),
+    ],
+)
 def test_it_follows_what_it_has_never_seen(video, name, point):
     frames, boxes = video
     found = list(Tracker.load(name, point).track(frames, boxes[0]))

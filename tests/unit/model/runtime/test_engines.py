@@ -201,7 +201,7 @@ def test_the_description_says_how_to_chain_the_files(exported):
     assert export.describe(exported).points == POINTS
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", [pytest.param("onnx", marks=pytest.mark.slow), "openvino"])
 def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name, image):
     network = build()
     engine = runtime.build(network, name, "fp32")
@@ -218,6 +218,7 @@ def test_a_runtime_follows_the_same_boxes_and_takes_the_same_exits_as_torch(name
             assert first.predicted_iou == pytest.approx(second.predicted_iou, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_one_target_survives_another(image):
     """A runtime that reuses its output's memory must not let targets overwrite each other."""
     engine = runtime.build(build(attention="template-cached"), "openvino", "fp32")
@@ -246,6 +247,7 @@ def test_deciding_never_runs_a_head_that_is_not_used_on_any_runtime(exported, im
     assert ran == ["template", "stage0", "stage1", "head1"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_running_leaves_a_process_all_of_its_cores(name, exported, image):

@@ -79,6 +79,7 @@ def test_a_budget_becomes_a_point_in_the_tracker_with_its_record(dytrack, tracke
     assert [p.name for p in checkpoint.load(tracker).points] == ["calibrated", "deep"]
 
 
+@pytest.mark.slow
 def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
     dytrack, tracker, held_out, tmp_path
 ):
@@ -106,6 +107,7 @@ def test_a_risk_that_few_sequences_cannot_prove_is_said_and_full_depth_kept(
     assert checkpoint.load(out).ranges == ranges
 
 
+@pytest.mark.slow
 def test_what_is_promised_at_full_depth_is_what_the_closed_loop_gives(tracker, short):
     """At infinite thresholds the recorded track and the closed loop are the same run."""
     saved = checkpoint.load(tracker)

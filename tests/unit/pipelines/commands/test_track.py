@@ -83,6 +83,7 @@ def test_standard_output_takes_one_kind_of_rows(dytrack, pictures, words, said):
     assert ended.stdout == ""
 
 
+@pytest.mark.slow
 def test_rows_come_frame_by_frame_and_a_reader_may_leave(pictures):
     words = ("track", str(pictures), "--init", ",".join(map(str, BOX)), "--model", GOLDEN)
     command = [sys.executable, "-m", "dytrack_pipelines.cli", *words, "--csv", "-"]
@@ -99,7 +100,7 @@ def test_the_summary_counts_what_the_table_says(dytrack, pictures, tmp_path, mon
         cv2.imwrite(str(pictures / f"frame{k}.png"), np.full((96, 128, 3), 5 * k % 200, np.uint8))
     monkeypatch.setattr(commands, "find_spec", lambda name: None)
     words = ("track", str(pictures), "--init", ",".join(map(str, BOX)))
-    ended = dytrack(*words, "--model", "reference", "--csv", str(tmp_path / "b.csv"))
+    ended = dytrack(*words, "--model", "reference-tiny", "--csv", str(tmp_path / "b.csv"))
     assert ended.returncode == 0, ended.stderr
     rows = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
     states = [row["state"] for row in rows]

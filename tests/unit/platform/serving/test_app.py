@@ -285,6 +285,7 @@ def test_what_it_tells_of_itself(serve, frames):
     assert json.loads(body) == {"error": "there is no such address here"}
 
 
+@pytest.mark.slow
 def test_idle_connections_and_streams_end_with_a_reason(serve, frames):
     running = serve(limits=Limits(idle_s=0.4, heartbeat_s=0.2))
 
@@ -349,6 +350,7 @@ def test_a_target_that_barely_touches_the_frame_is_followed(serve, frames):
     assert set(asyncio.run(story())["targets"]) == {"left", "below"}
 
 
+@pytest.mark.slow
 def test_a_large_target_of_a_large_frame_has_a_small_token(serve, served):
     """Kept in full, this cut-out of noise has 15 MB, more than a server takes back."""
     rng = np.random.default_rng(0)

@@ -111,6 +111,7 @@ def test_a_message_too_short_for_a_header_is_told(serve, frames):
         assert refused["code"] == "frame"
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_in_the_middle_of_a_frame_leaves_nothing_behind(serve, frames):
     running = serve()
 
@@ -450,8 +451,8 @@ def _lost(serve, count):
     ("asked", "names"),
     [
         ("balanced", ("quick", "deep")),
-        ("fast", ("balanced", "deep")),
-        ("0.4,0.6", ("quick", "deep")),
+        pytest.param("fast", ("balanced", "deep"), marks=pytest.mark.slow),
+        pytest.param("0.4,0.6", ("quick", "deep"), marks=pytest.mark.slow),
     ],
 )
 def test_targets_move_to_a_model_with_other_points(serve, served, frames, asked, names):
@@ -479,6 +480,7 @@ def test_targets_move_to_a_model_with_other_points(serve, served, frames, asked,
         np.testing.assert_allclose(answer["targets"]["a"]["box"], expected.box_xywh, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fast_target_is_fast_on_another_model_too(serve, frames, monkeypatch):
     """Two versions of the same weights: the stream goes on as if it had stayed."""
     monkeypatch.setattr("dytrack_model.narrow.SLOW_BELOW", 0.0)
@@ -510,6 +512,7 @@ def test_a_fast_target_is_fast_on_another_model_too(serve, frames, monkeypatch):
         np.testing.assert_allclose(answer["targets"]["a"]["box"], one.box_xywh, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, frames, monkeypatch):
     registry = Registry({"1": served, "2": open_served(SavedTracker(network=network(1)), rounds=1)})
     running = serve([registry.source()], poll_s=0.05)
@@ -535,6 +538,7 @@ def test_targets_stay_whole_where_a_model_does_not_take_them(serve, served, fram
     assert about["models"][0]["streams"] == 1
 
 
+@pytest.mark.slow
 def test_a_version_that_fails_without_a_word_does_not_end_the_watch(serve, served, others):
     registry = Registry({"1": served, "2": AssertionError(), "3": others[0]})
     running = serve([registry.source()], poll_s=0.05)

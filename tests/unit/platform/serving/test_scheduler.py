@@ -80,7 +80,7 @@ STARTS = [(40.0 + 3 * k, 30.0 + k, 30.0, 24.0 + k) for k in range(6)]
     "changes",
     [
         pytest.param({}, id="plain"),
-        pytest.param({"narrow_size": 96}, id="narrow"),
+        pytest.param({"narrow_size": 96}, id="narrow", marks=pytest.mark.slow),
         pytest.param({"attention": "template-cached"}, id="cached", marks=pytest.mark.slow),
         pytest.param(
             {"recycling": "cascade", "iou_token": "read_only"}, id="cascade", marks=pytest.mark.slow
@@ -115,6 +115,7 @@ def test_boxes_in_batches_are_those_of_single_streams(frames, mode, changes):
             assert row[k].state == one.state
 
 
+@pytest.mark.slow
 def test_boxes_of_a_trained_tracker_in_batches_are_the_same_to_a_ten_thousandth_of_a_pixel(frames):
     saved = checkpoint.load(GOLDEN)
     served = open_served(saved, rounds=1)

@@ -48,7 +48,10 @@ def films(sequences):
     return build(pictures.pixels, torch.device("cpu")), made
 
 
-@pytest.fixture(params=["plain", pytest.param("cached", marks=pytest.mark.slow), "matching"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "cached")]
+
+
+@pytest.fixture(params=[*SLOW, "matching"])
 def network(request):
     torch.manual_seed(0)
     return DyTrackNetwork(variant("test", **NETWORKS[request.param])).eval()

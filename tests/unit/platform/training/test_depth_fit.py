@@ -66,6 +66,7 @@ def test_ridge_finds_what_the_gain_depends_on():
     assert np.abs(none).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_policies_are_simulated_side_by_side_as_if_alone(tracked):
     many, films, _, _ = tracked
     plans = {

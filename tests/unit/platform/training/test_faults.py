@@ -61,6 +61,7 @@ def test_a_gradient_that_is_no_number_is_never_sealed_where_nobody_looks_at_each
     assert callbacks.candidates() == []
 
 
+@pytest.mark.slow
 def test_as_many_batches_are_left_out_as_the_recipe_allows(recipe, new_callbacks, poisoned):
     poisoned(2, 5)
     callbacks = new_callbacks()
@@ -95,6 +96,7 @@ def test_one_batch_more_than_allowed_stops_training(recipe, callbacks, poisoned)
         worker.train(recipe(train__skip_nonfinite=1), callbacks)
 
 
+@pytest.mark.slow
 def test_what_batch_norm_took_in_with_a_bad_batch_is_taken_back(recipe, callbacks, monkeypatch):
     draw = stream._batch
     count = 0
@@ -161,6 +163,7 @@ def test_a_full_disk_is_named_and_earlier_checkpoints_stay(recipe, callbacks, mo
     assert again[0].endswith("step_00000003")
 
 
+@pytest.mark.slow
 def test_of_two_damaged_checkpoints_neither_is_used_and_training_starts_anew(recipe, callbacks):
     config = recipe(train__epochs=1, train__checkpoint_steps=2)
     worker.train(config, callbacks)

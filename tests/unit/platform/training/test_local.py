@@ -126,6 +126,7 @@ def test_a_finished_training_is_told_again_and_not_done_again(whole):
     assert tracker == whole.tracker
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_are_kept(resident_recipe):
     config = resident_recipe(train__checkpoint_steps=2)
     train_local(config, lambda _: None)
@@ -192,6 +193,7 @@ def test_a_missing_folder_is_told_before_training(resident_recipe):
     assert said == []
 
 
+@pytest.mark.slow
 def test_told_to_end_it_writes_a_checkpoint_and_goes_on_bit_for_bit(resident_recipe):
     whole, _ = train_local(resident_recipe(name="whole"), lambda _: None)
     config, told = (
@@ -211,6 +213,7 @@ def test_told_to_end_it_writes_a_checkpoint_and_goes_on_bit_for_bit(resident_rec
     assert equal(state.module.state_dict(), whole.module.state_dict())
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_meet(resident_recipe):
     config = resident_recipe(name="twice")
     with (
@@ -220,6 +223,7 @@ def test_two_at_once_do_not_meet(resident_recipe):
         train_local(config, lambda _: None)
 
 
+@pytest.mark.slow
 def test_sample_images_and_bad_batches_are_kept(resident_recipe, monkeypatch):
     config = resident_recipe(name="kept", train__sample_images=2)
     train_local(config, lambda _: None)

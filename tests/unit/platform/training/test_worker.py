@@ -32,6 +32,7 @@ def candidates(trained, tmp_path):
     return [str(path) for path in sorted((tmp_path / "copied").glob("step_*"), reverse=True)]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(recipe, trained, new_callbacks):
     config, whole = recipe(train__report_steps=1), trained.weights
     killed = new_callbacks(die_at=4)

@@ -93,6 +93,7 @@ def test_the_box_is_that_of_the_drawn_target():
         np.testing.assert_allclose(found, drawn.box_xywh, atol=1.0)
 
 
+@pytest.mark.slow
 def test_plain_sequences_stay_in_view_and_move_smoothly():
     for seed in range(10):
         boxes, cover, _ = truth(PLAIN, seed)

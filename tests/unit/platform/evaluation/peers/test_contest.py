@@ -51,7 +51,7 @@ def test_all_follow_everything_and_take_turns(fake, sequences):
         ("crash", "its process ended by exit code 1: out of luck"),
         ("error", "MemoryError: Unable to allocate 9 GiB"),
         ("garbage", "answered b'Segmentation', which is no line of the runner"),
-        ("hang", "gave no answer for 1 s"),
+        pytest.param("hang", "gave no answer for 1 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_stays_in_its_row(fake, sequences, mode, words):
