@@ -8,11 +8,9 @@ knows, and needs no training for it. Source: our choice; search regions that fol
 motion are older than networks.
 """
 
-import copy
-
 from dytrack_model.exits.decisioner import ScoreMapSummary
 from dytrack_model.exits.heads import CentreHead
-from dytrack_model.network import DyTrackNetwork
+from dytrack_model.network import DyTrackNetwork, sharing_copy
 
 NARROW = "narrow_"
 """How the names of everything begin that belongs to the narrow search crop."""
@@ -61,9 +59,7 @@ def narrowed(network: DyTrackNetwork) -> DyTrackNetwork:
     """
     config = network.config.narrowed()
     whole, side = network.config.map_size, config.map_size
-    tensors = [*network.parameters(), *network.buffers()]
-    # A deep copy takes what its memo already knows as it is: modules are copied, tensors are not.
-    narrow = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    narrow = sharing_copy(network)
     narrow.config = narrow.backbone.config = config
     for head in narrow.heads:
         assert isinstance(head, CentreHead)

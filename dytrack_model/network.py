@@ -13,8 +13,9 @@ Notable here:
 Dimensions: B batch, Z template tokens, X search tokens, D width, H W map, E exits.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -221,3 +222,25 @@ class DyTrackNetwork(nn.Module):
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.deviation
+
+
+def sharing_copy(network: DyTrackNetwork) -> DyTrackNetwork:
+    """Return a copy of a network and of all its modules, with the same weights in the same memory.
+
+    A deep copy whose memo knows the tensors does the same in twenty times the time, as it goes
+    through everything that modules hold. Here what is neither a module nor one of its tables, such
+    as a configuration, is the original's own: replace it, do not change it.
+    """
+    twins: dict[int, nn.Module] = {}  # a module that stands in two places still does
+
+    def twin(module: nn.Module) -> nn.Module:
+        if id(module) not in twins:
+            made = twins[id(module)] = module.__new__(type(module))
+            for name, value in vars(module).items():
+                # Tables of weights, modules and hooks become its own; what is in them does not.
+                made.__dict__[name] = copy.copy(value) if isinstance(value, dict | set) else value
+            for name, child in module._modules.items():
+                made.__dict__["_modules"][name] = None if child is None else twin(child)
+        return twins[id(module)]
+
+    return cast("DyTrackNetwork", twin(network))

@@ -44,7 +44,7 @@ from dytrack_model.config import ModelConfig, require
 from dytrack_model.errors import CheckpointError
 from dytrack_model.exits.recycling import ExitFeatures
 from dytrack_model.narrow import NARROW, narrowed
-from dytrack_model.network import DyTrackNetwork
+from dytrack_model.network import DyTrackNetwork, sharing_copy
 
 Kind = Literal["template", "stage", "head"]
 
@@ -183,11 +183,9 @@ def evaluation_copy(network: DyTrackNetwork, device: str | torch.device) -> DyTr
     On the caller's own device the copy shares the weights, so it costs no memory and follows
     what a training does to them; on another device the weights are copied once.
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    here = tensors[0].device == torch.empty(0, device=device).device
-    # A deep copy takes what its memo already knows as it is: modules are copied, tensors are not.
+    here = next(network.parameters()).device == torch.empty(0, device=device).device
     if here:
-        return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+        return sharing_copy(network).eval()
     return copy.deepcopy(network).to(device).eval()
 
 

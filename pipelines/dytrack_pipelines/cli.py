@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import functools
 import logging
 import os
 import signal
@@ -117,6 +118,10 @@ def options(
     """Train, search, measure and deploy trackers that stop early."""
 
 
+_command_line = functools.cache(functools.partial(typer.main.get_command, app))
+"""Builds the options of all commands, once in a process: tests run many."""
+
+
 def main() -> None:
     """Run a command; errors end with one sentence and a code: 2 for input, 1 for a failure."""
     words = sys.argv[1:]
@@ -128,7 +133,7 @@ def main() -> None:
     try:
         require_secrets()
         # Typer turns Ctrl-C into this exit code without a word.
-        app([word for word in words if word != "--debug"] if debug else words)
+        _command_line()([word for word in words if word != "--debug"] if debug else words)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             screen.errors.print(_interruption(words))

@@ -3,7 +3,7 @@
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -257,16 +257,13 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
     items = values if isinstance(values, list | tuple) else (values,)
     if not is_dataclass(owner):
         return
-    known = {f.name: get_type_hints(owner)[f.name] for f in fields(owner)}
+    hints = get_type_hints(owner)
+    known = {f.name: hints[f.name] for f in fields(owner)}
     for item in items:
         if not isinstance(item, Mapping):
             continue
         for key, inner in item.items():
-            renamed = RENAMED.get(f"{prefix}{key}")
-            require(renamed is None, f"{prefix}{key}: is now called {renamed}")
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
-            require(key in known, f"{prefix}{key}: no such key; {hint}")
+            _require_known(key, known, prefix)
             if get_origin(known[key]) is dict:  # its keys are the recipe's own
                 if isinstance(inner, Mapping):
                     for name, one in inner.items():
@@ -275,6 +272,15 @@ def _refuse_unknown(owner: type, values: object, prefix: str) -> None:
             for part in (known[key], *get_args(known[key])):
                 if isinstance(part, type) and is_dataclass(part):
                     _refuse_unknown(part, inner, f"{prefix}{key}.")
+
+
+def _require_known(key: object, known: Collection[str], prefix: str) -> None:
+    renamed = RENAMED.get(f"{prefix}{key}")
+    require(renamed is None, f"{prefix}{key}: is now called {renamed}")
+    if key not in known:  # comparing it with all others takes a while
+        near = get_close_matches(str(key), known, n=1)
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+        raise ConfigurationError(f"{prefix}{key}: no such key; {hint}")
 
 
 def _first_mistake(error: ValidationError) -> str:

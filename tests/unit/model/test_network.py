@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dytrack_model.config import variant
-from dytrack_model.network import DyTrackNetwork
+from dytrack_model.network import DyTrackNetwork, sharing_copy
 
 SCHEMAS = ("none", "add", "concat", "cascade")
 ATTENTION = ("joint", "template-cached")
@@ -77,3 +77,20 @@ def test_exits_of_one_depth_agree_with_a_network_that_has_only_that_exit(crops):
         deep, alone = many(*crops)[-1], single(*crops)[-1]
     torch.testing.assert_close(deep.maps.score, alone.maps.score)
     torch.testing.assert_close(deep.predicted_iou, alone.predicted_iou)
+
+
+def test_a_sharing_copy_has_the_same_weights_and_its_own_modules(crops):
+    network = build(narrow_size=96).train()
+    network.norms[1].extra = network.heads[0]  # a module that stands in two places
+    twin = sharing_copy(network).eval()
+    assert twin.norms[1].extra is twin.heads[0]
+    pairs = list(zip(network.named_modules(), twin.named_modules(), strict=True))
+    assert all(one == other and mine is not its for (one, mine), (other, its) in pairs)
+    assert all(mine.training and not its.training for (_, mine), (_, its) in pairs)
+    mine, its = (list(n.parameters()) + list(n.buffers()) for n in (network, twin))
+    assert all(one is other for one, other in zip(mine, its, strict=True))
+    twin.heads[0], twin.norms[0].bias = twin.heads[1], None
+    twin.backbone.register_forward_hook(lambda *_: 1 / 0)
+    assert network.heads[0] is not network.heads[1]
+    assert network.norms[0].bias is not None
+    network(*crops)  # nobody divides
