@@ -183,7 +183,7 @@ def test_a_place_is_moved_no_further_than_the_frame_asks():
     assert keep_inside((3, 3), (500, 500), (160, 120)) == (80, 60)
 
 
-@pytest.mark.parametrize("any_batch", [True, False])
+@pytest.mark.parametrize("any_batch", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_box_without_a_target_neither_grows_nor_runs_away(frame, any_batch):
     """Hundreds of frames; memory stays flat too."""
     engine = Scripted(any_batch=any_batch)

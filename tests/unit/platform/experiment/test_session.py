@@ -201,7 +201,7 @@ def test_a_token_is_looked_for_where_ray_looks(monkeypatch, tmp_path):
     assert token.token() == "given"
 
 
-def test_a_head_that_starts_no_process_is_asked_once_more_and_that_is_said(monkeypatch, caplog):
+def test_a_head_that_starts_no_process_is_asked_once_more_and_that_is_said(monkeypatch, log):
     asked = []
 
     def init(**words):
@@ -212,4 +212,4 @@ def test_a_head_that_starts_no_process_is_asked_once_more_and_that_is_said(monke
     monkeypatch.setattr(session.ray, "init", init)
     session._join("ray://head:10001", None)
     assert asked == ["ray://head:10001"] * 2
-    assert "did not start a process for this driver; asking once more" in caplog.text
+    assert "did not start a process for this driver; asking once more" in log.getvalue()

@@ -75,7 +75,7 @@ def boxes_of(served, frames, starts, mode="stages", point="balanced"):
 STARTS = [(40.0 + 3 * k, 30.0 + k, 30.0, 24.0 + k) for k in range(6)]
 
 
-@pytest.mark.parametrize("mode", ["stages", "whole"])
+@pytest.mark.parametrize("mode", ["stages", pytest.param("whole", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "changes",
     [

@@ -191,10 +191,10 @@ def test_a_missing_root_an_empty_split_and_an_unknown_dataset_are_refused(folder
         list(read("mnist", str(folder)))
 
 
-def test_faults_go_to_the_log_where_nobody_collects_them(folder, caplog):
+def test_faults_go_to_the_log_where_nobody_collects_them(folder, log):
     a_video(folder, rows=4)
     list(read("video", str(folder)))
-    assert "video walk: 4 boxes for 6 frames" in caplog.text
+    assert "video walk: 4 boxes for 6 frames" in log.getvalue()
 
 
 def test_the_reference_videos_have_as_many_frames_as_boxes(shared, faults):

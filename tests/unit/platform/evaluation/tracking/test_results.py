@@ -1,4 +1,3 @@
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -81,30 +80,28 @@ def test_nothing_half_written_is_left(tmp_path):
     assert names == ["car-1.json", "car-1.txt"]
 
 
-def test_a_finished_result_is_reused_and_the_log_says_so(tmp_path, caplog):
+def test_a_finished_result_is_reused_and_the_log_says_so(tmp_path, log):
     write_result(tmp_path, "fast", result(), FINGERPRINT)
-    with caplog.at_level(logging.INFO):
-        assert read_finished(tmp_path, "fast", "car-1", FINGERPRINT) is not None
-    assert "car-1 at fast: finished before with the same model, data and code" in caplog.text
+    assert read_finished(tmp_path, "fast", "car-1", FINGERPRINT) is not None
+    assert "car-1 at fast: finished before with the same model, data and code" in log.getvalue()
 
 
 @pytest.mark.parametrize("field", ["model", "point", "dataset", "code"])
-def test_a_result_of_anything_else_is_not_reused_and_the_log_says_why(tmp_path, caplog, field):
+def test_a_result_of_anything_else_is_not_reused_and_the_log_says_why(tmp_path, log, field):
     write_result(tmp_path, "fast", result(), FINGERPRINT)
     values = {name: getattr(FINGERPRINT, name) for name in ("model", "point", "dataset", "code")}
     other = Fingerprint(**{**values, field: "other"})
-    with caplog.at_level(logging.INFO):
-        assert read_finished(tmp_path, "fast", "car-1", other) is None
-    assert f"{field} " in caplog.text
-    assert "is now 'other'" in caplog.text
+    assert read_finished(tmp_path, "fast", "car-1", other) is None
+    assert f"{field} " in log.getvalue()
+    assert "is now 'other'" in log.getvalue()
 
 
-def test_a_damaged_result_is_run_again(tmp_path, caplog):
+def test_a_damaged_result_is_run_again(tmp_path, log):
     write_result(tmp_path, "fast", result(), FINGERPRINT)
     boxes, sidecar = result_paths(tmp_path, "fast", "car-1")
     boxes.write_text("1,2,3,4\n")
     assert read_finished(tmp_path, "fast", "car-1", FINGERPRINT) is None
-    assert "run again, the stored result is damaged" in caplog.text
+    assert "run again, the stored result is damaged" in log.getvalue()
     sidecar.write_text("{")
     assert read_finished(tmp_path, "fast", "car-1", FINGERPRINT) is None
     with pytest.raises(ResultError, match="not JSON"):

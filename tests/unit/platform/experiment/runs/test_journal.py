@@ -136,7 +136,7 @@ def test_what_the_next_writer_notes_first_does_not_go_down_with_a_torn_line(tmp_
     assert [step for step, _ in server.points()] == [0, 1, 2]
 
 
-def test_what_no_one_foresaw_neither_ends_the_thread_nor_is_called_slow(tmp_path, server, caplog):
+def test_what_no_one_foresaw_neither_ends_the_thread_nor_is_called_slow(tmp_path, server, log):
     failures = [RuntimeError("NoCredentialsError: Unable to locate credentials")]
 
     def deliver(entries):
@@ -150,7 +150,7 @@ def test_what_no_one_foresaw_neither_ends_the_thread_nor_is_called_slow(tmp_path
     until(lambda: journal.trouble or server.taken)
     until(lambda: server.taken)
     assert journal.stop(10)
-    assert "NoCredentialsError" in caplog.text
+    assert "NoCredentialsError" in log.getvalue()
     failures.append(OSError("it is on fire"))
     failing = Journal(tmp_path / "other", deliver)
     (tmp_path / "other").mkdir()
@@ -185,12 +185,12 @@ def test_threads_do_not_tear_each_others_lines(tmp_path, server):
     assert len([json.loads(line) for line in lines]) == 200
 
 
-def test_on_a_full_disk_the_runs_end_still_arrives(tmp_path, server, caplog):
+def test_on_a_full_disk_the_runs_end_still_arrives(tmp_path, server, log):
     folder = tmp_path / "full"  # where nothing can be written
     journal = Journal(folder, server)
     journal.metrics({"loss": 1.0}, 1)
     assert "cannot be written" in journal.trouble
-    assert "cannot be written" in caplog.text
+    assert "cannot be written" in log.getvalue()
     assert journal.pending()
     journal.end("FAILED")
     journal.start()

@@ -33,7 +33,7 @@ def test_a_run_on_a_store_that_another_machine_is_at_work_on_is_refused(monkeypa
     assert f"whether process {os.getpid()} of" in said[0]
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_watch_over_the_run(monkeypatch, caplog):
+def test_a_terminal_that_is_gone_does_not_end_the_watch_over_the_run(monkeypatch, log):
     posted = driver_channel.Posted(sentences=["hello"], progress=[], values=[], images=[])
     monkeypatch.setattr(driver_channel.ray, "get", lambda asked: asked)
     channel = SimpleNamespace(drain=SimpleNamespace(remote=lambda: posted))
@@ -48,5 +48,5 @@ def test_a_terminal_that_is_gone_does_not_end_the_watch_over_the_run(monkeypatch
         while len(looked) < 3 and time.monotonic() < until:
             time.sleep(0.05)
     assert len(looked) >= 3
-    said = [r.getMessage() for r in caplog.records if "cannot be shown" in r.getMessage()]
+    said = [line for line in log.getvalue().splitlines() if "cannot be shown" in line]
     assert said == ["the progress of the training cannot be shown: nobody reads"]
