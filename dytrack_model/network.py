@@ -13,7 +13,6 @@ Notable here:
 Dimensions: B batch, Z template tokens, X search tokens, D width, H W map, E exits.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -227,7 +226,7 @@ class DyTrackNetwork(nn.Module):
 def sharing_copy(network: DyTrackNetwork) -> DyTrackNetwork:
     """Return a copy of a network and of all its modules, with the same weights in the same memory.
 
-    A deep copy whose memo knows the tensors does the same in twenty times the time, as it goes
+    A deep copy whose memo knows the tensors does the same in eight times the time, as it goes
     through everything that modules hold. Here what is neither a module nor one of its tables, such
     as a configuration, is the original's own: replace it, do not change it.
     """
@@ -238,7 +237,7 @@ def sharing_copy(network: DyTrackNetwork) -> DyTrackNetwork:
             made = twins[id(module)] = module.__new__(type(module))
             for name, value in vars(module).items():
                 # Tables of weights, modules and hooks become its own; what is in them does not.
-                made.__dict__[name] = copy.copy(value) if isinstance(value, dict | set) else value
+                made.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
             for name, child in module._modules.items():
                 made.__dict__["_modules"][name] = None if child is None else twin(child)
         return twins[id(module)]
