@@ -97,12 +97,11 @@ class Ended(NamedTuple):
 @pytest.fixture
 def dytrack(monkeypatch, capsys):
     """Run a command in this process, as the console script would."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["dytrack", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            cli.command()
         return Ended(int(ended.value.code or 0), *capsys.readouterr())
 
     return run

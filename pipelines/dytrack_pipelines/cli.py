@@ -41,6 +41,7 @@ from dytrack_pipelines.commands.track import track
 from dytrack_pipelines.commands.train import train
 from dytrack_pipelines.commands.trax import trax
 from dytrack_pipelines.commands.versus import versus
+from dytrack_pipelines.garbage import rest_while_importing
 from dytrack_pipelines.terminal import screen
 from dytrack_platform.storage.job import require_secrets
 
@@ -123,13 +124,23 @@ _command_line = functools.cache(functools.partial(typer.main.get_command, app))
 
 
 def main() -> None:
+    """Be the process of a command."""
+    rest_while_importing()
+    signal.signal(signal.SIGTERM, _terminate)
+    # Registered before any command imports Ray: what is registered first runs last.
+    atexit.register(_skip_finalisation, ended_with := [])
+    try:
+        command()
+    except SystemExit as ended:
+        ended_with.append(ended.code or 0)
+        raise
+
+
+def command() -> None:
     """Run a command; errors end with one sentence and a code: 2 for input, 1 for a failure."""
     words = sys.argv[1:]
     # A job's command keeps its own --debug.
     debug = "--debug" in words and words[0] != "submit"
-    signal.signal(signal.SIGTERM, _terminate)
-    # Registered before any command imports Ray: what is registered first runs last.
-    atexit.register(_skip_finalisation, cut_short := [])
     try:
         require_secrets()
         # Typer turns Ctrl-C into this exit code without a word.
@@ -137,8 +148,6 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             screen.errors.print(_interruption(words))
-        if ended.code in (_INTERRUPTED, _TERMINATED):
-            cut_short.append(ended.code)
         raise
     except DyTrackError as error:
         _end(str(error), error.exit_code, debug)
@@ -165,17 +174,18 @@ def _end(sentence: str, code: int, debug: bool) -> None:
     sys.exit(code)
 
 
-def _skip_finalisation(cut_short: list[int]) -> None:
-    """After a signal, leave once every exit handler has run, without tearing the libraries down.
+def _skip_finalisation(ended_with: list[int]) -> None:
+    """Leave once every exit handler has run, without tearing the libraries down.
 
-    A signal may strike while Ray connects. Its threads then outlive its own shutdown and use what
-    the interpreter has already freed: a segmentation fault in place of the exit code.
+    That takes a second or three, for nothing. And a signal may strike while Ray connects: its
+    threads then outlive its own shutdown and use what the interpreter has already freed, a
+    segmentation fault in place of the exit code.
     """
-    if cut_short:
+    if ended_with:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(cut_short[0])
+        os._exit(ended_with[0])
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

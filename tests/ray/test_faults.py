@@ -79,15 +79,15 @@ def test_workers_that_are_told_to_end_or_killed_are_replaced(ray_session, store,
     """SIGTERM leaves a checkpoint of the very step; SIGKILL costs at most the interval."""
     watcher = Watcher(
         at6=lambda w: os.kill(w.pid(1), signal.SIGTERM),
-        at80=lambda w: os.kill(w.pid(1), signal.SIGKILL),
+        at40=lambda w: os.kill(w.pid(1), signal.SIGKILL),
     )
-    _, folder = run(values, watcher, train__epochs=50, train__checkpoint_steps=60)
+    _, folder = run(values, watcher, train__epochs=25, train__checkpoint_steps=30)
     resumed = [int(re.search(r"from step (\d+)", s)[1]) for s in watcher.said if "continuing" in s]
     assert len(resumed) == 2
-    assert 6 <= resumed[0] < 60  # between two checkpoints of the interval
-    assert resumed[1] in (60, 120)
+    assert 6 <= resumed[0] < 30  # between two checkpoints of the interval
+    assert resumed[1] in (30, 60)
     reports = losses(folder)
-    assert {step for step, _ in reports} == set(range(1, 201))
+    assert {step for step, _ in reports} == set(range(1, 101))
     first = {}
     for step, loss in reports:  # what is done again gives the same
         assert loss == first.setdefault(step, loss)
@@ -114,8 +114,8 @@ def wait(condition, process, seconds=300):
 def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_running(
     store, values, recipe_file
 ):
-    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=100"]
-    command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=40"]
+    command = [*DYTRACK, "train", str(recipe_file), "--set", "train.epochs=30"]
+    command += ["--set", "train.workers=1", "--set", "train.checkpoint_steps=20"]
     command += ["--set", "train.report_steps=5", "--set", "train.sample_images=0"]
     folder = Path(values["train"]["storage"]) / "tiny"
     mlflow.set_tracking_uri(store)
@@ -135,7 +135,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     said, _ = told.communicate(timeout=150)
     assert time.monotonic() - began < 25  # the grace period
     assert told.returncode == 128 + signal.SIGTERM
-    assert int(said.split("continuing from step ")[1].split()[0]) % 40 == 0
+    assert int(said.split("continuing from step ")[1].split()[0]) % 20 == 0
     step = int(said.split("stopped at step ")[1].split(";")[0])
     assert (folder / f"step_{step:08d}" / "state.json").is_file()
     assert status_of("tiny")[0] == "KILLED"
@@ -143,7 +143,7 @@ def test_a_command_that_is_killed_or_told_to_end_continues_and_is_never_left_run
     last = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert last.returncode == 0, last.stderr
     assert f"continuing from step {step} " in last.stdout
-    assert checkpoint.load(folder / "tracker").notes["step"] == 400
+    assert checkpoint.load(folder / "tracker").notes["step"] == 120
     assert status_of("tiny") == ("FINISHED", None)
     assert list(folder.glob("*.part")) == []
 
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(ray_session, store, v
                 file.write(bytes(1 << 12))
 
     try:
-        changes = {"train__storage": str(disk / "runs"), "train__epochs": 50}
+        changes = {"train__storage": str(disk / "runs"), "train__epochs": 20}
         changes |= {"train__workers": 1, "train__checkpoint_steps": 20}
         with pytest.raises(StorageError, match=r"cannot be written.*No space left.*same command"):
             run(values, Watcher(at22=fill), **changes)
@@ -179,7 +179,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(ray_session, store, v
         resumed = int(said.split("from step ")[1].split()[0])
         assert resumed % 20 == 0
         assert resumed > 0
-        assert checkpoint.load(trained.tracker).notes["step"] == 200
+        assert checkpoint.load(trained.tracker).notes["step"] == 80
         assert status_of("tiny") == ("FINISHED", None)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

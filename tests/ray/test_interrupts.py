@@ -32,7 +32,7 @@ def test_an_interrupted_command_says_so_and_goes_on(
     made, recipe_file, store, tmp_path, command, seconds
 ):
     data = ["--dataset", "got10k", "--root", made, "--split"]
-    model = ["--model", "reference", "--point", "full"]
+    model = ["--model", "reference", "--point", "full", "--baseline", "static"]
     words = {
         "prepare": ["prepare", *data, "train", "--out", tmp_path / "clips"],
         "train": ["train", recipe_file, "--set", "train.epochs=40"],

@@ -6,18 +6,18 @@ trivial one, so that one process needs no special case.
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from dytrack_platform.config import TrainConfig
 from dytrack_platform.training.objective import TrainModule
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +51,10 @@ def arrange(module: TrainModule, config: TrainConfig, context: DistributedContex
     if config.compile:
         _compile(module, context.device)
     if config.parallel == "fsdp" and context.world > 1:
+        # Imported where weights are spread: to import it takes a second of every other command.
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         mesh = init_device_mesh(context.device.type, (context.world,))
         if not backbone.cached:  # cached attention reaches into blocks without calling them
             for block in backbone.blocks:
@@ -88,8 +92,8 @@ def hold_gradients(module: nn.Module, hold: bool) -> None:
     """Let the next backward pass keep its gradients at home, or exchange them."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         module.require_backward_grad_sync = not hold
-    elif isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(not hold)
+    elif hasattr(module, "set_requires_gradient_sync"):  # an FSDPModule, not imported for asking
+        cast(Any, module).set_requires_gradient_sync(not hold)
 
 
 def highest(values: list[int], device: torch.device) -> list[int]:
@@ -151,16 +155,24 @@ def first_says(value: int, device: torch.device) -> int:
     return int(said.item())
 
 
+def is_spread(tensor: Tensor) -> bool:
+    """Say whether each worker holds a part of a tensor (A, B) only: a DTensor, not imported."""
+    return hasattr(tensor, "device_mesh")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor (A, B) that may be spread over the workers; all must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return cast("DTensor", tensor).full_tensor() if is_spread(tensor) else tensor
 
 
 @torch.no_grad()
 def fill(target: Tensor, value: Tensor) -> None:
     """Copy a whole tensor (A, B) into one that may be spread over the workers."""
-    if isinstance(target, DTensor):
+    if is_spread(target):
+        from torch.distributed.tensor import distribute_tensor
+
         placed = value.to(target.device, target.dtype)
-        target.copy_(distribute_tensor(placed, target.device_mesh, target.placements))
+        spread = cast("DTensor", target)
+        spread.copy_(distribute_tensor(placed, spread.device_mesh, spread.placements))
     else:
         target.copy_(value)

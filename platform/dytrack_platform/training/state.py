@@ -25,7 +25,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from dytrack_model import checkpoint
 from dytrack_model.pretrained.files import read_tensors
@@ -33,7 +32,13 @@ from dytrack_platform.config import ExperimentConfig, to_dict
 from dytrack_platform.errors import CheckpointError
 from dytrack_platform.storage.atomic import replacing
 from dytrack_platform.training import rng_state
-from dytrack_platform.training.distributed import SINGLE_PROCESS, DistributedContext, fill, whole
+from dytrack_platform.training.distributed import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    fill,
+    is_spread,
+    whole,
+)
 from dytrack_platform.training.ema import EMA
 from dytrack_platform.training.objective import TrainModule
 
@@ -85,7 +90,7 @@ def trained(
 
 def _spread(state: TrainingState) -> bool:
     """Whether each worker holds a part of the weights only."""
-    return any(isinstance(value, DTensor) for value in state.module.network.parameters())
+    return any(map(is_spread, state.module.network.parameters()))
 
 
 def gather(state: TrainingState, context: DistributedContext = SINGLE_PROCESS) -> dict[str, Tensor]:

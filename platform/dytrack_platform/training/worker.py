@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -61,14 +61,7 @@ def new_state(
     Raises:
         CheckpointError: ``train.init_from`` does not fit.
     """
-    # Weights are made on every worker and not sent: the same seed makes the same ones.
-    torch.manual_seed(config.seed)
-    notes: dict[str, Any] = {}
-    module = TrainModule(
-        config.model, config.loss, config.distillation, config.train.sampled_placements
-    )
-    if config.train.init_from is not None:
-        notes["initial"] = list(load_initial(module.network, config.train.init_from))
+    module, initial = _new_module(config)
     distributed.arrange(module, config.train, context)
     scaling = config.train.precision == "fp16"
     return TrainingState(
@@ -76,8 +69,22 @@ def new_state(
         optimizer=optimizer(module, config.train),
         scaler=torch.amp.GradScaler(context.device.type, enabled=scaling),
         ema=EMA(module, config.train.ema) if config.train.ema else None,
-        notes=notes,
+        notes={"initial": initial} if initial else {},
     )
+
+
+def _new_module(config: ExperimentConfig) -> tuple[TrainModule, list[str]]:
+    """Make seeded weights, and say what became of the initial ones; nothing where there are none.
+
+    Weights are made on every worker and not sent: the same seed makes the same ones.
+    """
+    torch.manual_seed(config.seed)
+    module = TrainModule(
+        config.model, config.loss, config.distillation, config.train.sampled_placements
+    )
+    if config.train.init_from is None:
+        return module, []
+    return module, list(load_initial(module.network, config.train.init_from))
 
 
 def check(config: ExperimentConfig) -> list[str]:
@@ -103,10 +110,10 @@ def check(config: ExperimentConfig) -> list[str]:
         )
     # The check must leave no trace in the random state that training starts from.
     with torch.random.fork_rng(devices=[]):
-        state = new_state(config)
+        _, initial = _new_module(config)
     if config.data.resident:
         memory.check(config.data)
-        return list(state.notes.get("initial", ()))
+        return initial
     # Only prepared folders need Parquet.
     from dytrack_platform.datasets.loading.sources import subset_rows
 
@@ -120,7 +127,7 @@ def check(config: ExperimentConfig) -> list[str]:
             f"{config.train.batch_size}: a batch would show the same clip twice; prepare more, or "
             "lower train.batch_size"
         )
-    return list(state.notes.get("initial", ()))
+    return initial
 
 
 def train(

@@ -86,11 +86,37 @@ def test_tracking_with_a_folder_touches_neither_mlflow_nor_ray(video, tracker, t
     code = (
         f"import sys; sys.argv = {words!r}\n"
         "from dytrack_pipelines import cli\n"
-        "try:\n    cli.main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "try:\n    cli.command()\nexcept SystemExit as ended:\n    assert not ended.code\n"
         "assert 'torch' in sys.modules\n"
         "sys.exit(bool({'mlflow', 'ray'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=120)
+
+
+_PROCESS = """
+import atexit, sys
+from dytrack_pipelines import cli
+
+class Kept:
+    def __del__(self):
+        print("torn down")
+
+def command():
+    atexit.register(print, "handled")
+    run()
+
+kept, run, cli.command = Kept(), cli.command, command
+sys.argv = ["dytrack", "train", "nowhere.yaml"]
+cli.main()
+"""
+
+
+def test_a_process_ends_with_its_code_as_soon_as_its_exit_handlers_ran():
+    words = [sys.executable, "-c", _PROCESS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "nowhere.yaml" in done.stderr
+    assert done.stdout == "handled\n"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ _ENVIRONMENT = {
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+ANNOUNCES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Whether a process of Ray Train asks, twice a second, which nodes will be taken away."""
 
 
 # "ray start" asks for a token wherever one lies in the home folder, but a client sends it only
@@ -163,6 +165,10 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
+    # A Ray of this command's own loses no node before it ends, and needs nobody who asks for it.
+    unasked = not os.environ.get("RAY_ADDRESS") and ANNOUNCES not in os.environ
+    if unasked:
+        os.environ[ANNOUNCES] = "0"
     try:
         with _holding_interrupts():
             _start(cpus, dashboard)
@@ -170,6 +176,8 @@ def ray_session(cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     finally:
         with _holding_interrupts():
             ray.shutdown()
+        if unasked:
+            del os.environ[ANNOUNCES]
 
 
 def _join(address: str, runtime_env: dict[str, list[str]] | None) -> None:

@@ -16,6 +16,7 @@ from ray.train.v2.api.validation_config import ValidationTaskConfig
 
 from dytrack_platform.config import ExperimentConfig, resolve
 from dytrack_platform.errors import DyTrackError, StorageError
+from dytrack_platform.experiment.cluster.session import ANNOUNCES
 from dytrack_platform.experiment.cluster.termination import Termination
 from dytrack_platform.experiment.runs import provenance
 from dytrack_platform.storage import files
@@ -97,7 +98,7 @@ class RayCallbacks(Callbacks):
         self._channel = settings["channel"]
         self._rank = rank
         self._checkpoints = 0
-        self._drained = False
+        self._drained = os.environ.get(ANNOUNCES) == "0"  # no node will be taken away
         self._looked: ray.ObjectRef[Any] | None = None
         self._look_at = 0.0
         self._stopping = False
