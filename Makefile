@@ -50,7 +50,6 @@ test-ray-first: install
 test-beside-cluster: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m ray $(RAY_LATER)
-	$(BIN)/python -m tests.fuzz --seconds 15
 
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster
