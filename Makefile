@@ -51,8 +51,9 @@ test-beside-cluster: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m ray $(RAY_LATER)
 
+# Each of the two has hosts, services and addresses of its own.
 test-cluster: install
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
 
 test-third-party: install
 	$(BIN)/python -m pytest -m third_party

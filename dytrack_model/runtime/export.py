@@ -222,7 +222,7 @@ def find_ranges(
         ConfigurationError: There is no picture.
         RuntimeMissingError: OpenVINO is not installed.
     """
-    core = openvino_engine.new_core()
+    core = openvino_engine.core()
     config = saved.network.config
 
     def share(box: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -5,7 +5,9 @@ end of each graph and rounded again at the start of the next, which took a tenth
 tracker's time.
 """
 
+import functools
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from dytrack_model.runtime.graphs import PASSED_ON, Graph, Ports, part, require_
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
 """OpenVINO's word for what a processor must be able to do."""
+_ONE_AT_A_TIME = threading.Lock()
 _GROUP = 64
 """Neighbouring activations that share a scale in int8; 32 and 128 were slower."""
 
@@ -44,7 +47,7 @@ def write(module: nn.Module, graph: Graph, tensors: Mapping[str, Tensor], path: 
     with tempfile.TemporaryDirectory(prefix="dytrack-") as folder:
         between = Path(folder) / f"{graph.name}{onnx_engine.SUFFIX}"
         onnx_engine.write(module, graph, tensors, between)
-        openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=False)
+        openvino.save_model(core().read_model(between), path, compress_to_fp16=False)
 
 
 class OpenVinoEngine(Engine):
@@ -81,11 +84,9 @@ class OpenVinoEngine(Engine):
         ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     ) -> None:
         openvino = require(precision)
-        core = openvino.Core()
         self._tensor = openvino.Tensor
         compiled = {
             graph.name: compiled_graph(
-                core,
                 files[graph.name],
                 precision,
                 threads,
@@ -133,7 +134,6 @@ class OpenVinoEngine(Engine):
 
 
 def compiled_graph(
-    core: Any,  # noqa: ANN401  (no types)
     file: Path,
     precision: Precision,
     threads: int = 0,
@@ -142,7 +142,6 @@ def compiled_graph(
     """Compile one graph for the CPU.
 
     Args:
-        core: OpenVINO's core.
         file: The graph, ONNX or OpenVINO's own.
         precision: fp32, bf16, int8, or auto for OpenVINO's own choice.
         threads: Threads of the graph; 0 lets OpenVINO choose.
@@ -151,7 +150,7 @@ def compiled_graph(
     import openvino
 
     arithmetic = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}.get(
-        precision, core.get_property("CPU", "INFERENCE_PRECISION_HINT")
+        precision, core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     )
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -161,7 +160,7 @@ def compiled_graph(
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    model = core.read_model(file)
+    model = core().read_model(file)
     if precision == "int8":
         if ranges is not None:
             quantisation.fix(model, ranges, file.name)
@@ -169,7 +168,7 @@ def compiled_graph(
         settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(_GROUP if ranges is None else 0)
     if arithmetic == openvino.Type.bf16:
         model = _pass_on(model, arithmetic)
-    return core.compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)
 
 
 def _pass_on(model: Any, arithmetic: Any) -> Any:  # noqa: ANN401  (no types)
@@ -257,7 +256,7 @@ def require(precision: str) -> Any:  # noqa: ANN401  (the package has no types)
         ConfigurationError: The CPU lacks the precision.
     """
     openvino = _openvino()
-    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    abilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if _NEEDS.get(precision, "FP32") not in abilities:
         raise ConfigurationError(
             f"precision: this CPU has no {precision} (OpenVINO finds {', '.join(abilities)}); "
@@ -266,12 +265,22 @@ def require(precision: str) -> Any:  # noqa: ANN401  (the package has no types)
     return openvino
 
 
-def new_core() -> Any:  # noqa: ANN401  (the package has no types)
-    """Return OpenVINO's core.
+def core() -> Any:  # noqa: ANN401  (the package has no types)
+    """Return OpenVINO's core, the same one to all of a process, to its end.
+
+    A core gives the thread that loads its CPU plugin a stack for signals, and takes it away when
+    the core goes. Of two that overlap, the first to go leaves the thread with memory that is not
+    its own any more, and the next Ctrl-C is a segmentation fault, or writes there.
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
     """
+    with _ONE_AT_A_TIME:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:  # noqa: ANN401  (the package has no types)
     return _openvino().Core()
 
 
@@ -288,4 +297,4 @@ def _openvino() -> Any:  # noqa: ANN401  (the package has no types)
 
 def check(file: Path) -> None:
     """Read a graph's file; raises whatever OpenVINO raises where it is damaged."""
-    _openvino().Core().read_model(file)
+    core().read_model(file)

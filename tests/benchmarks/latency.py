@@ -74,8 +74,6 @@ def whole_graph(
     network: DyTrackNetwork, engine: Engine, threads: int, precision: Precision
 ) -> Callable[[], None]:
     """The deepest route as one graph of OpenVINO, on what the engine keeps of a target."""
-    import openvino
-
     part = Whole(network).eval()
     tensors = examples(network)
     given = (tensors["search"], *(tensors[name] for name in part.inputs))
@@ -84,7 +82,7 @@ def whole_graph(
         path = Path(folder) / "whole.onnx"
         names = {"input_names": ["search", *part.inputs], "output_names": part.outputs}
         torch.onnx.export(part, given, str(path), opset_version=20, dynamo=False, **names)
-        compiled = compiled_graph(openvino.Core(), path, precision, threads)
+        compiled = compiled_graph(path, precision, threads)
         request = compiled.create_infer_request()
     known = engine.begin(
         tensors["search"].numpy(), engine.embed_template(tensors["template"].numpy())
@@ -139,7 +137,7 @@ def peak(threads: int) -> dict[str, float]:
         path = Path(folder) / "products.xml"
         openvino.save_model(openvino.Model([node], [start]), path, compress_to_fp16=False)
         for precision, ways in runs.items():
-            compiled = compiled_graph(openvino.Core(), path, precision, threads)
+            compiled = compiled_graph(path, precision, threads)
             request = compiled.create_infer_request()
             ways.append((lambda r=request: r.infer([weights[0]]), layers))
     for _ in range(8):

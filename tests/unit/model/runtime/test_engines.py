@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -270,6 +271,28 @@ def test_running_leaves_a_process_all_of_its_cores(name, exported, image):
     done.set()
     watcher.join()
     assert all(cores == allowed for cores in seen)
+
+
+_LET_GO = """
+import gc, signal, sys
+from dytrack_model.runtime import export
+
+first, second = (export.load(sys.argv[1], "openvino", "fp32") for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_let_two_trackers_go_can_still_be_told_to_end(exported):
+    """OpenVINO left it with a stack for signals that was not its own any more."""
+    words = [sys.executable, "-c", _LET_GO, str(exported)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
 
 
 def test_costs_are_measured_on_the_runtime_that_is_named(exported):
