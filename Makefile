@@ -9,7 +9,7 @@ PIP_OPTIONS ?=
 # a test tier starts compiles everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-slow test-ray test-ray-first test-beside-cluster test-cluster test-third-party test-demo fuzz check format docs reference coverage sbom clean
+.PHONY: install demo test test-slow test-ray test-ray-first test-ray-later test-cluster test-cluster-then-ray test-third-party test-demo fuzz check format docs reference coverage sbom clean
 
 install: $(STAMP)
 
@@ -40,20 +40,21 @@ test-slow: install
 test-ray: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray
 
-# The same in two halves, for CI: these files bear a busy machine, and wait until the slow tier is done
-# to run beside the cluster tier, which leaves a core half unused.
+# The same in two halves, for CI: these files bear a busy machine, and run while the slow tier does.
 RAY_LATER := $(addprefix tests/ray/test_,evaluate.py ingest.py registry.py train.py trials.py)
 
 test-ray-first: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray $(RAY_LATER:%=--ignore=%)
 
-test-beside-cluster: install
-	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m ray $(RAY_LATER)
+test-ray-later: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ray $(RAY_LATER)
 
 # Each of the two has hosts, services and addresses of its own.
 test-cluster: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
+
+test-cluster-then-ray: test-cluster
+	$(MAKE) test-ray-later
 
 test-third-party: install
 	$(BIN)/python -m pytest -m third_party
