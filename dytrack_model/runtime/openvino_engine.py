@@ -26,9 +26,10 @@ from dytrack_model.runtime.graphs import PASSED_ON, Graph, Ports, part, require_
 SUFFIX = ".xml"
 _NEEDS = {"bf16": "BF16", "int8": "INT8"}
 """OpenVINO's word for what a processor must be able to do."""
-_ONE_AT_A_TIME = threading.Lock()
 _GROUP = 64
 """Neighbouring activations that share a scale in int8; 32 and 128 were slower."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Two threads that ask at once would make two cores, one of which would go."""
 
 
 def write(module: nn.Module, graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:

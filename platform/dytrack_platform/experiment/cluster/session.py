@@ -30,7 +30,7 @@ _ENVIRONMENT = {
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 ANNOUNCES = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-"""Whether a process of Ray Train asks, twice a second, which nodes will be taken away."""
+"""Whether a process of Ray Train asks, again and again, which nodes will be taken away."""
 
 
 # "ray start" asks for a token wherever one lies in the home folder, but a client sends it only
